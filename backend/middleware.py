@@ -1,0 +1,48 @@
+"""Wiring that every HTTP request passes."""
+
+import os
+from collections.abc import Awaitable, Callable
+
+from asgiref.sync import iscoroutinefunction
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.utils.decorators import sync_and_async_middleware
+
+Handler = Callable[[HttpRequest], "HttpResponseBase | Awaitable[HttpResponseBase]"]
+
+
+def _body_bytes(request: HttpRequest) -> int:
+    """Size of the body: as announced, or as received where a chunked request announces none."""
+    announced = request.META.get("CONTENT_LENGTH")
+    if announced:
+        return int(announced) if announced.isdecimal() else 0
+    stream = getattr(request, "_read_started", True) is False and getattr(request, "_stream", None)
+    if not stream or not getattr(stream, "seekable", lambda: False)():
+        return 0
+    size: int = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    return size
+
+
+def _too_large(request: HttpRequest) -> HttpResponse | None:
+    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    if _body_bytes(request) <= limit:
+        return None
+    return JsonResponse({"detail": f"The body may have at most {limit} bytes."}, status=413)
+
+
+@sync_and_async_middleware
+def limit_body(get_response: Handler) -> Handler:
+    """Answer 413 to a body over `DATA_UPLOAD_MAX_MEMORY_SIZE`; Django by itself calls it a 400."""
+    if iscoroutinefunction(get_response):
+
+        async def async_middleware(request: HttpRequest) -> HttpResponseBase:
+            return _too_large(request) or await get_response(request)
+
+        return async_middleware
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        return _too_large(request) or get_response(request)  # type: ignore[return-value]
+
+    return middleware

@@ -1,0 +1,26 @@
+from django.db import models
+
+from .text import validate_storable
+
+
+class Comment(models.Model):
+    """A remark on a task; `author` is a name and stays readable when the account behind it is gone."""
+
+    id: int
+    task = models.ForeignKey("Task", models.CASCADE, related_name="comments")
+    author = models.CharField(max_length=255, validators=[validate_storable])
+    content = models.TextField(validators=[validate_storable])
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    task_id: int
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(condition=~models.Q(author=""), name="comment_author_not_empty"),
+            models.CheckConstraint(condition=~models.Q(content=""), name="comment_content_not_empty"),
+        ]
+        indexes = [models.Index(fields=["task", "id"], name="comment_of_task")]
+
+    def __str__(self) -> str:
+        return f"{self.author}: {self.content[:40]}"

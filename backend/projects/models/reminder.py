@@ -1,0 +1,23 @@
+from django.db import models
+
+from .outgoing_mail import OutgoingMail
+
+
+class Reminder(OutgoingMail):
+    """The ledger of reminders: one row per task, recipient and due date, hence one mail."""
+
+    task = models.ForeignKey("Task", models.CASCADE, related_name="reminders")
+    due_date = models.DateTimeField()
+
+    task_id: int
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["task", "recipient", "due_date"], name="reminder_once"),
+        ]
+        indexes = [
+            models.Index(fields=["not_before", "id"], name="reminder_unsent", condition=models.Q(sent_at=None)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.recipient}: task {self.task_id} due {self.due_date:%Y-%m-%d %H:%M}"

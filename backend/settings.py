@@ -1,0 +1,229 @@
+"""The one settings module: what differs between machines comes from the environment (`.env.example`)."""
+
+from pathlib import Path
+from zoneinfo import available_timezones
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+environ.Env.read_env(BASE_DIR / ".env")
+
+LOOPBACK_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+
+SECRET_KEY = env.str("SECRET_KEY")
+DEBUG = env.bool("DEBUG", default=False)
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=LOOPBACK_HOSTS)
+
+# The address and port that every start command listens on. The application cannot see its server's flags,
+# so the promise that open access stays on this machine is checked here.
+BIND = env.str("BIND", default="127.0.0.1")
+PORT = env.int("PORT", default=8000)
+
+ACCESS = env.str("ACCESS", default="closed")
+if ACCESS not in {"open", "closed"}:
+    raise ImproperlyConfigured(f"ACCESS is {ACCESS!r}: set it to 'closed' or 'open'.")
+if ACCESS == "open" and BIND not in {"localhost", "127.0.0.1", "::1"}:
+    raise ImproperlyConfigured(f"ACCESS=open is for this machine alone, but BIND is {BIND!r}: set 127.0.0.1.")
+if ACCESS == "open" and not set(ALLOWED_HOSTS) <= {*LOOPBACK_HOSTS, "::1"}:
+    raise ImproperlyConfigured("ACCESS=open is for this machine alone: ALLOWED_HOSTS may name loopback only.")
+
+INSTALLED_APPS = [
+    "daphne",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.postgres",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "channels",
+    "corsheaders",
+    "csp",
+    "django_celery_beat",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "rest_framework",
+    "strawberry_django",
+    "backend.projects",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "backend.middleware.limit_body",
+    "corsheaders.middleware.CorsMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "csp.middleware.CSPMiddleware",
+]
+
+ROOT_URLCONF = "backend.urls"
+ASGI_APPLICATION = "backend.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "frontend" / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- Servers ---------------------------------------------------------------------------------------------
+DATABASES = {"default": env.db("DATABASE_URL", default="postgres://taskwire@127.0.0.1:5432/taskwire")}
+DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
+
+REDIS_URL = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")
+CACHES = {
+    "default": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "taskwire",
+        "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 1, "SOCKET_TIMEOUT": 2},
+    }
+}
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [REDIS_URL], "prefix": "taskwire:bell"},
+    }
+}
+
+CELERY_BROKER_URL = env.str("BROKER_URL", default="amqp://guest:guest@127.0.0.1:5672//")
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a broker that comes back in an hour finds its workers waiting
+if "redis" in CELERY_BROKER_URL.split(":")[0]:
+    # Redis hands a message out again that was not acknowledged for this long: longer than any task may run.
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 600, "global_keyprefix": "taskwire:"}
+# The queue in the broker: installations that share a broker need one each.
+CELERY_TASK_DEFAULT_QUEUE = env.str("QUEUE", default="taskwire")
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_TASK_TIME_LIMIT = 300  # seconds, for one run of one task
+CELERY_WORKER_CONCURRENCY = env.int("WORKER_PROCESSES", default=2)
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_REDIRECT_STDOUTS = False
+CELERY_BEAT_SCHEDULER = "tasks.schedule:Scheduler"
+CELERY_TIMEZONE = "UTC"
+
+vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
+DEFAULT_FROM_EMAIL = env.str("FROM_EMAIL", default="Taskwire <taskwire@localhost>")
+SERVER_EMAIL = DEFAULT_FROM_EMAIL
+EMAIL_TIMEOUT = 20  # seconds
+
+# --- The product -----------------------------------------------------------------------------------------
+# Who is reminded of a task, and sent a summary, where no member of its project has an address.
+NOTIFY_EMAIL = env.str("NOTIFY_EMAIL", default="")
+# The clock by which a day starts and ends in summaries, and the hour at which yesterday's is made.
+SUMMARY_TIME_ZONE = env.str("SUMMARY_TIME_ZONE", default="UTC")
+SUMMARY_HOUR = env.int("SUMMARY_HOUR", default=6)
+if SUMMARY_TIME_ZONE not in available_timezones():
+    raise ImproperlyConfigured(f"SUMMARY_TIME_ZONE is {SUMMARY_TIME_ZONE!r}: set a name such as Europe/Berlin.")
+if not 0 <= SUMMARY_HOUR <= 23:
+    raise ImproperlyConfigured(f"SUMMARY_HOUR is {SUMMARY_HOUR}: set an hour from 0 to 23.")
+# Seconds after which a live process that heard no bell looks at the journal by itself.
+LIVE_LOOK_S = env.float("LIVE_LOOK_S", default=3.0)
+# Seconds between the frames that tell an idle plain socket or stream its position.
+LIVE_IDLE_S = env.float("LIVE_IDLE_S", default=20.0)
+# Events that may wait for one listener before it is told to resume instead.
+LIVE_QUEUE_EVENTS = env.int("LIVE_QUEUE_EVENTS", default=1000)
+# Seconds that a cached list lives at most; what makes it right is its positions.
+CACHE_LIST_S = env.int("CACHE_LIST_S", default=60)
+
+# Names the running code: answers that were made by another build are not taken for current (ETags).
+BUILD = env.str("BUILD", default="0.1.0")
+
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024  # bytes of a request's body; more is 413
+
+# --- People and browsers ---------------------------------------------------------------------------------
+AUTH_USER_MODEL = "projects.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LOGIN_URL = "sign-in"
+LOGIN_REDIRECT_URL = "/graphql/"
+LOGOUT_REDIRECT_URL = "sign-in"
+
+# Open access is plain HTTP on this machine; behind it there is no secure cookie to send back.
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG and ACCESS == "closed"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+CORS_ALLOWED_ORIGINS = env.list("CORS_ALLOWED_ORIGINS", default=[])
+CORS_EXPOSE_HEADERS = ["ETag", "Link", "Location", "Retry-After", "X-Cursor", "X-Total-Count"]
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'none'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "font-src": ["'self'", "data:"],
+        "connect-src": ["'self'"],
+        "frame-ancestors": ["'none'"],
+        "base-uri": ["'none'"],
+        "form-action": ["'self'"],
+    }
+}
+
+STATIC_URL = "/static/"
+# Where an image keeps what it has collected. Without it static files are served straight from the packages and the
+# checkout, with nothing to collect between a change and a browser.
+STATIC_ROOT = env.str("STATIC_ROOT", default=None)
+STATICFILES_DIRS = [
+    ("graphiql", BASE_DIR / "frontend" / "graphiql"),
+    ("site", BASE_DIR / "frontend" / "site"),
+]
+WHITENOISE_USE_FINDERS = STATIC_ROOT is None
+
+LANGUAGE_CODE = "en-us"
+USE_I18N = False
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+# --- The doors -------------------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["rest.authentication.ViewerAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": [],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "rest.errors.handle_exception",
+    "URL_FORMAT_OVERRIDE": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Taskwire",
+    "DESCRIPTION": "Projects, tasks and comments. Nothing is ever missed and nothing is ever stale.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {"TaskStatus": "backend.projects.models.task.Status"},
+}
+STRAWBERRY_DJANGO = {"MUTATIONS_DEFAULT_HANDLE_ERRORS": True}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
+    # Celery tells of every start and end of every task; what a task has done, it tells itself.
+    "loggers": {name: {"level": "WARNING"} for name in ("celery.app.trace", "celery.beat", "celery.worker.strategy")},
+}

@@ -1,0 +1,100 @@
+"""What the tests stand on: real servers, real doors."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from typing import Any
+from urllib.parse import quote
+
+from django.db import connection
+from django.test import TestCase, TransactionTestCase, override_settings
+
+from backend.projects.models import Event
+
+
+class _Case:
+    client: Any
+
+    def events(self) -> list[str]:
+        """Kinds of the events in the journal, oldest first, without those delivered to nobody."""
+        heard = Event.objects.exclude(kind="access.changed").order_by("position")
+        return list(heard.values_list("kind", flat=True))
+
+    def gql(self, query: str, **variables: Any) -> dict[str, Any]:
+        """POST an operation that is expected to be executed; the whole answer."""
+        response = self.client.post("/graphql/", {"query": query, "variables": variables}, "application/json")
+        assert response.status_code == 200, response.content
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def data(self, query: str, **variables: Any) -> dict[str, Any]:
+        """As `gql`, for an operation that is expected to have no errors; its data."""
+        answer = self.gql(query, **variables)
+        assert "errors" not in answer, answer
+        data: dict[str, Any] = answer["data"]
+        return data
+
+
+@override_settings(ACCESS="closed")
+class Case(_Case, TestCase):
+    """One transaction per test, in closed mode."""
+
+    def committed(self) -> Any:
+        """On-commit work (scopes moved, bell rung) done at the end of the block, as a real commit would."""
+        return self.captureOnCommitCallbacks(execute=True)
+
+
+@override_settings(ACCESS="open")
+class OpenCase(Case):
+    """Anybody may do everything, so a request needs nobody behind it."""
+
+
+@override_settings(ACCESS="closed")
+class CommittingCase(_Case, TransactionTestCase):
+    """Real commits, in closed mode: for races, sockets and streams."""
+
+
+class DaphneCase(CommittingCase):
+    """A running daphne on the test database, in open mode, new for every test: `base_url`, `ws_url`."""
+
+    base_url: str
+    ws_url: str
+    environment: dict[str, str] = {}
+
+    def setUp(self) -> None:
+        super().setUp()
+        command = [sys.executable, "-m", "daphne", "-e", "tcp:port=0:interface=127.0.0.1", "backend.asgi:application"]
+        server = subprocess.Popen(
+            command,
+            env={**os.environ, "ACCESS": "open", "DATABASE_URL": test_database_url(), **self.environment},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(_stop, server)
+        address = None
+        assert server.stderr is not None
+        for line in server.stderr:
+            if address := re.search(r"Listening on TCP address (\S+)", line):
+                break
+        assert address is not None, "daphne ended before it listened"
+        self.server = server
+        self.base_url, self.ws_url = f"http://{address[1]}", f"ws://{address[1]}"
+
+
+def _stop(server: subprocess.Popen[str]) -> None:
+    server.terminate()
+    server.communicate(timeout=20)
+
+
+def test_database_url() -> str:
+    """The database of this test run, for a process of its own."""
+    database = connection.settings_dict
+    user, password, host = (quote(str(database[key] or ""), safe="") for key in ("USER", "PASSWORD", "HOST"))
+    port = f":{database['PORT']}" if database["PORT"] else ""
+    return f"postgres://{user}:{password}@{host}{port}/{database['NAME']}"
+
+
+test_database_url.__test__ = False  # type: ignore[attr-defined]

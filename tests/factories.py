@@ -1,0 +1,63 @@
+"""One per model, valid by default. Rows made here have no events: they stood before the test began."""
+
+from datetime import timedelta
+
+import factory
+from django.contrib.auth.hashers import make_password
+from django.utils import timezone
+from factory.django import DjangoModelFactory
+
+from backend.projects.models import Comment, Membership, Project, Role, SummaryReport, Task, User
+
+
+class UserFactory(DjangoModelFactory[User]):
+    class Meta:
+        model = User
+
+    username = factory.Sequence(lambda n: f"user{n}")
+    email = factory.LazyAttribute(lambda user: f"{user.username}@example.org")
+    password = factory.LazyFunction(lambda: make_password(None))
+
+
+class ProjectFactory(DjangoModelFactory[Project]):
+    class Meta:
+        model = Project
+
+    name = factory.Sequence(lambda n: f"Project {n}")
+
+
+class MembershipFactory(DjangoModelFactory[Membership]):
+    class Meta:
+        model = Membership
+
+    user = factory.SubFactory(UserFactory)
+    project = factory.SubFactory(ProjectFactory)
+    role = Role.EDITOR
+
+
+class TaskFactory(DjangoModelFactory[Task]):
+    class Meta:
+        model = Task
+
+    project = factory.SubFactory(ProjectFactory)
+    title = factory.Sequence(lambda n: f"Task {n}")
+    due_date = factory.LazyFunction(lambda: timezone.now() + timedelta(days=7))
+
+
+class CommentFactory(DjangoModelFactory[Comment]):
+    class Meta:
+        model = Comment
+
+    task = factory.SubFactory(TaskFactory)
+    author = "Ada"
+    content = "Looks good."
+
+
+class SummaryReportFactory(DjangoModelFactory[SummaryReport]):
+    class Meta:
+        model = SummaryReport
+
+    project = factory.SubFactory(ProjectFactory)
+    date = factory.LazyFunction(lambda: timezone.now().date())
+    figures = factory.LazyFunction(dict)
+    generated_at = factory.LazyFunction(timezone.now)
