@@ -1,0 +1,193 @@
+"""The only way to a row from outside: who looks, what they see, and what they may do with it.
+
+What a viewer may not see does not exist for them: every function here answers both in the same way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.db import connection
+from django.db.models import Model, QuerySet
+
+from .errors import NotAllowed, NotFound, NotSignedIn, ProjectNotFound, ReportNotFound, TaskNotFound
+from .models import Comment, Membership, Project, Role, SummaryReport, Task, User
+
+MAX_ID = 2**31 - 1
+M = TypeVar("M", bound=Model)
+_RANK = {Role.VIEWER: 0, Role.EDITOR: 1, Role.OWNER: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who asks. Made once per request or connection, handed to every resolver and service."""
+
+    user_id: int | None
+    name: str
+    sees_all: bool
+    is_signed_in: bool
+
+    @property
+    def key(self) -> str:
+        """Equal for viewers who see the same rows; part of every cache key."""
+        return "all" if self.sees_all else f"user:{self.user_id}"
+
+
+ANONYMOUS = Viewer(user_id=None, name="", sees_all=False, is_signed_in=False)
+# In open mode anybody on this machine may do everything; so may our own jobs. Neither has a name.
+UNNAMED = Viewer(user_id=None, name="", sees_all=True, is_signed_in=False)
+SYSTEM = UNNAMED
+
+
+def viewer_for(user: Any) -> Viewer:
+    """The viewer behind Django's request user, as each door found it."""
+    if isinstance(user, User) and user.is_active:
+        return Viewer(user.pk, user.display_name, sees_all=user.is_staff, is_signed_in=True)
+    return UNNAMED if settings.ACCESS == "open" else ANONYMOUS
+
+
+def require_access(viewer: Viewer) -> None:
+    """Raise NotSignedIn for a viewer who may see nothing at all."""
+    if not (viewer.is_signed_in or viewer.sees_all):
+        raise NotSignedIn
+
+
+def parse_id(text: str | int) -> int | None:
+    """The primary key that `text` writes, or None where no row can have it."""
+    text = str(text)
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+        return None
+    number = int(text)
+    return number if 1 <= number <= MAX_ID else None
+
+
+# --- What a viewer sees ----------------------------------------------------------------------------------
+def visible_projects(viewer: Viewer) -> QuerySet[Project]:
+    require_access(viewer)
+    projects = Project.objects.all()
+    return projects if viewer.sees_all else projects.filter(memberships__user=viewer.user_id)
+
+
+def visible_tasks(viewer: Viewer) -> QuerySet[Task]:
+    require_access(viewer)
+    tasks = Task.objects.all()
+    return tasks if viewer.sees_all else tasks.filter(project__memberships__user=viewer.user_id)
+
+
+def visible_comments(viewer: Viewer) -> QuerySet[Comment]:
+    require_access(viewer)
+    comments = Comment.objects.all()
+    return comments if viewer.sees_all else comments.filter(task__project__memberships__user=viewer.user_id)
+
+
+def visible_reports(viewer: Viewer) -> QuerySet[SummaryReport]:
+    require_access(viewer)
+    reports = SummaryReport.objects.all()
+    return reports if viewer.sees_all else reports.filter(project__memberships__user=viewer.user_id)
+
+
+def visible_project_ids(viewer: Viewer) -> frozenset[int]:
+    """Ids of the projects that a viewer who does not see all is a member of."""
+    return frozenset(Membership.objects.filter(user=viewer.user_id).values_list("project_id", flat=True))
+
+
+def project(viewer: Viewer, project_id: int | None) -> Project:
+    """Raises ProjectNotFound."""
+    return _get(visible_projects(viewer), project_id, ProjectNotFound)
+
+
+def task(viewer: Viewer, task_id: int | None) -> Task:
+    """Raises TaskNotFound."""
+    return _get(visible_tasks(viewer), task_id, TaskNotFound)
+
+
+def report(viewer: Viewer, report_id: int | None) -> SummaryReport:
+    """Raises ReportNotFound."""
+    return _get(visible_reports(viewer), report_id, ReportNotFound)
+
+
+def _get(rows: QuerySet[M], pk: int | None, absent: type[NotFound]) -> M:
+    row = rows.filter(pk=pk).first() if pk is not None else None
+    if row is None:
+        raise absent
+    return row
+
+
+# --- What a viewer may change ----------------------------------------------------------------------------
+def project_for_update(viewer: Viewer, project_id: int | None, *, role: Role) -> Project:
+    """The project, its row locked. Raises ProjectNotFound, NotAllowed where the viewer's role is less than `role`."""
+    found = _get(_locked(visible_projects(viewer)), project_id, ProjectNotFound)
+    _require_role(viewer, found.pk, role)
+    return found
+
+
+def project_to_delete(viewer: Viewer, project_id: int | None) -> Project:
+    """The project for its owner, with every row locked that goes with it.
+
+    Top down and in the order of ids: whoever adds a row holds its parent (`hold`), so none can slip in unseen.
+    """
+    found = _get(visible_projects(viewer).select_for_update(of=("self",)), project_id, ProjectNotFound)
+    _require_role(viewer, found.pk, Role.OWNER)
+    list(Task.objects.filter(project=found).order_by("pk").select_for_update().values_list("pk"))
+    return found
+
+
+def task_for_update(viewer: Viewer, task_id: int | None) -> Task:
+    """The task, its row locked. Raises TaskNotFound, NotAllowed where the viewer may only read."""
+    found = _get(_locked(visible_tasks(viewer)), task_id, TaskNotFound)
+    _require_role(viewer, found.project_id, Role.EDITOR)
+    return found
+
+
+def task_to_delete(viewer: Viewer, task_id: int | None) -> Task:
+    """The task, locked against new comments too. Raises TaskNotFound, NotAllowed."""
+    found = _get(visible_tasks(viewer).select_for_update(of=("self",)), task_id, TaskNotFound)
+    _require_role(viewer, found.project_id, Role.EDITOR)
+    return found
+
+
+def project_to_add_to(viewer: Viewer, project_id: int | None) -> Project:
+    """The project, held so that it stays until the commit. Raises ProjectNotFound, NotAllowed."""
+    found = project(viewer, project_id)
+    _require_role(viewer, found.pk, Role.EDITOR)
+    if not hold(Project, found.pk):
+        raise ProjectNotFound
+    return found
+
+
+def task_to_add_to(viewer: Viewer, task_id: int | None) -> Task:
+    """The task, held so that it stays until the commit. Raises TaskNotFound, NotAllowed."""
+    found = task(viewer, task_id)
+    _require_role(viewer, found.project_id, Role.EDITOR)
+    if not hold(Task, found.pk):
+        raise TaskNotFound
+    return found
+
+
+def hold(model: type[Model], pk: int) -> bool:
+    """Keep a row from being deleted until the commit; False where it is gone.
+
+    Django checks foreign keys at the commit only: without this, a row added while its parent is being deleted
+    would fail one of the two commits. Others may still update the row (`FOR KEY SHARE`).
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT 1 FROM {model._meta.db_table} WHERE id = %s FOR KEY SHARE", [pk])
+        return cursor.fetchone() is not None
+
+
+def is_member(project_id: int, user_id: int | None) -> bool:
+    return Membership.objects.filter(project=project_id, user=user_id).exists()
+
+
+def _locked(rows: QuerySet[M]) -> QuerySet[M]:
+    return rows.select_for_update(of=("self",), no_key=True)
+
+
+def _require_role(viewer: Viewer, project_id: int, role: Role) -> None:
+    if viewer.sees_all:
+        return
+    held = Membership.objects.filter(project=project_id, user=viewer.user_id).values_list("role", flat=True).first()
+    if held is None or _RANK[Role(held)] < _RANK[role]:
+        raise NotAllowed

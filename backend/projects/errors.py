@@ -1,0 +1,102 @@
+"""What the domain refuses, each with a stable `code`.
+
+They extend Django's own exceptions, so that every edge maps them in one place. `NotSignedIn` extends none:
+it is about the request, not about what the request asked for.
+"""
+
+from typing import Any
+
+from django.core.exceptions import ObjectDoesNotExist, PermissionDenied, ValidationError
+
+
+class NotSignedIn(Exception):
+    code = "UNAUTHENTICATED"
+
+    def __init__(self) -> None:
+        super().__init__("Sign in first.")
+
+
+class NotFound(ObjectDoesNotExist):
+    """Not there, or not visible to the viewer: the same answer."""
+
+    code = "NOT_FOUND"
+    noun = "object"
+
+    def __init__(self) -> None:
+        super().__init__(f"There is no such {self.noun}.")
+
+
+class ProjectNotFound(NotFound):
+    noun = "project"
+
+
+class TaskNotFound(NotFound):
+    noun = "task"
+
+
+class ReportNotFound(NotFound):
+    noun = "report"
+
+
+class NotAllowed(PermissionDenied):
+    """The viewer may see it, but not do this."""
+
+    code = "FORBIDDEN"
+
+    def __init__(self) -> None:
+        super().__init__("You may not do this.")
+
+
+class Conflict(ValidationError):
+    """The row has moved on from the version that the writer named; `current` is the row as it is now."""
+
+    def __init__(self, current: Any) -> None:
+        super().__init__(f"This is version {current.version} by now.", code="CONFLICT")
+        self.current = current
+
+
+class Invalid(ValidationError):
+    """One field is not acceptable. `field` is the model's attribute (`project_id`), an edge may rename it."""
+
+    def __init__(self, field: str, message: str, code: str) -> None:
+        super().__init__({field: [ValidationError(message, code=code)]})
+
+
+class NotAMember(Invalid):
+    """The assignee is no member of the task's project, or nobody at all."""
+
+    def __init__(self) -> None:
+        super().__init__("assignee_id", "The assignee must be a member of the project.", "NOT_A_MEMBER")
+
+
+class UnknownProject(Invalid):
+    """The project that a new task names is not there, or not visible."""
+
+    def __init__(self) -> None:
+        super().__init__("project_id", "There is no such project.", "NOT_FOUND")
+
+
+class BadArgument(ValidationError):
+    """A list was asked for in a way that makes no sense; `argument` is the name in the domain (`page_size`)."""
+
+    def __init__(self, argument: str, message: str) -> None:
+        super().__init__(message, code="BAD_USER_INPUT")
+        self.argument = argument
+        self.text = message
+
+
+class ResumeRefused(Exception):
+    """A listener cannot go on from the position it names without missing something.
+
+    `oldest` is the oldest position from which it could; code `CURSOR_EXPIRED` where the events after its position
+    are no longer kept, `RESYNC` where it fell behind or named a position that is not yet reached.
+    """
+
+    def __init__(self, code: str, oldest: int) -> None:
+        super().__init__(
+            "The events after this position are no longer kept."
+            if code == "CURSOR_EXPIRED"
+            else "Read the present state again, and listen from its position."
+        )
+        self.code = code
+        self.oldest = oldest

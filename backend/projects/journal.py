@@ -1,0 +1,192 @@
+"""The journal: every change, in the order of commits, under one number.
+
+A position is handed out while an advisory lock is held from `append` to the commit, so positions follow commits and
+have no holes: whoever has read up to N has missed nothing at or below N (`docs/decisions/0001-positions.md`).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
+from datetime import datetime
+from functools import cached_property, partial
+from typing import Any
+
+import orjson
+from django.db import connection, transaction
+from django.db.models import Max, Min
+
+from . import bell, cache
+from .access import Viewer, visible_project_ids
+from .errors import BadArgument, ResumeRefused
+from .events import ACCESS_CHANGED, EventKind, Payload
+from .models import Event
+from .rows import iso
+
+logger = logging.getLogger(__name__)
+
+# Any number will do that no other advisory lock in this database uses.
+_APPEND_LOCK = 0x7A5_3141
+
+# The lock is a statement of its own: the insert must take its snapshot after the lock, or it would not see the row
+# that the last holder committed. Both go to the server in one round trip.
+_APPEND = f"""
+SELECT pg_advisory_xact_lock({_APPEND_LOCK});
+INSERT INTO {Event._meta.db_table}
+       (position, kind, project_id, task_id, actor_id, actor_name, at, payload, audience)
+SELECT coalesce(max(position), 0) + 1, %s, %s, %s, %s, %s, clock_timestamp(), %s, %s::int[]
+  FROM {Event._meta.db_table}
+RETURNING position
+"""
+
+
+def append(event: Payload, *, actor: Viewer) -> int:
+    """Write `event` in the caller's transaction and return its position; ring the bell once that has committed.
+
+    Positions follow commits: call it last, after every row lock. Raises TypeError at the caller if the payload is
+    not JSON, RuntimeError outside a transaction.
+    """
+    if not connection.in_atomic_block:
+        raise RuntimeError("journal.append() belongs in the transaction of the change that it records.")
+    payload = orjson.dumps(event.data).decode()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _APPEND,
+            [event.kind, event.project_id, event.task_id, actor.user_id, actor.name, payload, event.audience],
+        )
+        position: int = cursor.fetchone()[0]
+    transaction.on_commit(partial(_announce, position, scopes_of(event)), robust=True)
+    return position
+
+
+def _announce(position: int, scopes: list[str]) -> None:
+    """First move the scopes, then ring: who refetches on hearing an event must not meet the old list."""
+    cache.move(dict.fromkeys(scopes, position))
+    bell.ring()
+
+
+def scopes_of(event: Payload | JournalEvent) -> list[str]:
+    """The cache scopes that an event moves."""
+    scopes = [cache.EVERYTHING]
+    if event.project_id is not None:
+        scopes.append(cache.project_scope(event.project_id))
+    if event.kind == ACCESS_CHANGED:
+        scopes += [cache.access_scope(user_id) for user_id in event.data["users"]]
+    return scopes
+
+
+# --- Reading ---------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class JournalEvent:
+    """An event as it was read. `frame` is what plain sockets and streams send, encoded once."""
+
+    position: int
+    kind: str
+    project_id: int | None
+    task_id: int | None
+    actor_id: int | None
+    actor_name: str
+    at: datetime
+    payload: str
+    audience: list[int] | None
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """The payload as it is written down in `events`."""
+        data: dict[str, Any] = orjson.loads(self.payload)
+        return data
+
+    @cached_property
+    def frame(self) -> str:
+        named = self.actor_id is not None
+        head = {
+            "type": self.kind,
+            "cursor": str(self.position),
+            "at": iso(self.at),
+            "actor": {"id": self.actor_id, "name": self.actor_name} if named else None,
+            "project": self.project_id,
+        }
+        return f"{orjson.dumps(head).decode()[:-1]},{self.payload[1:]}"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the journal holds: `oldest` is the oldest position to resume from, `head` the newest position."""
+
+    oldest: int
+    head: int
+
+
+def head() -> int:
+    """The newest position; 0 before the first change."""
+    return Event.head()
+
+
+def kept() -> Kept:
+    bounds = Event.objects.aggregate(first=Min("position"), newest=Max("position"))
+    return Kept(oldest=(bounds["first"] or 1) - 1, head=bounds["newest"] or 0)
+
+
+def read_after(position: int, *, limit: int) -> list[JournalEvent]:
+    """Up to `limit` events after `position`, in order: all of them, whoever may see them."""
+    fields = [field.name for field in dataclass_fields(JournalEvent)]
+    events = Event.objects.filter(position__gt=position).order_by("position").values_list(*fields)[:limit]
+    return [JournalEvent(*event) for event in events]
+
+
+@dataclass(frozen=True)
+class EventFilter:
+    """What a listener wants to hear of; None is everything. Raises BadArgument for a kind that is none."""
+
+    project_id: int | None = None
+    task_id: int | None = None
+    kinds: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        unknown = (self.kinds or frozenset()) - set(EventKind.values)
+        if unknown:
+            raise BadArgument("kinds", f"The kinds are {', '.join(EventKind.values)}.")
+
+    def passes(self, event: JournalEvent) -> bool:
+        return (
+            event.kind != ACCESS_CHANGED
+            and self.project_id in (None, event.project_id)
+            and self.task_id in (None, event.task_id)
+            and (self.kinds is None or event.kind in self.kinds)
+        )
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Which events a viewer may hear of. Who joined a project may read all that is kept of it."""
+
+    viewer: Viewer
+    project_ids: frozenset[int]
+
+    @classmethod
+    def of(cls, viewer: Viewer) -> Sight:
+        return cls(viewer, frozenset() if viewer.sees_all else visible_project_ids(viewer))
+
+    def shows(self, event: JournalEvent) -> bool:
+        if self.viewer.sees_all:
+            return True
+        if event.audience is not None:
+            return self.viewer.user_id in event.audience
+        return event.project_id in self.project_ids
+
+
+def deleted_since(viewer: Viewer, position: int) -> frozenset[int]:
+    """Projects deleted after a position that the viewer could see: who resumes before it still hears of them."""
+    deleted = Event.objects.filter(position__gt=position, kind=EventKind.PROJECT_DELETED)
+    if not viewer.sees_all:
+        deleted = deleted.filter(audience__contains=[viewer.user_id])
+    return frozenset(pk for pk in deleted.values_list("project_id", flat=True) if pk is not None)
+
+
+def check_resumable(after: int, kept: Kept) -> None:
+    """Raises ResumeRefused where a listener cannot go on from `after` without missing something."""
+    if after > kept.head:
+        raise ResumeRefused("RESYNC", kept.oldest)
+    if after < kept.oldest:
+        raise ResumeRefused("CURSOR_EXPIRED", kept.oldest)

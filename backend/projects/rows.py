@@ -1,0 +1,95 @@
+"""Frozen rows: what lists, caches and events are made of.
+
+A row is an object as it was read: numbers, text, and times in ISO 8601, UTC. `as_json` is its shape in REST and in
+every event; `from_json` reads that back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import UTC, date, datetime
+from typing import Any, ClassVar, Self
+
+from django.db.models import Model, QuerySet
+
+
+def iso(moment: datetime) -> str:
+    """`2027-03-01T09:30:00.000000Z`: of fixed width, so that text sorts as time does."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return iso(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Fields are named as the model's attributes; `JSON_NAMES` has those that REST calls otherwise."""
+
+    id: int
+
+    JSON_NAMES: ClassVar[dict[str, str]] = {}
+
+    @classmethod
+    def of(cls, instance: Model) -> Self:
+        return cls(*(_plain(getattr(instance, field.name)) for field in fields(cls)))
+
+    @classmethod
+    def read(cls, rows: QuerySet[Any]) -> list[Self]:
+        values = rows.values_list(*(field.name for field in fields(cls)))
+        return [cls(*map(_plain, row)) for row in values]
+
+    def as_json(self) -> dict[str, Any]:
+        return {self.JSON_NAMES.get(field.name, field.name): getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        return cls(**{field.name: data[cls.JSON_NAMES.get(field.name, field.name)] for field in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectRow(Row):
+    name: str
+    description: str
+    created_at: str
+    updated_at: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow(Row):
+    project_id: int
+    title: str
+    description: str
+    status: str
+    assignee_id: int | None
+    due_date: str
+    created_at: str
+    updated_at: str
+    version: int
+
+    JSON_NAMES: ClassVar[dict[str, str]] = {"project_id": "project", "assignee_id": "assignee"}
+
+
+@dataclass(frozen=True, slots=True)
+class CommentRow(Row):
+    task_id: int
+    author: str
+    content: str
+    created_at: str
+
+    JSON_NAMES: ClassVar[dict[str, str]] = {"task_id": "task"}
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRow(Row):
+    project_id: int
+    date: str
+    generated_at: str
+    figures: dict[str, Any]
+
+    JSON_NAMES: ClassVar[dict[str, str]] = {"project_id": "project"}

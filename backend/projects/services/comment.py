@@ -1,0 +1,27 @@
+from django.db import transaction
+
+from .. import access, journal
+from ..access import Viewer
+from ..errors import Invalid
+from ..events import TaskCommented
+from ..models import Comment
+from ..rows import CommentRow
+from .clean import clean_fields, tidy
+
+
+@transaction.atomic
+def add_comment(*, actor: Viewer, task_id: int | None, content: str | None, author: str | None = None) -> Comment:
+    """A remark on a task. Who is signed in comments under their own name, whatever `author` says.
+
+    Holds the task. Raises TaskNotFound, NotAllowed, ValidationError.
+    """
+    task = access.task_to_add_to(actor, task_id)
+    comment = Comment(task=task)
+    comment.author = actor.name if actor.is_signed_in else tidy(author)  # type: ignore[assignment]
+    comment.content = content  # type: ignore[assignment]
+    clean_fields(comment, ["author", "content"])
+    if not comment.content.strip():
+        raise Invalid("content", "This field cannot be blank.", "BLANK")
+    comment.save(force_insert=True)
+    journal.append(TaskCommented(CommentRow.of(comment), in_project=task.project_id), actor=actor)
+    return comment

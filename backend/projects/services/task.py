@@ -1,0 +1,103 @@
+from datetime import datetime
+from typing import TypedDict
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from .. import access, journal
+from ..access import Viewer
+from ..errors import Conflict, NotAMember, ProjectNotFound, UnknownProject
+from ..events import TaskCreated, TaskDeleted, TaskUpdated
+from ..models import Status, Task
+from ..rows import TaskRow
+from .clean import clean_fields, tidy
+
+
+class TaskChanges(TypedDict, total=False):
+    """What is absent stays as it is. A description of None is an empty one, an assignee of None nobody."""
+
+    title: str | None
+    description: str | None
+    status: str | None
+    due_date: datetime | None
+    assignee_id: int | None
+
+
+@transaction.atomic
+def create_task(*, actor: Viewer, project_id: int | None, changes: TaskChanges) -> Task:
+    """A new task; without a status it is pending.
+
+    Holds the project. Raises UnknownProject, NotAllowed, NotAMember (assignee is outside the project),
+    ValidationError.
+    """
+    try:
+        project = access.project_to_add_to(actor, project_id)
+    except ProjectNotFound:
+        raise UnknownProject from None
+    task = Task(project=project)
+    given: TaskChanges = {"title": None, "due_date": None, "status": Status.PENDING}
+    _assign(task, {**given, **changes})
+    task.save(force_insert=True)
+    journal.append(TaskCreated(TaskRow.of(task)), actor=actor)
+    return task
+
+
+@transaction.atomic
+def update_task(*, actor: Viewer, task_id: int | None, changes: TaskChanges, version: int | None = None) -> Task:
+    """Change a task; nothing is recorded where nothing changes.
+
+    Locks the row. Raises TaskNotFound, NotAllowed, NotAMember, ValidationError, Conflict where `version` is an old
+    one.
+    """
+    task = access.task_for_update(actor, task_id)
+    if version not in (None, task.version):
+        raise Conflict(TaskRow.of(task))
+    changed = _assign(task, changes)
+    if changed:
+        task.version += 1
+        task.save(update_fields=[*changed, "version", "updated_at"])
+        names = [TaskRow.JSON_NAMES.get(name, name) for name in changed]
+        journal.append(TaskUpdated(TaskRow.of(task), changes=names), actor=actor)
+    return task
+
+
+@transaction.atomic
+def delete_task(*, actor: Viewer, task_id: int | None, version: int | None = None) -> TaskRow:
+    """Delete a task with its comments, and return it as it was.
+
+    Locks the row. Raises TaskNotFound, NotAllowed, Conflict.
+    """
+    task = access.task_to_delete(actor, task_id)
+    row = TaskRow.of(task)
+    if version not in (None, task.version):
+        raise Conflict(row)
+    task.delete()
+    journal.append(TaskDeleted(row), actor=actor)
+    return row
+
+
+def take_off_tasks(tasks: QuerySet[Task]) -> list[Task]:
+    """Clear the assignee of these tasks, their rows locked; the caller appends a TaskUpdated for each."""
+    locked = list(tasks.order_by("pk").select_for_update(of=("self",), no_key=True))
+    for task in locked:
+        task.assignee_id = None
+        task.version += 1
+        task.save(update_fields=["assignee_id", "version", "updated_at"])
+    return locked
+
+
+def _assign(task: Task, changes: TaskChanges) -> list[str]:
+    """Set what differs, checked; return the names of what was set."""
+    new = dict(changes)
+    if "title" in new:
+        new["title"] = tidy(new["title"])
+    if "description" in new:
+        new["description"] = new["description"] or ""
+    changed = [name for name, value in new.items() if task.pk is None or getattr(task, name) != value]
+    for name in changed:
+        setattr(task, name, new[name])
+    clean_fields(task, changed)
+    is_assigned_anew = "assignee_id" in changed and task.assignee_id is not None
+    if is_assigned_anew and not access.is_member(task.project_id, task.assignee_id):
+        raise NotAMember
+    return changed

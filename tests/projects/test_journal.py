@@ -1,0 +1,184 @@
+import threading
+from datetime import UTC, datetime
+
+import orjson
+from django.db import connection, transaction
+
+from backend.projects import journal, services
+from backend.projects.access import SYSTEM, viewer_for
+from backend.projects.errors import BadArgument, ResumeRefused
+from backend.projects.events import AccessChanged, ProjectUpdated
+from backend.projects.journal import EventFilter, Kept, Sight
+from backend.projects.models import Event, Project, Role
+from backend.projects.rows import ProjectRow
+from tests.cases import Case, CommittingCase
+from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
+
+
+def updated(project: Project) -> ProjectUpdated:
+    return ProjectUpdated(ProjectRow.of(project), changes=["name"])
+
+
+class AppendTests(Case):
+    def test_positions_start_at_1_and_have_no_holes(self) -> None:
+        project = ProjectFactory()
+        first = journal.append(updated(project), actor=SYSTEM)
+        with self.assertRaises(ZeroDivisionError), transaction.atomic():
+            journal.append(updated(project), actor=SYSTEM)
+            raise ZeroDivisionError
+        second = journal.append(updated(project), actor=SYSTEM)
+        self.assertEqual((first, second), (1, 2))
+
+    def test_an_event_says_what_happened_where_and_by_whom(self) -> None:
+        user = UserFactory(first_name="Ada", last_name="Lovelace")
+        project = ProjectFactory(name="Engine")
+        before = datetime.now(UTC)
+        journal.append(updated(project), actor=viewer_for(user))
+        (event,) = journal.read_after(0, limit=10)
+        frame = orjson.loads(event.frame)
+        self.assertLessEqual(before, datetime.fromisoformat(frame.pop("at")))
+        self.assertEqual(
+            frame,
+            {
+                "type": "project.updated",
+                "cursor": "1",
+                "actor": {"id": user.pk, "name": "Ada Lovelace"},
+                "project": project.pk,
+                "object": ProjectRow.of(project).as_json(),
+                "changes": ["name"],
+            },
+        )
+
+    def test_one_append_costs_one_query(self) -> None:
+        project = ProjectFactory()
+        with self.assertNumQueries(1):
+            journal.append(updated(project), actor=SYSTEM)
+
+    def test_what_json_cannot_hold_is_refused_at_the_caller(self) -> None:
+        with self.assertRaises(TypeError):
+            journal.append(ProjectUpdated(ProjectRow.of(ProjectFactory()), changes=[object()]), actor=SYSTEM)  # type: ignore[list-item]
+        self.assertEqual(Event.objects.count(), 0)
+
+
+class AppendOutsideTests(CommittingCase):
+    def test_append_outside_a_transaction_is_refused(self) -> None:
+        project = ProjectFactory()
+        with self.assertRaises(RuntimeError):
+            journal.append(updated(project), actor=SYSTEM)
+        self.assertEqual(Event.objects.count(), 0)
+
+    def test_positions_follow_commits(self) -> None:
+        """A later writer waits for the earlier one's commit: whoever reads up to N has all of N."""
+        project = ProjectFactory()
+        appended, may_commit = threading.Event(), threading.Event()
+        seen: list[list[int]] = []
+
+        def slow_writer() -> None:
+            with transaction.atomic():
+                journal.append(updated(project), actor=SYSTEM)
+                appended.set()
+                may_commit.wait(10)
+            connection.close()
+
+        def quick_writer() -> None:
+            with transaction.atomic():
+                journal.append(updated(project), actor=SYSTEM)
+            seen.append([event.position for event in journal.read_after(0, limit=10)])
+            connection.close()
+
+        slow = threading.Thread(target=slow_writer)
+        slow.start()
+        self.assertTrue(appended.wait(10))
+        quick = threading.Thread(target=quick_writer)
+        quick.start()
+        self.wait_for_lock()
+        self.assertEqual(journal.read_after(0, limit=10), [])
+        may_commit.set()
+        slow.join(10)
+        quick.join(10)
+        self.assertEqual(seen, [[1, 2]])
+
+    def wait_for_lock(self) -> None:
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        with connection.cursor() as cursor:
+            for _ in range(2000):
+                cursor.execute(waiting)
+                if cursor.fetchone()[0]:
+                    return
+                cursor.execute("SELECT pg_sleep(0.005)")
+        self.fail("The second writer did not wait for the first.")
+
+
+class ReadTests(Case):
+    def test_reading_goes_on_after_a_position_in_order(self) -> None:
+        project = services.project.create_project(actor=SYSTEM, name="One")
+        for number in range(4):
+            services.project.update_project(actor=SYSTEM, project_id=project.pk, changes={"name": f"Name {number}"})
+        self.assertEqual([event.position for event in journal.read_after(2, limit=2)], [3, 4])
+        self.assertEqual([event.position for event in journal.read_after(4, limit=2)], [5])
+        self.assertEqual(journal.read_after(5, limit=2), [])
+
+    def test_kept_names_the_oldest_position_to_resume_from(self) -> None:
+        self.assertEqual(journal.kept(), Kept(oldest=0, head=0))
+        project = ProjectFactory()
+        for _ in range(3):
+            journal.append(updated(project), actor=SYSTEM)
+        self.assertEqual(journal.kept(), Kept(oldest=0, head=3))
+        Event.objects.filter(position__lte=2).delete()
+        self.assertEqual(journal.kept(), Kept(oldest=2, head=3))
+
+    def test_only_positions_that_miss_nothing_may_be_resumed(self) -> None:
+        kept = Kept(oldest=2, head=5)
+        for position in (2, 5):
+            journal.check_resumable(position, kept)
+        for position, code in ((1, "CURSOR_EXPIRED"), (6, "RESYNC")):
+            with self.assertRaises(ResumeRefused) as refused:
+                journal.check_resumable(position, kept)
+            self.assertEqual((refused.exception.code, refused.exception.oldest), (code, 2))
+
+
+class SightTests(Case):
+    def test_a_member_sees_the_events_of_their_projects_alone(self) -> None:
+        membership = MembershipFactory(role=Role.VIEWER)
+        other = ProjectFactory()
+        for project in (membership.project, other):
+            journal.append(updated(project), actor=SYSTEM)
+        viewer = viewer_for(membership.user)
+        shown = [event.project_id for event in journal.read_after(0, limit=9) if Sight.of(viewer).shows(event)]
+        self.assertEqual(shown, [membership.project_id])
+
+    def test_a_deletion_is_shown_to_those_who_could_see_the_project(self) -> None:
+        membership, stranger = MembershipFactory(role=Role.OWNER), UserFactory()
+        viewer = viewer_for(membership.user)
+        services.project.delete_project(actor=viewer, project_id=membership.project_id)
+        (event,) = journal.read_after(0, limit=9)
+        self.assertTrue(Sight.of(viewer).shows(event))
+        self.assertFalse(Sight.of(viewer_for(stranger)).shows(event))
+        self.assertTrue(Sight.of(viewer_for(UserFactory(is_staff=True))).shows(event))
+        self.assertEqual(journal.deleted_since(viewer, 0), {membership.project_id})
+        self.assertEqual(journal.deleted_since(viewer, 1), frozenset())
+        self.assertEqual(journal.deleted_since(viewer_for(stranger), 0), frozenset())
+
+
+class EventFilterTests(Case):
+    def test_a_filter_passes_what_fits_all_of_it(self) -> None:
+        task = TaskFactory()
+        services.task.update_task(actor=SYSTEM, task_id=task.pk, changes={"title": "New"})
+        (event,) = journal.read_after(0, limit=9)
+        kinds = frozenset({"task.updated"})
+        self.assertTrue(EventFilter().passes(event))
+        self.assertTrue(EventFilter(task.project_id, task.pk, kinds).passes(event))
+        self.assertFalse(EventFilter(project_id=task.project_id + 1).passes(event))
+        self.assertFalse(EventFilter(task_id=task.pk + 1).passes(event))
+        self.assertFalse(EventFilter(kinds=frozenset({"task.deleted"})).passes(event))
+        self.assertFalse(EventFilter(kinds=frozenset()).passes(event))
+
+    def test_a_changed_access_is_delivered_to_nobody(self) -> None:
+        journal.append(AccessChanged([1], of_project=7), actor=SYSTEM)
+        (event,) = journal.read_after(0, limit=9)
+        self.assertFalse(EventFilter().passes(event))
+
+    def test_a_kind_that_is_none_is_refused(self) -> None:
+        with self.assertRaises(BadArgument) as refused:
+            EventFilter(kinds=frozenset({"access.changed"}))
+        self.assertEqual(refused.exception.argument, "kinds")

@@ -1,0 +1,190 @@
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from django.core.exceptions import ValidationError
+from django.db import connection
+
+from backend.projects.access import SYSTEM, viewer_for
+from backend.projects.errors import (
+    Conflict,
+    NotAllowed,
+    NotAMember,
+    ProjectNotFound,
+    TaskNotFound,
+    UnknownProject,
+)
+from backend.projects.models import Comment, Event, Project, Role, Task
+from backend.projects.rows import TaskRow
+from backend.projects.services.comment import add_comment
+from backend.projects.services.project import delete_project
+from backend.projects.services.task import create_task, delete_task, update_task
+from tests.cases import Case, CommittingCase
+from tests.factories import CommentFactory, MembershipFactory, ProjectFactory, TaskFactory, UserFactory
+
+DUE = datetime(2027, 3, 1, 9, 30, tzinfo=UTC)
+
+
+class CreateTests(Case):
+    def setUp(self) -> None:
+        self.membership = MembershipFactory(role=Role.EDITOR)
+        self.actor = viewer_for(self.membership.user)
+
+    def create(self, **changes: Any) -> Task:
+        return create_task(actor=self.actor, project_id=self.membership.project_id, changes=changes)  # type: ignore[arg-type]
+
+    def test_a_task_is_pending_and_nobodys_unless_told_otherwise(self) -> None:
+        task = self.create(title=" Draw ", due_date=DUE)
+        self.assertEqual(
+            (task.title, task.description, task.status, task.assignee_id, task.due_date, task.version),
+            ("Draw", "", "pending", None, DUE, 1),
+        )
+        event = Event.objects.get()
+        self.assertEqual(event.kind, "task.created")
+        self.assertEqual(orjson.loads(event.payload), {"task": TaskRow.of(Task.objects.get()).as_json()})
+
+    def test_what_is_missing_or_wrong_is_told_by_field(self) -> None:
+        with self.assertRaises(ValidationError) as refused:
+            self.create(title="x" * 256, status="done")
+        codes = {field: errors[0].code for field, errors in refused.exception.error_dict.items()}
+        self.assertEqual(codes, {"title": "MAX_LENGTH", "status": "INVALID_CHOICE", "due_date": "NULL"})
+        self.assertEqual((Task.objects.count(), self.events()), (0, []))
+
+    def test_an_assignee_must_be_a_member(self) -> None:
+        for assignee_id in (UserFactory().pk, 0, 2**31):
+            with self.subTest(assignee_id), self.assertRaises(NotAMember):
+                self.create(title="Draw", due_date=DUE, assignee_id=assignee_id)
+        self.assertEqual((Task.objects.count(), self.events()), (0, []))
+        self.assertEqual(
+            self.create(title="Draw", due_date=DUE, assignee_id=self.actor.user_id).assignee_id, self.actor.user_id
+        )
+
+    def test_an_absent_and_an_invisible_project_are_the_same(self) -> None:
+        for project_id in (ProjectFactory().pk, 0, 2**31, None):
+            with self.subTest(project_id), self.assertRaises(UnknownProject):
+                create_task(actor=self.actor, project_id=project_id, changes={"title": "Draw", "due_date": DUE})
+
+    def test_a_viewer_may_not(self) -> None:
+        reader = MembershipFactory(role=Role.VIEWER)
+        with self.assertRaises(NotAllowed):
+            create_task(
+                actor=viewer_for(reader.user), project_id=reader.project_id, changes={"title": "Draw", "due_date": DUE}
+            )
+        self.assertEqual(Task.objects.count(), 0)
+
+
+class UpdateTests(Case):
+    def setUp(self) -> None:
+        self.membership = MembershipFactory(role=Role.EDITOR)
+        self.actor = viewer_for(self.membership.user)
+        self.task: Task = TaskFactory(project=self.membership.project, title="Old", assignee=self.membership.user)
+
+    def update(self, version: int | None = None, **changes: Any) -> Task:
+        return update_task(actor=self.actor, task_id=self.task.pk, changes=changes, version=version)  # type: ignore[arg-type]
+
+    def test_changes_are_named_as_rest_names_them(self) -> None:
+        changed = self.update(title="New", assignee_id=None, due_date=DUE)
+        self.assertEqual((changed.title, changed.assignee_id, changed.version), ("New", None, 2))
+        self.assertEqual(orjson.loads(Event.objects.get().payload)["changes"], ["title", "assignee", "due_date"])
+
+    def test_no_change_is_no_event(self) -> None:
+        self.assertEqual(self.update(title="Old", assignee_id=self.membership.user_id).version, 1)
+        self.assertEqual(self.events(), [])
+
+    def test_reassigning_to_a_stranger_changes_nothing(self) -> None:
+        with self.assertRaises(NotAMember):
+            self.update(title="New", assignee_id=UserFactory().pk)
+        self.task.refresh_from_db()
+        self.assertEqual((self.task.title, self.events()), ("Old", []))
+
+    def test_an_old_version_is_a_conflict(self) -> None:
+        self.update(version=1, title="New")
+        with self.assertRaises(Conflict) as refused:
+            self.update(version=1, title="Newer")
+        self.assertEqual(refused.exception.current.version, 2)
+
+    def test_a_comment_does_not_change_its_task(self) -> None:
+        add_comment(actor=self.actor, task_id=self.task.pk, content="Fine.")
+        self.task.refresh_from_db()
+        self.assertEqual((self.task.version, self.events()), (1, ["task.commented"]))
+
+    def test_a_task_of_another_project_is_not_there(self) -> None:
+        with self.assertRaises(TaskNotFound):
+            update_task(actor=self.actor, task_id=TaskFactory().pk, changes={"title": "New"})
+
+
+class DeleteTests(Case):
+    def test_a_task_goes_with_its_comments(self) -> None:
+        comment = CommentFactory()
+        row = delete_task(actor=SYSTEM, task_id=comment.task_id, version=1)
+        self.assertEqual(row, TaskRow.of(comment.task))
+        self.assertEqual((Task.objects.count(), Comment.objects.count(), self.events()), (0, 0, ["task.deleted"]))
+
+
+class CommentTests(Case):
+    def test_who_is_signed_in_comments_under_their_own_name(self) -> None:
+        user = MembershipFactory(user__first_name="Ada", role=Role.EDITOR).user
+        task = TaskFactory(project=user.projects.get())
+        comment = add_comment(actor=viewer_for(user), task_id=task.pk, content="Fine.", author="Bob")
+        self.assertEqual((comment.author, comment.content), ("Ada", "Fine."))
+
+    def test_nobody_in_particular_must_give_a_name(self) -> None:
+        task = TaskFactory()
+        for author in (None, "", " "):
+            with self.subTest(author), self.assertRaises(ValidationError) as refused:
+                add_comment(actor=SYSTEM, task_id=task.pk, content="Fine.", author=author)
+            self.assertEqual(list(refused.exception.error_dict), ["author"])
+        with self.assertRaises(ValidationError) as refused:
+            add_comment(actor=SYSTEM, task_id=task.pk, content=" \n", author="Bob")
+        self.assertEqual(list(refused.exception.error_dict), ["content"])
+        self.assertEqual((Comment.objects.count(), self.events()), (0, []))
+
+
+class RaceTests(CommittingCase):
+    def run_together(self, *jobs: Any) -> list[Exception]:
+        """Run each job in a thread of its own; what they raised."""
+        raised: list[Exception] = []
+        barrier = threading.Barrier(len(jobs))
+
+        def run(job: Any) -> None:
+            barrier.wait(10)
+            try:
+                job()
+            except Exception as error:
+                raised.append(error)
+            finally:
+                connection.close()
+
+        threads = [threading.Thread(target=run, args=[job]) for job in jobs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        return raised
+
+    def test_of_two_conditional_writers_one_wins(self) -> None:
+        task = TaskFactory()
+        raised = self.run_together(
+            *(
+                lambda title=title: update_task(actor=SYSTEM, task_id=task.pk, changes={"title": title}, version=1)  # type: ignore[misc]
+                for title in ("One", "Two")
+            )
+        )
+        self.assertEqual([type(error) for error in raised], [Conflict])
+        self.assertEqual(self.events(), ["task.updated"])
+
+    def test_adding_to_a_project_that_is_being_deleted_fails_neither_commit(self) -> None:
+        for _ in range(10):
+            project: Project = ProjectFactory()
+            task = TaskFactory(project=project)
+            raised = self.run_together(
+                lambda project=project: delete_project(actor=SYSTEM, project_id=project.pk),  # type: ignore[misc]
+                lambda project=project: create_task(  # type: ignore[misc]
+                    actor=SYSTEM, project_id=project.pk, changes={"title": "Draw", "due_date": DUE}
+                ),
+                lambda task=task: add_comment(actor=SYSTEM, task_id=task.pk, content="Fine.", author="Bob"),  # type: ignore[misc]
+            )
+            self.assertLessEqual({type(error) for error in raised}, {UnknownProject, TaskNotFound, ProjectNotFound})
+            self.assertFalse(Project.objects.filter(pk=project.pk).exists())
+            self.assertEqual(self.events()[-1], "project.deleted")
