@@ -1,0 +1,52 @@
+"""Pages from the cache: what both doors' lists of projects and tasks stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from typing import Generic, TypeVar
+
+from ..access import Viewer
+from ..cache import cached_list
+from ..rows import Row
+from .page import Listing, Page, PageRequest
+
+R = TypeVar("R", bound=Row)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPage(Generic[R]):
+    """A page, what names it in HTTP (`etag`), and the position to listen from to miss nothing after it."""
+
+    page: Page[R]
+    etag: str
+    cursor: int
+
+
+def cached_page(
+    listing: Listing,
+    *,
+    viewer: Viewer,
+    page: PageRequest,
+    default_size: int,
+    read: type[R],
+    build: Callable[[], Page[R]],
+    project_id: int | None = None,
+) -> CachedPage[R]:
+    def build_json() -> dict[str, object]:
+        built = build()
+        return {
+            "rows": [astuple(row) for row in built.rows],
+            "next": built.has_next,
+            "previous": built.has_previous,
+        }
+
+    cached = cached_list(
+        listing.name,
+        viewer=viewer,
+        params=[listing.filter, listing.order, page, page.size(default_size)],
+        project_id=project_id,
+        build=build_json,
+    )
+    rows = [read(*row) for row in cached.rows["rows"]]
+    return CachedPage(Page(rows, cached.rows["next"], cached.rows["previous"], listing), cached.etag, cached.cursor)

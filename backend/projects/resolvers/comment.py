@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django.db.models import Count
+
+from .. import access
+from ..access import Viewer
+from ..models import Comment
+from ..rows import CommentRow
+from .page import Listing, Order, Page, PageRequest
+
+_NEWEST_FIRST = Order()
+COMMENTS_OF_TASKS = Listing("task.comments", None, _NEWEST_FIRST)
+
+
+def list_comments(viewer: Viewer, task_id: int | None, *, page: PageRequest, default_size: int) -> Page[CommentRow]:
+    """Newest first. Raises TaskNotFound, BadArgument."""
+    comments = Comment.objects.filter(task=access.task(viewer, task_id))
+    listing = Listing("comments", task_id, _NEWEST_FIRST)
+    return listing.page(comments, page, CommentRow, default_size=default_size)
+
+
+def count_comments(viewer: Viewer, task_id: int | None) -> int:
+    """Raises TaskNotFound."""
+    return Comment.objects.filter(task=access.task(viewer, task_id)).count()
+
+
+def list_comments_of_tasks(
+    task_ids: Sequence[int], *, page: PageRequest, default_size: int
+) -> dict[int, Page[CommentRow]]:
+    """One page for each of the tasks, which the caller has found visible, in one query. Raises BadArgument."""
+    return COMMENTS_OF_TASKS.pages(
+        Comment.objects.all(),
+        page,
+        CommentRow,
+        default_size=default_size,
+        parent="task_id",
+        parent_ids=task_ids,
+    )
+
+
+def count_comments_of_tasks(task_ids: Sequence[int]) -> dict[int, int]:
+    counts = Comment.objects.filter(task_id__in=task_ids).values("task_id").order_by().annotate(number=Count("id"))
+    return dict.fromkeys(task_ids, 0) | dict(counts.values_list("task_id", "number"))

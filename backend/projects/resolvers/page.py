@@ -1,0 +1,200 @@
+"""Keyset pages: page 9,000 costs what page 1 costs, and rows that come and go between two pages move nothing.
+
+A page cursor is opaque outside: the key of the row it stands at, and a digest of the list, filter and order that it
+belongs to. Another list's cursor is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+import orjson
+from django.db.models import F, Model, Q, QuerySet, Window
+from django.db.models.functions import RowNumber
+
+from ..errors import BadArgument
+from ..rows import Row
+
+R = TypeVar("R", bound=Row)
+M = TypeVar("M", bound=Model)
+
+MAX_PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """By one field, ended by the id in the same direction: every order is total."""
+
+    field: str = "id"
+    is_descending: bool = True
+
+    @property
+    def columns(self) -> list[str]:
+        sign = "-" if self.is_descending else ""
+        return [f"{sign}id"] if self.field == "id" else [f"{sign}{self.field}", f"{sign}id"]
+
+    def reversed(self) -> Order:
+        return replace(self, is_descending=not self.is_descending)
+
+    def beyond(self, key: Key) -> Q:
+        """Rows that come after `key` in this order."""
+        side = "lt" if self.is_descending else "gt"
+        if self.field == "id":
+            return Q(**{f"id__{side}": key.id})
+        # The first condition says nothing new, but it is one an index can start from.
+        return Q(**{f"{self.field}__{side}e": key.value}) & (
+            Q(**{f"{self.field}__{side}": key.value}) | Q(**{self.field: key.value, f"id__{side}": key.id})
+        )
+
+    def key_of(self, row: Row) -> Key:
+        return Key(getattr(row, self.field), row.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Where a row stands in an order: the value of the order's field, and the id."""
+
+    value: Any
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """`first` rows after `after`, or `last` rows before `before`; cursors as the client sent them."""
+
+    first: int | None = None
+    after: str | None = None
+    last: int | None = None
+    before: str | None = None
+
+    @property
+    def is_backward(self) -> bool:
+        return self.last is not None or (self.before is not None and self.first is None)
+
+    def size(self, default: int) -> int:
+        """Rows asked for. Raises BadArgument where that is not 1 to 100, or asked for from both ends."""
+        if self.first is not None and self.last is not None:
+            raise BadArgument("last", "Ask for the first or for the last rows, not for both.")
+        argument, size = ("last", self.last) if self.last is not None else ("first", self.first)
+        if size is None:
+            return default
+        if not 1 <= size <= MAX_PAGE:
+            raise BadArgument(argument, f"A page has 1 to {MAX_PAGE} rows.")
+        return size
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[R]):
+    """Rows in the order of the list. `cursor_of` is where the page after (or before) a row starts."""
+
+    rows: Sequence[R]
+    has_next: bool
+    has_previous: bool
+    listing: Listing
+
+    def cursor_of(self, row: Row) -> str:
+        return self.listing.cursor_of(row)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One list as it can be asked for: its name, what narrows it, its order."""
+
+    name: str
+    filter: Any
+    order: Order
+
+    @property
+    def _digest(self) -> str:
+        identity = orjson.dumps([self.name, self.filter, self.order])
+        return hashlib.sha256(identity).hexdigest()[:12]
+
+    def cursor_of(self, row: Row) -> str:
+        key = self.order.key_of(row)
+        return base64.urlsafe_b64encode(orjson.dumps([self._digest, key.value, key.id])).decode().rstrip("=")
+
+    def key_at(self, cursor: str | None, argument: str) -> Key | None:
+        """Raises BadArgument where the cursor is broken, or another list's."""
+        if cursor is None:
+            return None
+        try:
+            padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+            digest, value, pk = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+            if self.order.field != "id":
+                value = datetime.fromisoformat(value).astimezone(UTC)
+            is_ours = digest == self._digest and isinstance(pk, int) and not isinstance(pk, bool)
+        except (ValueError, TypeError, OverflowError):
+            is_ours = False
+        if not is_ours:
+            raise BadArgument(argument, "This is no cursor of this list with this filter and order.")
+        return Key(value, pk)
+
+    def check(self, request: PageRequest, default_size: int) -> None:
+        """Raises BadArgument where `request` makes no sense here, before a row is read."""
+        self._cut(request, default_size)
+
+    def page(self, rows: QuerySet[Any], request: PageRequest, read: type[R], *, default_size: int) -> Page[R]:
+        """One page of `rows`, in one query."""
+        cut = self._cut(request, default_size)
+        found = read.read(cut.apply(rows)[: cut.size + 1])
+        return cut.page(found)
+
+    def pages(
+        self,
+        rows: QuerySet[Any],
+        request: PageRequest,
+        read: type[R],
+        *,
+        default_size: int,
+        parent: str,
+        parent_ids: Sequence[int],
+    ) -> dict[int, Page[R]]:
+        """The same page of the rows of each parent, in one query for all of them."""
+        cut = self._cut(request, default_size)
+        number = Window(RowNumber(), partition_by=[F(parent)], order_by=cut.order.columns)
+        windowed = cut.apply(rows.filter(**{f"{parent}__in": parent_ids})).annotate(number=number)
+        found: dict[int, list[R]] = {parent_id: [] for parent_id in parent_ids}
+        for row in read.read(windowed.filter(number__lte=cut.size + 1).order_by(parent, "number")):
+            found[getattr(row, parent)].append(row)
+        return {parent_id: cut.page(of_parent) for parent_id, of_parent in found.items()}
+
+    def _cut(self, request: PageRequest, default_size: int) -> _Cut[Any]:
+        return _Cut(
+            listing=self,
+            order=self.order.reversed() if request.is_backward else self.order,
+            size=request.size(default_size),
+            is_backward=request.is_backward,
+            after=self.key_at(request.after, "after"),
+            before=self.key_at(request.before, "before"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut(Generic[R]):
+    """A page request made ready: read in `order`, one row more than `size` tells whether there is more."""
+
+    listing: Listing
+    order: Order
+    size: int
+    is_backward: bool
+    after: Key | None
+    before: Key | None
+
+    def apply(self, rows: QuerySet[M]) -> QuerySet[M]:
+        if self.after:
+            rows = rows.filter(self.listing.order.beyond(self.after))
+        if self.before:
+            rows = rows.filter(self.listing.order.reversed().beyond(self.before))
+        return rows.order_by(*self.order.columns)
+
+    def page(self, found: list[R]) -> Page[R]:
+        has_more = len(found) > self.size
+        rows = found[: self.size]
+        if self.is_backward:
+            return Page(rows[::-1], self.before is not None, has_more or self.after is not None, self.listing)
+        return Page(rows, has_more or self.before is not None, self.after is not None, self.listing)

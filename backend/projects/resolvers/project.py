@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db.models import QuerySet
+
+from .. import access
+from ..access import Viewer
+from ..models import Project
+from ..rows import ProjectRow
+from .cached import CachedPage, cached_page
+from .page import Listing, Order, Page, PageRequest
+from .search import check_search, matching
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectFilter:
+    """Raises BadArgument where `search` is too short."""
+
+    search: str | None = None
+
+    def __post_init__(self) -> None:
+        check_search(self.search)
+
+    def apply(self, projects: QuerySet[Project]) -> QuerySet[Project]:
+        return matching(projects, self.search, "name", "description")
+
+
+def get_project(viewer: Viewer, project_id: int | None) -> ProjectRow:
+    """Raises ProjectNotFound."""
+    return ProjectRow.of(access.project(viewer, project_id))
+
+
+def projects_listing(filter: ProjectFilter, order: Order) -> Listing:
+    return Listing("projects", filter, order)
+
+
+def list_projects(
+    viewer: Viewer,
+    *,
+    filter: ProjectFilter,
+    order: Order,
+    page: PageRequest,
+    default_size: int,
+) -> CachedPage[ProjectRow]:
+    """What the viewer sees, cached. Raises BadArgument."""
+    access.require_access(viewer)
+    listing = projects_listing(filter, order)
+
+    def build() -> Page[ProjectRow]:
+        projects = filter.apply(access.visible_projects(viewer))
+        return listing.page(projects, page, ProjectRow, default_size=default_size)
+
+    return cached_page(listing, viewer=viewer, page=page, default_size=default_size, read=ProjectRow, build=build)
+
+
+def count_projects(viewer: Viewer, filter: ProjectFilter) -> int:
+    return filter.apply(access.visible_projects(viewer)).count()
+
+
+def projects_by_id(viewer: Viewer, project_ids: Sequence[int]) -> dict[int, ProjectRow]:
+    """Those of the projects that the viewer sees, in one query."""
+    projects = access.visible_projects(viewer).filter(id__in=set(project_ids))
+    return {row.id: row for row in ProjectRow.read(projects)}

@@ -1,0 +1,176 @@
+from typing import Any
+
+from django.conf import settings
+from django.core.cache import cache as django_cache
+
+from backend.projects import cache, services
+from backend.projects.access import SYSTEM, Viewer, viewer_for
+from backend.projects.cache import EVERYTHING, access_scope, cached_list, move, project_scope
+from backend.projects.models import Role
+from backend.projects.resolvers.page import Order, PageRequest
+from backend.projects.resolvers.project import ProjectFilter, list_projects
+from backend.projects.resolvers.task import TaskFilter, list_tasks
+from tests.cases import Case
+from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
+
+
+class CachedListTests(Case):
+    def setUp(self) -> None:
+        self.built = 0
+
+    def build(self) -> int:
+        self.built += 1
+        return self.built
+
+    def read(self, viewer: Viewer = SYSTEM, params: Any = None, project_id: int | None = None) -> Any:
+        return cached_list("list", viewer=viewer, params=params, build=self.build, project_id=project_id).rows
+
+    def test_a_list_is_built_once(self) -> None:
+        self.assertEqual([self.read(), self.read()], [1, 1])
+
+    def test_a_hit_runs_no_sql(self) -> None:
+        self.read()
+        with self.assertNumQueries(0):
+            self.read()
+
+    def test_other_parameters_and_other_viewers_have_lists_of_their_own(self) -> None:
+        ada, bob = viewer_for(UserFactory()), viewer_for(UserFactory())
+        rows = [self.read(), self.read(params=1), self.read(ada), self.read(bob), self.read(ada)]
+        self.assertEqual(rows, [1, 2, 3, 4, 3])
+
+    def test_a_moved_scope_makes_a_list_stale(self) -> None:
+        self.read(project_id=7)
+        move({project_scope(8): 5, EVERYTHING: 5})
+        self.assertEqual(self.read(project_id=7), 1)
+        move({project_scope(7): 6})
+        self.assertEqual(self.read(project_id=7), 2)
+
+    def test_a_changed_access_makes_every_list_of_its_user_stale(self) -> None:
+        viewer = viewer_for(UserFactory())
+        self.read(viewer)
+        self.read(viewer, project_id=7)
+        move({access_scope(viewer.user_id): 1})
+        self.assertEqual([self.read(viewer), self.read(viewer, project_id=7)], [3, 4])
+
+    def test_a_position_never_falls(self) -> None:
+        move({project_scope(7): 9})
+        self.read(project_id=7)
+        move({project_scope(7): 8})
+        self.assertEqual(self.read(project_id=7), 1)
+
+    def test_rows_read_before_a_change_are_not_served_after_it(self) -> None:
+        def build_while_somebody_writes() -> str:
+            move({project_scope(7): 3})
+            return "old"
+
+        cached_list("list", viewer=SYSTEM, params=None, build=build_while_somebody_writes, project_id=7)
+        self.assertEqual(self.read(project_id=7), 1)
+
+    def test_a_slow_reader_cannot_file_old_rows_over_newer_ones(self) -> None:
+        def build_while_another_reader_files() -> str:
+            services.project.create_project(actor=SYSTEM, name="New")
+            move({EVERYTHING: 1})
+            self.assertEqual(self.read(), 1)
+            return "old"
+
+        cached_list("list", viewer=SYSTEM, params=None, build=build_while_another_reader_files)
+        self.assertEqual(self.read(), 1)
+
+    def test_a_scope_whose_position_is_gone_is_unknown(self) -> None:
+        self.read(project_id=7)
+        django_cache.delete("scope:project:7")
+        services.project.create_project(actor=SYSTEM, name="New")
+        self.assertEqual(self.read(project_id=7), 2)
+
+    def test_a_member_of_very_many_projects_is_still_served_right(self) -> None:
+        user = UserFactory()
+        MembershipFactory.create_batch(3, user=user)
+        viewer = viewer_for(user)
+        self.addCleanup(setattr, cache, "_MOST_SCOPES", cache._MOST_SCOPES)
+        cache._MOST_SCOPES = 2
+        self.assertEqual([self.read(viewer), self.read(viewer)], [1, 1])
+        move({EVERYTHING: 1})
+        self.assertEqual(self.read(viewer), 2)
+
+
+class WithoutRedisTests(Case):
+    def test_lists_are_built_and_writes_go_on(self) -> None:
+        nowhere = {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}
+        self.addCleanup(setattr, cache, "_is_down", False)
+        with self.settings(CACHES={"default": nowhere}), self.assertLogs("backend.projects.cache") as logged:
+            with self.committed():
+                services.project.create_project(actor=SYSTEM, name="New")
+            page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(), default_size=9)
+        self.assertEqual([row.name for row in page.page.rows], ["New"])
+        self.assertEqual([record.levelname for record in logged.records], ["WARNING"])
+
+
+class FreshTests(Case):
+    """Read, write, read again: through the resolvers that both doors use."""
+
+    def setUp(self) -> None:
+        self.membership = MembershipFactory(role=Role.OWNER)
+        self.viewer = viewer_for(self.membership.user)
+        self.task = TaskFactory(project=self.membership.project, title="Old")
+
+    def titles(self, project_id: int | None = None) -> list[str]:
+        page = list_tasks(
+            self.viewer, filter=TaskFilter(project_id=project_id), order=Order(), page=PageRequest(), default_size=9
+        )
+        return [row.title for row in page.page.rows]
+
+    def names(self) -> list[str]:
+        page = list_projects(self.viewer, filter=ProjectFilter(), order=Order(), page=PageRequest(), default_size=9)
+        return [row.name for row in page.page.rows]
+
+    def test_after_each_kind_of_write_to_tasks(self) -> None:
+        project_id = self.membership.project_id
+        self.assertEqual((self.titles(), self.titles(project_id)), (["Old"], ["Old"]))
+        with self.committed():
+            services.task.update_task(actor=self.viewer, task_id=self.task.pk, changes={"title": "New"})
+        self.assertEqual((self.titles(), self.titles(project_id)), (["New"], ["New"]))
+        with self.committed():
+            services.task.create_task(
+                actor=self.viewer, project_id=project_id, changes={"title": "More", "due_date": self.task.due_date}
+            )
+        self.assertEqual((self.titles(), self.titles(project_id)), (["More", "New"], ["More", "New"]))
+        with self.committed():
+            services.task.delete_task(actor=self.viewer, task_id=self.task.pk)
+        self.assertEqual((self.titles(), self.titles(project_id)), (["More"], ["More"]))
+
+    def test_after_each_kind_of_write_to_projects(self) -> None:
+        old = self.membership.project.name
+        self.assertEqual(self.names(), [old])
+        with self.committed():
+            services.project.create_project(actor=self.viewer, name="Second")
+        self.assertEqual(self.names(), ["Second", old])
+        with self.committed():
+            services.project.update_project(
+                actor=self.viewer, project_id=self.membership.project_id, changes={"name": "First"}
+            )
+        self.assertEqual(self.names(), ["Second", "First"])
+        with self.committed():
+            services.project.delete_project(actor=self.viewer, project_id=self.membership.project_id)
+        self.assertEqual((self.names(), self.titles()), (["Second"], []))
+
+    def test_after_joining_and_leaving_a_project(self) -> None:
+        other = TaskFactory(title="Elsewhere")
+        self.assertEqual(self.titles(), ["Old"])
+        with self.committed():
+            services.membership.set_membership(
+                actor=SYSTEM, project_id=other.project_id, user_id=self.membership.user_id, role=Role.VIEWER
+            )
+        self.assertEqual(self.titles(), ["Elsewhere", "Old"])
+        with self.committed():
+            services.membership.remove_membership(
+                actor=SYSTEM, project_id=other.project_id, user_id=self.membership.user_id
+            )
+        self.assertEqual(self.titles(), ["Old"])
+
+    def test_a_write_to_one_project_leaves_the_lists_of_another_warm(self) -> None:
+        other = ProjectFactory()
+        self.titles(self.membership.project_id)
+        with self.committed():
+            services.project.update_project(actor=SYSTEM, project_id=other.pk, changes={"name": "New"})
+        with self.assertNumQueries(0):
+            self.titles(self.membership.project_id)

@@ -1,0 +1,135 @@
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+
+from backend.projects.access import SYSTEM
+from backend.projects.errors import BadArgument
+from backend.projects.models import Task
+from backend.projects.resolvers.page import Order, PageRequest
+from backend.projects.resolvers.task import TaskFilter, list_tasks, list_tasks_of_projects
+from backend.projects.rows import TaskRow
+from tests.cases import Case
+from tests.factories import ProjectFactory, TaskFactory
+
+NEWEST_FIRST, BY_DUE_DATE, BY_DUE_DATE_DOWN = Order(), Order("due_date", False), Order("due_date", True)
+
+
+class WalkTests(Case):
+    @classmethod
+    def setUpTestData(cls) -> None:
+        noon = datetime(2027, 3, 1, 12, tzinfo=UTC)
+        project = ProjectFactory()
+        # Three due dates for seven tasks: most are tied.
+        for number in range(7):
+            TaskFactory(project=project, due_date=noon + timedelta(days=number % 3))
+
+    def pages(self, order: Order, request: PageRequest, forward: bool) -> list[list[int]]:
+        walked = []
+        while True:
+            page = list_tasks(SYSTEM, filter=TaskFilter(), order=order, page=request, default_size=9).page
+            walked.append([row.id for row in page.rows])
+            is_first, is_last = (page.has_previous, page.has_next) if forward else (page.has_next, page.has_previous)
+            self.assertEqual(is_first, len(walked) > 1)
+            if not is_last:
+                return walked
+            edge = page.cursor_of(page.rows[-1] if forward else page.rows[0])
+            request = PageRequest(first=3, after=edge) if forward else PageRequest(last=3, before=edge)
+
+    def expected(self, order: Order) -> list[int]:
+        return list(Task.objects.order_by(*order.columns).values_list("pk", flat=True))
+
+    def test_a_walk_forward_meets_every_row_once_in_order(self) -> None:
+        for order in (NEWEST_FIRST, BY_DUE_DATE, BY_DUE_DATE_DOWN):
+            pages = self.pages(order, PageRequest(first=3), forward=True)
+            self.assertEqual([len(page) for page in pages], [3, 3, 1])
+            self.assertEqual(list(chain(*pages)), self.expected(order))
+
+    def test_a_walk_backward_meets_every_row_once(self) -> None:
+        for order in (NEWEST_FIRST, BY_DUE_DATE, BY_DUE_DATE_DOWN):
+            pages = self.pages(order, PageRequest(last=3), forward=False)
+            self.assertEqual([len(page) for page in pages], [3, 3, 1])
+            self.assertEqual(list(chain(*reversed(pages))), self.expected(order))
+
+    def test_rows_that_come_and_go_between_two_pages_move_nothing(self) -> None:
+        expected = self.expected(NEWEST_FIRST)
+        page = list_tasks(
+            SYSTEM, filter=TaskFilter(), order=NEWEST_FIRST, page=PageRequest(first=3), default_size=9
+        ).page
+        TaskFactory(project=ProjectFactory())
+        Task.objects.filter(pk=page.rows[-1].id).delete()
+        after = PageRequest(first=9, after=page.cursor_of(page.rows[-1]))
+        rest = list_tasks(SYSTEM, filter=TaskFilter(), order=NEWEST_FIRST, page=after, default_size=9).page
+        self.assertEqual([row.id for row in rest.rows], expected[3:])
+
+
+class RefusedTests(Case):
+    def ask(self, page: PageRequest, order: Order = NEWEST_FIRST, filter: TaskFilter | None = None) -> None:
+        list_tasks(SYSTEM, filter=filter or TaskFilter(), order=order, page=page, default_size=9)
+
+    def test_sizes_that_make_no_sense(self) -> None:
+        for page, argument in (
+            (PageRequest(first=0), "first"),
+            (PageRequest(first=-1), "first"),
+            (PageRequest(first=101), "first"),
+            (PageRequest(last=0), "last"),
+            (PageRequest(first=1, last=1), "last"),
+        ):
+            with self.subTest(page=page), self.assertRaises(BadArgument) as refused:
+                self.ask(page)
+            self.assertEqual(refused.exception.argument, argument)
+
+    def test_cursors_that_are_broken_or_another_lists(self) -> None:
+        row = TaskRow.of(TaskFactory())
+        page = list_tasks(SYSTEM, filter=TaskFilter(), order=NEWEST_FIRST, page=PageRequest(), default_size=9).page
+        ours = page.cursor_of(row)
+        self.ask(PageRequest(after=ours))
+        for cursor in ("", "x", "é", ours[:-2], ours + "AAAA", "bnVsbA", "W10", "WzEsMiwzXQ"):
+            with self.subTest(cursor=cursor), self.assertRaises(BadArgument):
+                self.ask(PageRequest(after=cursor))
+        with self.assertRaises(BadArgument):
+            self.ask(PageRequest(after=ours), order=BY_DUE_DATE)
+        with self.assertRaises(BadArgument):
+            self.ask(PageRequest(before=ours), filter=TaskFilter(status="pending"))
+
+
+class NestedPageTests(Case):
+    def test_each_parent_gets_its_own_page_in_one_query(self) -> None:
+        projects = ProjectFactory.create_batch(3)
+        for number, project in enumerate(projects):
+            TaskFactory.create_batch(number, project=project)
+        ids = [project.pk for project in projects]
+        with self.assertNumQueries(1):
+            pages = list_tasks_of_projects(
+                ids, filter=TaskFilter(), order=NEWEST_FIRST, page=PageRequest(first=1), default_size=9
+            )
+        self.assertEqual([(len(pages[pk].rows), pages[pk].has_next) for pk in ids], [(0, False), (1, False), (1, True)])
+        self.assertEqual(pages[ids[2]].rows[0].id, Task.objects.latest("pk").pk)
+
+
+class FilterTests(Case):
+    def found(self, **filter: object) -> list[str]:
+        narrowed = TaskFilter(**filter)  # type: ignore[arg-type]
+        page = list_tasks(SYSTEM, filter=narrowed, order=Order("id", False), page=PageRequest(), default_size=99)
+        return [row.title for row in page.page.rows]
+
+    def test_search_takes_its_text_literally_and_whatever_its_case(self) -> None:
+        for title in ("100% done", "1000 done", "under_score", "underXscore", "Groß"):
+            TaskFactory(title=title, description="")
+        self.assertEqual(self.found(search="100%"), ["100% done"])
+        self.assertEqual(self.found(search="R_S"), ["under_score"])
+        self.assertEqual(self.found(search="GROß"), ["Groß"])
+        self.assertEqual(self.found(search="absent"), [])
+
+    def test_search_looks_into_the_description_too(self) -> None:
+        TaskFactory(title="One", description="a needle here")
+        TaskFactory(title="Two", description="")
+        self.assertEqual(self.found(search="needle"), ["One"])
+
+    def test_what_makes_no_sense_is_refused_by_name(self) -> None:
+        for argument, value in (("search", "ab"), ("search", "ab\x00"), ("search", "ab\ud800"), ("status", "done")):
+            with self.subTest(value=value), self.assertRaises(BadArgument) as refused:
+                TaskFilter(**{argument: value})  # type: ignore[arg-type]
+            self.assertEqual(refused.exception.argument, argument)
+
+    def test_an_id_that_no_row_has_finds_nothing(self) -> None:
+        TaskFactory()
+        self.assertEqual((self.found(project_id=0), self.found(assignee_id=2**31)), ([], []))
