@@ -1,0 +1,331 @@
+"""Live delivery: one reader per process hears the bell, reads the journal, and fans out to its listeners.
+
+The bell only wakes the reader; what is delivered is what the journal holds. A reader that heard nothing looks by
+itself every `LIVE_LOOK_S` seconds. It reads each event once, whatever the number of listeners, and moves the cache
+scopes of what it reads: a writer killed between its commit and its bell leaves nothing stale and nothing unheard.
+
+Read by the edges alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
+
+from channels.db import database_sync_to_async
+from channels.layers import get_channel_layer
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError
+
+from . import access, bell, cache, journal
+from .access import Viewer
+from .errors import NotSignedIn, ResumeRefused, TaskNotFound
+from .events import ACCESS_CHANGED
+from .journal import EventFilter, JournalEvent, Sight
+from .models import Event, User
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+EVERY_EVENT = EventFilter()
+
+# Events read at once, by the reader and by a listener that catches up.
+_READ = 500
+
+
+async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a database read in a thread, its connection checked before and given back after."""
+    result: T = await database_sync_to_async(function, thread_sensitive=False)(*args, **kwargs)
+    return result
+
+
+class Listener:
+    """Catches up from its position by pages, then is handed what the reader reads. Made by `listen`."""
+
+    def __init__(self, reader: _Reader, position: int, filter: EventFilter, rights: _Rights, gone: frozenset[int]):
+        self.start = position
+        self._reader = reader
+        self._read_up_to = position
+        self._filter = filter
+        self._rights = rights
+        self._gone = gone
+        self._waiting: deque[JournalEvent] = deque()
+        self._grown = asyncio.Event()
+        self._is_live = False
+        self._end: Exception | None = None
+
+    @property
+    def position(self) -> int:
+        """Everything at or below it has been handed out: what a client resumes from."""
+        return self._waiting[0].position - 1 if self._waiting else self._read_up_to
+
+    async def next(self, timeout_s: float | None = None) -> JournalEvent | None:
+        """The next event, or None after `timeout_s` without one.
+
+        Raises ResumeRefused where the listener fell behind, NotSignedIn where its viewer's account is gone.
+        """
+        while True:
+            if self._end is not None:
+                raise self._end
+            if self._waiting:
+                return self._waiting.popleft()
+            if not self._is_live:
+                await self._catch_up()
+                continue
+            self._grown.clear()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._grown.wait()
+            except TimeoutError:
+                return None
+
+    async def _catch_up(self) -> None:
+        found = await _in_thread(journal.read_after, self._read_up_to, limit=_READ)
+        for event in found:
+            # The reader may not have come to it yet, and what follows is to be judged by the right it gave or took.
+            if event.kind == ACCESS_CHANGED and self._rights.viewer.user_id in event.data["users"]:
+                await self._rights.load()
+            self._take(event)
+        # No await between this comparison and the joining: what the reader has not read yet it will hand over.
+        if len(found) < _READ and self._read_up_to >= self._reader.position:
+            self._is_live = True
+            self._reader.listeners.add(self)
+
+    def offer(self, event: JournalEvent) -> None:
+        """Called by the reader, in order, for every event."""
+        if event.position <= self._read_up_to:
+            return
+        if len(self._waiting) >= settings.LIVE_QUEUE_EVENTS:
+            self.end(ResumeRefused("RESYNC", self._reader.oldest))
+            return
+        self._take(event)
+        if self._waiting:
+            self._grown.set()
+
+    def _take(self, event: JournalEvent) -> None:
+        self._read_up_to = event.position
+        if self._filter.passes(event) and (self._rights.sight.shows(event) or event.project_id in self._gone):
+            self._waiting.append(event)
+
+    def end(self, reason: Exception) -> None:
+        """Let `next` raise `reason`; nothing is held for this listener any more."""
+        self._end = reason
+        self._waiting.clear()
+        self._reader.listeners.discard(self)
+        self._grown.set()
+
+    def listens_for(self, user_id: int) -> bool:
+        return self._rights.viewer.user_id == user_id
+
+
+class _Rights:
+    """What one viewer may hear of, shared by all of their listeners in this process."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        self.viewer = viewer
+        self.sight = Sight(viewer, frozenset())
+        self.listeners = 0
+        self._loading = asyncio.Lock()
+
+    async def load(self) -> None:
+        """Raises NotSignedIn where the account is gone or switched off. One at a time: an older answer would stay."""
+        async with self._loading:
+            self.sight = await _in_thread(_current_sight, self.viewer)
+
+
+def _current_sight(viewer: Viewer) -> Sight:
+    """Raises NotSignedIn where the viewer's account is gone or switched off."""
+    if viewer.user_id is not None:
+        viewer = access.viewer_for(User.objects.filter(pk=viewer.user_id).first())
+        if not viewer.is_signed_in:
+            raise NotSignedIn
+    return Sight.of(viewer)
+
+
+class _Reader:
+    """The one reader of a process (of its event loop). Runs while something is attached to it."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.oldest = 0
+        self.listeners: set[Listener] = set()
+        self._rights: dict[int | None, _Rights] = {}
+        self._unmoved: Mapping[str, int] = {}
+        self._bell = asyncio.Event()
+        self._attached = 0
+        self._started: asyncio.Future[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- lifetime --
+    async def attach(self) -> None:
+        self._attached += 1
+        if self._started is None:
+            self._started = asyncio.get_running_loop().create_future()
+            self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._hear_bell())]
+        await asyncio.shield(self._started)
+
+    async def detach(self) -> None:
+        self._attached -= 1
+        if self._attached:
+            return
+        tasks, self._tasks, self._started = self._tasks, [], None
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+
+    @asynccontextmanager
+    async def rights_of(self, viewer: Viewer) -> AsyncIterator[_Rights]:
+        rights = self._rights.setdefault(viewer.user_id, _Rights(viewer))
+        rights.listeners += 1
+        try:
+            yield rights
+        finally:
+            rights.listeners -= 1
+            if not rights.listeners:
+                self._rights.pop(viewer.user_id, None)
+
+    # -- work --
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except (DatabaseError, InterfaceError) as error:
+                logger.warning("The journal could not be read, trying again: %s", error)
+            except Exception:
+                logger.exception("The journal's reader failed, trying again.")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(settings.LIVE_LOOK_S):
+                    await self._bell.wait()
+            self._bell.clear()
+
+    async def _look(self) -> None:
+        """Read what is new and hand it out. The first look only finds where the journal stands."""
+        assert self._started is not None
+        kept = await _in_thread(journal.kept)
+        self.oldest = kept.oldest
+        if not self._started.done():
+            self.position = kept.head
+            self._started.set_result(None)
+        if kept.head < self.position:
+            logger.warning("The journal stands before what was read from it (a restored backup?): resync.")
+            self.position = kept.head
+            for listener in list(self.listeners):
+                listener.end(ResumeRefused("RESYNC", kept.oldest))
+        while self.position < kept.head:
+            found = await _in_thread(journal.read_after, self.position, limit=_READ)
+            if not found:
+                break
+            moved = {scope: event.position for event in found for scope in journal.scopes_of(event)}
+            self._unmoved = {**self._unmoved, **moved}
+            await self._move_scopes()
+            for event in found:
+                if event.kind == ACCESS_CHANGED:
+                    await self._reload_rights(event.data["users"])
+                self.position = event.position
+                for listener in list(self.listeners):
+                    listener.offer(event)
+        await self._move_scopes()
+
+    async def _move_scopes(self) -> None:
+        """Kept until Redis has taken them: after an outage it may still hold lists of before."""
+        if not self._unmoved:
+            return
+        moved = await _in_thread(cache.move, self._unmoved)
+        if moved:
+            self._unmoved = {}
+
+    async def _reload_rights(self, user_ids: list[int]) -> None:
+        for user_id in user_ids:
+            rights = self._rights.get(user_id)
+            if rights is None:
+                continue
+            try:
+                await rights.load()
+            except NotSignedIn as error:
+                for listener in [one for one in self.listeners if one.listens_for(user_id)]:
+                    listener.end(error)
+
+    async def _hear_bell(self) -> None:
+        while True:
+            try:
+                layer = get_channel_layer()
+                channel = await layer.new_channel()
+                try:
+                    await layer.group_add(bell.GROUP, channel)
+                    self._bell.set()
+                    while True:
+                        await layer.receive(channel)
+                        self._bell.set()
+                finally:
+                    with suppress(Exception):
+                        await layer.group_discard(bell.GROUP, channel)
+            except Exception as error:
+                logger.warning("No bell is heard, looking at the journal every few seconds instead: %s", error)
+                await asyncio.sleep(1)
+
+
+_readers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Reader] = WeakKeyDictionary()
+
+
+def _reader() -> _Reader:
+    return _readers.setdefault(asyncio.get_running_loop(), _Reader())
+
+
+async def keep_reading() -> None:
+    """Attach the process itself: it moves cache scopes and stays ready, listeners or none."""
+    await _reader().attach()
+
+
+@asynccontextmanager
+async def listen(
+    viewer: Viewer, *, after: int | None = None, filter: EventFilter = EVERY_EVENT
+) -> AsyncIterator[Listener]:
+    """A listener for what happens after the position `after`, or from now on; `listener.start` says from where.
+
+    Raises NotSignedIn; ResumeRefused where `after` is no longer kept or not yet reached; ProjectNotFound or
+    TaskNotFound where the filter names what the viewer cannot see and could not see after that position.
+    """
+    access.require_access(viewer)
+    reader = _reader()
+    await reader.attach()
+    try:
+        async with reader.rights_of(viewer) as rights:
+            # First where to start, then the rights: what changes them later is an event that will be read.
+            start, gone = await _in_thread(_start, viewer, after)
+            await rights.load()
+            await _in_thread(_require_visible, rights.sight, filter, start, gone)
+            listener = Listener(reader, start, filter, rights, gone)
+            try:
+                yield listener
+            finally:
+                reader.listeners.discard(listener)
+    finally:
+        await reader.detach()
+
+
+def _start(viewer: Viewer, after: int | None) -> tuple[int, frozenset[int]]:
+    """Where to start, and the projects deleted since that the viewer could see. Raises ResumeRefused."""
+    kept = journal.kept()
+    start = kept.head if after is None else after
+    journal.check_resumable(start, kept)
+    return start, journal.deleted_since(viewer, start)
+
+
+def _require_visible(sight: Sight, filter: EventFilter, start: int, gone: frozenset[int]) -> None:
+    """Raises ProjectNotFound, TaskNotFound."""
+    viewer, project_id, task_id = sight.viewer, filter.project_id, filter.task_id
+    if project_id is not None and project_id not in gone:
+        access.project(viewer, project_id)
+    if task_id is not None and not access.visible_tasks(viewer).filter(pk=task_id).exists():
+        since = Event.objects.filter(position__gt=start, task_id=task_id).values_list("project_id", flat=True)
+        if not any(viewer.sees_all or pk in sight.project_ids | gone for pk in since):
+            raise TaskNotFound

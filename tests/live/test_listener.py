@@ -1,0 +1,228 @@
+"""`live` by itself: catching up, the seam, rights, and what ends a listener."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.test import override_settings
+
+from backend.projects import live, services
+from backend.projects.access import ANONYMOUS, SYSTEM, Viewer, viewer_for
+from backend.projects.errors import NotSignedIn, ProjectNotFound, ResumeRefused, TaskNotFound
+from backend.projects.events import ACCESS_CHANGED
+from backend.projects.journal import EventFilter
+from backend.projects.models import Event, Project, Role
+from tests.cases import CommittingCase
+from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
+
+rename = sync_to_async(services.project.update_project)
+delete = sync_to_async(services.project.delete_project)
+set_membership = sync_to_async(services.membership.set_membership)
+remove_membership = sync_to_async(services.membership.remove_membership)
+
+
+async def names(listener: live.Listener, count: int) -> list[str]:
+    """Kind, or new name where there is one, of the next events."""
+    heard = []
+    for _ in range(count):
+        event = await asyncio.wait_for(listener.next(), 10)
+        assert event is not None
+        heard.append(event.data["object"]["name"] if event.kind == "project.updated" else event.kind)
+    return heard
+
+
+class ListenerCase(CommittingCase):
+    def setUp(self) -> None:
+        self.project: Project = ProjectFactory()
+
+    async def write(self, *new_names: str, project: Project | None = None) -> None:
+        for name in new_names:
+            await rename(actor=SYSTEM, project_id=(project or self.project).pk, changes={"name": name})
+
+
+class HearingTests(ListenerCase):
+    async def test_what_happens_from_now_on_is_heard_in_order(self) -> None:
+        await self.write("before")
+        async with live.listen(SYSTEM) as listener:
+            self.assertEqual(listener.start, 1)
+            await self.write("a", "b", "c")
+            self.assertEqual(await names(listener, 3), ["a", "b", "c"])
+            self.assertEqual(listener.position, 4)
+
+    async def test_resuming_catches_up_and_goes_live_without_gap_or_twin(self) -> None:
+        expected = [f"name {number}" for number in range(30)]
+        await self.write(*expected[:10])
+        async with live.listen(SYSTEM, after=0) as listener:
+            writing = asyncio.create_task(self.write(*expected[10:]))
+            self.assertEqual(await names(listener, 30), expected)
+            await writing
+            self.assertIsNone(await listener.next(timeout_s=0))
+
+    async def test_catching_up_goes_page_by_page(self) -> None:
+        pages, live._READ = live._READ, 3
+        self.addCleanup(setattr, live, "_READ", pages)
+        expected = [f"name {number}" for number in range(10)]
+        await self.write(*expected)
+        async with live.listen(SYSTEM, after=2) as listener:
+            self.assertEqual(await names(listener, 8), expected[2:])
+
+    async def test_a_filter_narrows_what_is_heard_and_not_the_position(self) -> None:
+        other = await sync_to_async(ProjectFactory)()
+        async with live.listen(SYSTEM, filter=EventFilter(project_id=other.pk)) as listener:
+            await self.write("unheard")
+            await self.write("heard", project=other)
+            self.assertEqual(await names(listener, 1), ["heard"])
+            self.assertEqual(listener.position, 2)
+
+    @override_settings(LIVE_LOOK_S=0.2)
+    async def test_a_change_whose_bell_was_lost_is_heard_at_the_next_look(self) -> None:
+        async with live.listen(SYSTEM) as listener:
+            await self.write_without_bell("quiet")
+            self.assertEqual(await names(listener, 1), ["quiet"])
+
+    @sync_to_async
+    def write_without_bell(self, name: str) -> None:
+        """As a writer that is killed between its commit and its bell leaves it."""
+        from django.db import connection, transaction
+
+        with transaction.atomic():
+            services.project.update_project(actor=SYSTEM, project_id=self.project.pk, changes={"name": name})
+            connection.run_on_commit.clear()
+
+    async def test_nothing_is_left_behind_when_the_last_listener_is_gone(self) -> None:
+        async with live.listen(SYSTEM), live.listen(SYSTEM) as listener:
+            await self.write("a")
+            await names(listener, 1)
+        self.assertEqual(live._reader().listeners, set())
+        self.assertEqual(asyncio.all_tasks() - {asyncio.current_task()}, await self.layer_tasks())
+
+    async def layer_tasks(self) -> set[Any]:
+        """The channel layer's own receiver stays with its loop."""
+        return {task for task in asyncio.all_tasks() if "_do_receiving" in repr(task.get_coro())}
+
+
+class RightsTests(ListenerCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.membership = MembershipFactory(project=self.project, role=Role.OWNER)
+        self.viewer = viewer_for(self.membership.user)
+        self.other = ProjectFactory()
+
+    @asynccontextmanager
+    async def hearing(self, viewer: Viewer | None = None, **options: Any) -> AsyncIterator[live.Listener]:
+        async with live.listen(viewer or self.viewer, **options) as listener:
+            yield listener
+
+    async def test_a_member_hears_of_their_own_projects_alone(self) -> None:
+        async with self.hearing() as listener:
+            await self.write("unheard", project=self.other)
+            await self.write("heard")
+            self.assertEqual(await names(listener, 1), ["heard"])
+
+    async def test_who_joins_hears_from_then_on_and_may_read_what_was_before(self) -> None:
+        await self.write("before", project=self.other)
+        async with self.hearing() as listener:
+            await set_membership(actor=SYSTEM, project_id=self.other.pk, user_id=self.viewer.user_id, role=Role.VIEWER)
+            await self.write("after", project=self.other)
+            self.assertEqual(await names(listener, 1), ["after"])
+        async with self.hearing(after=0) as listener:
+            self.assertEqual(await names(listener, 2), ["before", "after"])
+
+    async def test_who_is_removed_stops_hearing(self) -> None:
+        await set_membership(actor=SYSTEM, project_id=self.other.pk, user_id=self.viewer.user_id, role=Role.VIEWER)
+        async with self.hearing() as listener:
+            await remove_membership(actor=SYSTEM, project_id=self.other.pk, user_id=self.viewer.user_id)
+            await self.write("unheard", project=self.other)
+            await self.write("heard")
+            self.assertEqual(await names(listener, 1), ["heard"])
+
+    async def test_a_project_of_ones_own_is_heard_from_its_creation_on(self) -> None:
+        create = sync_to_async(services.project.create_project)
+        async with self.hearing() as listener:
+            created = await create(actor=self.viewer, name="New")
+            await self.write("renamed", project=created)
+            self.assertEqual(await names(listener, 2), ["project.created", "renamed"])
+
+    async def test_a_deletion_is_heard_by_those_who_could_see_the_project(self) -> None:
+        stranger = viewer_for(await sync_to_async(UserFactory)())
+        async with self.hearing() as member, self.hearing(stranger) as other:
+            await self.write("last words")
+            await delete(actor=SYSTEM, project_id=self.project.pk)
+            self.assertEqual(await names(member, 2), ["last words", "project.deleted"])
+            self.assertIsNone(await other.next(timeout_s=0))
+        async with self.hearing(after=0, filter=EventFilter(project_id=self.project.pk)) as resumed:
+            self.assertEqual(await names(resumed, 2), ["last words", "project.deleted"])
+
+    async def test_an_account_switched_off_ends_its_listeners(self) -> None:
+        self.membership.user.is_active = False
+        async with self.hearing() as listener:
+            await sync_to_async(services.user.save_user)(actor=SYSTEM, user=self.membership.user)
+            with self.assertRaises(NotSignedIn):
+                await asyncio.wait_for(listener.next(), 10)
+
+    async def test_nobody_in_particular_hears_nothing(self) -> None:
+        with self.assertRaises(NotSignedIn):
+            async with self.hearing(ANONYMOUS):
+                self.fail("It listens.")
+
+    async def test_what_one_cannot_see_cannot_be_listened_to(self) -> None:
+        task = await sync_to_async(TaskFactory)(project=self.other)
+        for wanted, error in (
+            (EventFilter(project_id=self.other.pk), ProjectNotFound),
+            (EventFilter(project_id=0), ProjectNotFound),
+            (EventFilter(task_id=task.pk), TaskNotFound),
+        ):
+            with self.assertRaises(error):
+                async with self.hearing(filter=wanted):
+                    self.fail("It listens.")
+
+
+class EndingTests(ListenerCase):
+    async def refusal(self, **options: Any) -> tuple[str, int]:
+        with self.assertRaises(ResumeRefused) as refused:
+            async with live.listen(SYSTEM, **options):
+                self.fail("It listens.")
+        return refused.exception.code, refused.exception.oldest
+
+    async def test_a_position_not_yet_reached_is_refused(self) -> None:
+        await self.write("a")
+        self.assertEqual(await self.refusal(after=2), ("RESYNC", 0))
+
+    async def test_a_position_no_longer_kept_is_refused(self) -> None:
+        await self.write("a", "b", "c")
+        await Event.objects.filter(position__lte=2).adelete()
+        self.assertEqual(await self.refusal(after=1), ("CURSOR_EXPIRED", 2))
+        async with live.listen(SYSTEM, after=2) as listener:
+            self.assertEqual(await names(listener, 1), ["c"])
+
+    @override_settings(LIVE_QUEUE_EVENTS=5)
+    async def test_a_listener_that_falls_behind_is_told_and_others_go_on(self) -> None:
+        async with live.listen(SYSTEM) as slow, live.listen(SYSTEM) as quick:
+            await asyncio.gather(slow.next(timeout_s=0), quick.next(timeout_s=0))
+            for number in range(8):
+                await self.write(f"name {number}")
+                self.assertEqual(await names(quick, 1), [f"name {number}"])
+            with self.assertRaises(ResumeRefused) as refused:
+                await asyncio.wait_for(slow.next(), 10)
+        self.assertEqual((refused.exception.code, refused.exception.oldest), ("RESYNC", 0))
+
+    @override_settings(LIVE_LOOK_S=0.2)
+    async def test_a_journal_that_fell_back_ends_every_listener(self) -> None:
+        await self.write("a", "b")
+        async with live.listen(SYSTEM) as listener:
+            await listener.next(timeout_s=0)
+            await Event.objects.filter(position=2).adelete()
+            with self.assertRaises(ResumeRefused):
+                await asyncio.wait_for(listener.next(), 10)
+
+    async def test_a_changed_access_is_never_delivered(self) -> None:
+        user = await sync_to_async(UserFactory)()
+        async with live.listen(SYSTEM) as listener:
+            await set_membership(actor=SYSTEM, project_id=self.project.pk, user_id=user.pk, role=Role.VIEWER)
+            await self.write("heard")
+            self.assertEqual(await names(listener, 1), ["heard"])
+        self.assertEqual(await Event.objects.filter(kind=ACCESS_CHANGED).acount(), 1)
