@@ -1,0 +1,162 @@
+"""The admin goes through the services: a change made here is checked, journaled and heard like any other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponseRedirect
+
+from . import services
+from .access import Viewer, viewer_for
+from .models import Comment, Event, Membership, Project, Reminder, SummaryReport, Task, User
+
+
+def _actor(request: HttpRequest) -> Viewer:
+    return viewer_for(request.user)
+
+
+def _changes(form: Any) -> dict[str, Any]:
+    return {name: form.cleaned_data[name] for name in form.changed_data if name in form.cleaned_data}
+
+
+class ServiceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """What a service refuses is said on the page it was asked on; deleting many is deleting each."""
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().changeform_view(request, *args, **kwargs)
+        except ValidationError as error:
+            self.message_user(request, " ".join(error.messages), messages.ERROR)
+        except ObjectDoesNotExist as error:
+            self.message_user(request, str(error), messages.ERROR)
+        return HttpResponseRedirect(request.get_full_path())
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        for row in queryset.order_by("pk"):
+            self.delete_model(request, row)
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+@admin.register(Project)
+class ProjectAdmin(ServiceAdmin):
+    list_display = ("id", "name", "version", "updated_at")
+    search_fields = ("name", "description")
+    fields = ("name", "description")
+
+    def save_model(self, request: HttpRequest, obj: Project, form: Any, change: bool) -> None:
+        actor = _actor(request)
+        if change:
+            services.project.update_project(actor=actor, project_id=obj.pk, changes=_changes(form))  # type: ignore[arg-type]
+        else:
+            obj.pk = services.project.create_project(actor=actor, name=obj.name, description=obj.description).pk
+
+    def delete_model(self, request: HttpRequest, obj: Project) -> None:
+        services.project.delete_project(actor=_actor(request), project_id=obj.pk)
+
+
+@admin.register(Task)
+class TaskAdmin(ServiceAdmin):
+    list_display = ("id", "title", "project", "status", "assignee", "due_date")
+    list_filter = ("status",)
+    list_select_related = ("project", "assignee")
+    search_fields = ("title", "description")
+    autocomplete_fields = ("project", "assignee")
+    fields = ("project", "title", "description", "status", "assignee", "due_date")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Task | None = None) -> tuple[str, ...]:
+        return ("project",) if obj else ()
+
+    def save_model(self, request: HttpRequest, obj: Task, form: Any, change: bool) -> None:
+        changes = _changes(form)
+        changes.pop("project", None)
+        if "assignee" in changes:
+            changes["assignee_id"] = changes.pop("assignee") and obj.assignee_id
+        actor = _actor(request)
+        if change:
+            services.task.update_task(actor=actor, task_id=obj.pk, changes=changes)  # type: ignore[arg-type]
+        else:
+            obj.pk = services.task.create_task(actor=actor, project_id=obj.project_id, changes=changes).pk  # type: ignore[arg-type]
+
+    def delete_model(self, request: HttpRequest, obj: Task) -> None:
+        services.task.delete_task(actor=_actor(request), task_id=obj.pk)
+
+
+@admin.register(Comment)
+class CommentAdmin(ServiceAdmin):
+    """Comments are added under one's own name, and not taken back."""
+
+    list_display = ("id", "task", "author", "created_at")
+    list_select_related = ("task",)
+    autocomplete_fields = ("task",)
+    fields = ("task", "content")
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Comment, form: Any, change: bool) -> None:
+        added = services.comment.add_comment(actor=_actor(request), task_id=obj.task_id, content=obj.content)
+        obj.pk, obj.author = added.pk, added.author
+
+
+@admin.register(Membership)
+class MembershipAdmin(ServiceAdmin):
+    list_display = ("id", "project", "user", "role")
+    list_filter = ("role",)
+    list_select_related = ("project", "user")
+    autocomplete_fields = ("project", "user")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Membership | None = None) -> tuple[str, ...]:
+        return ("project", "user") if obj else ()
+
+    def save_model(self, request: HttpRequest, obj: Membership, form: Any, change: bool) -> None:
+        membership = services.membership.set_membership(
+            actor=_actor(request), project_id=obj.project_id, user_id=obj.user_id, role=obj.role
+        )
+        obj.pk = membership.pk
+
+    def delete_model(self, request: HttpRequest, obj: Membership) -> None:
+        services.membership.remove_membership(actor=_actor(request), project_id=obj.project_id, user_id=obj.user_id)
+
+
+@admin.register(User)
+class UserAdmin(ServiceAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        services.user.save_user(actor=_actor(request), user=obj)
+
+    def delete_model(self, request: HttpRequest, obj: User) -> None:
+        services.user.delete_user(actor=_actor(request), user_id=obj.pk)
+
+
+@admin.register(Event)
+class EventAdmin(ReadOnlyAdmin):
+    list_display = ("position", "kind", "project_id", "task_id", "actor_name", "at")
+    list_filter = ("kind",)
+
+
+@admin.register(Reminder)
+class ReminderAdmin(ReadOnlyAdmin):
+    list_display = ("id", "task", "recipient", "due_date", "sent_at")
+    list_select_related = ("task",)
+
+
+@admin.register(SummaryReport)
+class SummaryReportAdmin(ReadOnlyAdmin):
+    list_display = ("id", "project", "date", "generated_at")
+    list_select_related = ("project",)

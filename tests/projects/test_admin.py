@@ -1,0 +1,122 @@
+from typing import Any
+
+from django.urls import reverse
+
+from backend.projects.models import Comment, Event, Membership, Project, Role, Task, User
+from tests.cases import Case
+from tests.factories import MembershipFactory, ProjectFactory, SummaryReportFactory, TaskFactory, UserFactory
+
+
+class AdminCase(Case):
+    @classmethod
+    def setUpTestData(cls) -> None:
+        cls.boss = UserFactory(is_staff=True, is_superuser=True, username="boss")
+
+    def setUp(self) -> None:
+        self.client.force_login(self.boss)
+
+    def post(self, page: str, *args: Any, **data: Any) -> Any:
+        return self.client.post(reverse(f"admin:projects_{page}", args=args), data, follow=True)
+
+    def kinds(self) -> list[tuple[str, str]]:
+        return list(Event.objects.order_by("position").values_list("kind", "actor_name"))
+
+
+class ProjectAdminTests(AdminCase):
+    def test_each_change_is_journaled_under_its_maker(self) -> None:
+        self.post("project_add", name="Engine", description="")
+        project = Project.objects.get()
+        self.post("project_change", project.pk, name="Engine 2", description="Analytical")
+        project.refresh_from_db()
+        self.assertEqual((project.name, project.description, project.version), ("Engine 2", "Analytical", 2))
+        self.post("project_delete", project.pk, post="yes")
+        self.assertEqual(Project.objects.count(), 0)
+        expected = ["access.changed", "project.created", "project.updated", "project.deleted"]
+        self.assertEqual(self.kinds(), [(kind, "boss") for kind in expected])
+
+    def test_deleting_many_is_an_event_each(self) -> None:
+        projects = ProjectFactory.create_batch(3)
+        ids = [project.pk for project in projects]
+        self.post("project_changelist", action="delete_selected", post="yes", _selected_action=ids)
+        self.assertEqual((Project.objects.count(), self.events()), (0, ["project.deleted"] * 3))
+
+
+class TaskAdminTests(AdminCase):
+    def fields(self, **changes: Any) -> dict[str, Any]:
+        return {"title": "Draw", "description": "", "status": "pending", "assignee": "", **changes} | {
+            "due_date_0": "2027-03-01",
+            "due_date_1": "09:30:00",
+        }
+
+    def test_each_change_is_journaled(self) -> None:
+        member = MembershipFactory()
+        self.post("task_add", **self.fields(project=member.project_id))
+        task = Task.objects.get()
+        self.post("task_change", task.pk, **self.fields(title="Drawn", assignee=member.user_id))
+        task.refresh_from_db()
+        self.assertEqual((task.title, task.assignee_id, task.version), ("Drawn", member.user_id, 2))
+        self.post("task_change", task.pk, **self.fields(title="Drawn"))
+        task.refresh_from_db()
+        self.assertIsNone(task.assignee_id)
+        self.post("task_delete", task.pk, post="yes")
+        self.assertEqual(self.events(), ["task.created", "task.updated", "task.updated", "task.deleted"])
+
+    def test_what_the_service_refuses_is_said_and_changes_nothing(self) -> None:
+        task = TaskFactory(title="Old")
+        answer = self.post("task_change", task.pk, **self.fields(title="New", assignee=UserFactory().pk))
+        self.assertContains(answer, "The assignee must be a member of the project.")
+        task.refresh_from_db()
+        self.assertEqual((task.title, self.events()), ("Old", []))
+
+    def test_a_comment_carries_its_makers_name(self) -> None:
+        self.post("comment_add", task=TaskFactory().pk, content="Fine.")
+        self.assertEqual(list(Comment.objects.values_list("author", "content")), [("boss", "Fine.")])
+        self.assertEqual(self.events(), ["task.commented"])
+
+
+class AccountAdminTests(AdminCase):
+    def test_memberships_take_a_position(self) -> None:
+        project, user = ProjectFactory(), UserFactory()
+        self.post("membership_add", project=project.pk, user=user.pk, role=Role.VIEWER)
+        membership = Membership.objects.get()
+        self.post("membership_change", membership.pk, role=Role.OWNER)
+        membership.refresh_from_db()
+        self.assertEqual(membership.role, Role.OWNER)
+        self.post("membership_delete", membership.pk, post="yes")
+        self.assertEqual(Membership.objects.count(), 0)
+        self.assertEqual(self.kinds(), [("access.changed", "boss")] * 3)
+
+    def test_a_deleted_account_leaves_its_tasks_unassigned_each_with_its_event(self) -> None:
+        member = MembershipFactory()
+        task = TaskFactory(project=member.project, assignee=member.user)
+        self.post("user_delete", member.user_id, post="yes")
+        task.refresh_from_db()
+        self.assertEqual((task.assignee_id, task.version), (None, 2))
+        self.assertEqual([kind for kind, _ in self.kinds()], ["access.changed", "task.updated"])
+
+    def test_a_new_name_moves_what_those_in_the_same_projects_see(self) -> None:
+        member = MembershipFactory(user__username="ada")
+        colleague = MembershipFactory(project=member.project)
+        user = User.objects.get(username="ada")
+        page = self.client.get(reverse("admin:projects_user_change", args=[user.pk]))
+        form = page.context["adminform"].form
+        data = {name: value for name, value in form.initial.items() if value not in (None, False)} | {
+            "first_name": "Ada",
+            "date_joined_0": "2026-01-01",
+            "date_joined_1": "00:00:00",
+        }
+        del data["date_joined"]
+        self.post("user_change", user.pk, **data)
+        user.refresh_from_db()
+        self.assertEqual(user.display_name, "Ada")
+        self.assertEqual(Event.objects.get().payload, f'{{"users":[{user.pk},{colleague.user_id}]}}')
+
+
+class PagesTests(AdminCase):
+    def test_every_page_opens(self) -> None:
+        TaskFactory()
+        SummaryReportFactory()
+        MembershipFactory()
+        for model in ("project", "task", "comment", "membership", "user", "event", "reminder", "summaryreport"):
+            with self.subTest(model):
+                self.assertEqual(self.client.get(reverse(f"admin:projects_{model}_changelist")).status_code, 200)
