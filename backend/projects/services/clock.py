@@ -1,0 +1,33 @@
+"""The team's clock: the time zone by which days start and end, and in which mails show times."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from django.conf import settings
+
+
+def zone() -> ZoneInfo:
+    return ZoneInfo(settings.SUMMARY_TIME_ZONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A local date from midnight to midnight, `start` included and `end` not, both in UTC.
+
+    It has 23 or 25 hours where the clock changes.
+    """
+
+    date: dt.date
+    start: dt.datetime
+    end: dt.datetime
+
+    @classmethod
+    def of(cls, date: dt.date) -> Day:
+        return cls(date, _midnight(date), _midnight(date + dt.timedelta(days=1)))
+
+
+def _midnight(date: dt.date) -> dt.datetime:
+    return dt.datetime.combine(date, dt.time.min, zone()).astimezone(dt.UTC)

@@ -1,0 +1,122 @@
+"""Reminders of tasks that are about to fall due."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.mail import EmailMultiAlternatives
+from django.db import connection, transaction
+from django.utils import timezone
+
+from ..models import Membership, Reminder, Role, Status, Task, User
+from . import mail
+from .clock import zone
+
+AHEAD = timedelta(hours=24)
+# How long after its due date a task is still reminded of, where no worker ran (or no mail went out) in time.
+LATE = timedelta(hours=24)
+
+# The reminders that there should be at a moment: one for each task and recipient. A task counts while it is open and
+# due within the next 24 hours, the 24th included. It still counts for 24 hours after it fell due, unless it was
+# changed since: somebody who gives a task a date in the past, or touches one that is late, knows. Its recipients are
+# the first of these that there are: its assignee, its project's owners and editors, the configured address.
+_DUE = f"""
+SELECT task.id AS task_id, task.due_date, addressee.email AS recipient
+  FROM {Task._meta.db_table} task
+ CROSS JOIN LATERAL (
+        SELECT DISTINCT email, rank() OVER (ORDER BY turn) AS place
+          FROM (SELECT account.email, CASE WHEN account.id = task.assignee_id THEN 1 ELSE 2 END AS turn
+                  FROM {Membership._meta.db_table} membership
+                  JOIN {User._meta.db_table} account ON account.id = membership.user_id
+                 WHERE membership.project_id = task.project_id
+                   AND account.is_active AND account.email <> ''
+                   AND (account.id = task.assignee_id OR membership.role IN %(writers)s)
+                 UNION ALL
+                SELECT %(notify_email)s, 3 WHERE %(notify_email)s <> '') candidate
+       ) addressee
+ WHERE addressee.place = 1
+   AND task.status <> %(completed)s
+   AND task.due_date > %(now)s - %(late)s AND task.due_date <= %(now)s + %(ahead)s
+   AND (task.due_date > %(now)s OR task.updated_at < task.due_date)
+"""
+
+# Tasks stay until the commit; one that is being deleted is passed over rather than waited for.
+_ENTER = f"""
+INSERT INTO {Reminder._meta.db_table} (task_id, due_date, recipient)
+{_DUE}
+   AND NOT EXISTS (
+       SELECT 1 FROM {Reminder._meta.db_table} known
+        WHERE known.task_id = task.id AND known.due_date = task.due_date AND known.recipient = addressee.email)
+ ORDER BY task.due_date, task.id, addressee.email
+ LIMIT %(batch)s
+   FOR KEY SHARE OF task SKIP LOCKED
+    ON CONFLICT DO NOTHING
+"""
+
+_IS_DUE = f"""
+{_DUE}
+   AND task.id = %(task_id)s AND task.due_date = %(due_date)s AND addressee.email = %(recipient)s
+"""
+
+
+def scan(*, now: datetime) -> list[int]:
+    """Enter reminders for the tasks that are due, and return the ids of those to send: new ones, and those whose wait
+    or claim is over.
+
+    It enters at most `mail.BATCH` of them, soonest due first, and returns as many at most; the next scan goes on.
+    Scans may run at once: one finds entered what the other did.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_ENTER, {**_due_parameters(now), "batch": mail.BATCH})
+    return mail.waiting(Reminder.objects.all())
+
+
+def send(reminder_id: int) -> bool:
+    """Mail one reminder; False where that is not to be, now or ever. Safe to run twice, and at once.
+
+    Not sent, and forgotten: a reminder whose task is completed or deleted, is due at another time by now, or is no
+    longer for that recipient. A refused mail waits for a later scan. For the claim see `mail.send`.
+    """
+    return mail.send(Reminder.objects.select_related("task__project"), reminder_id, _compose)
+
+
+def _compose(reminder: Reminder) -> EmailMultiAlternatives | None:
+    now = timezone.now()
+    if not _is_due(reminder, now):
+        return None
+    is_late = reminder.due_date <= now
+    when = f"{reminder.due_date.astimezone(zone()):%d %b, %H:%M}"
+    return mail.draft(
+        "reminder",
+        subject=f"{'Was due' if is_late else 'Due'} {when}: {reminder.task.title}",
+        recipient=reminder.recipient,
+        identity=(reminder.task_id, reminder.due_date.timestamp()),
+        context={"task": reminder.task, "zone": zone().key, "is_late": is_late},
+    )
+
+
+def _is_due(reminder: Reminder, now: datetime) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _IS_DUE,
+            {
+                **_due_parameters(now),
+                "task_id": reminder.task_id,
+                "due_date": reminder.due_date,
+                "recipient": reminder.recipient,
+            },
+        )
+        return cursor.fetchone() is not None
+
+
+def _due_parameters(now: datetime) -> dict[str, Any]:
+    return {
+        "now": now,
+        "ahead": AHEAD,
+        "late": LATE,
+        "completed": Status.COMPLETED,
+        "writers": (Role.OWNER, Role.EDITOR),
+        "notify_email": settings.NOTIFY_EMAIL,
+    }

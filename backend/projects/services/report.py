@@ -1,0 +1,203 @@
+"""The daily summary of a project."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.mail import EmailMultiAlternatives
+from django.db import connection, transaction
+from django.db.models import Count, Exists, OuterRef
+from django.utils import timezone
+
+from .. import access, journal
+from ..errors import Invalid, ProjectNotFound
+from ..events import EventKind, ReportGenerated
+from ..models import Event, Project, ReportMail, Role, Status, SummaryReport, Task, User
+from ..rows import ReportRow, iso
+from . import mail
+from .clock import Day, zone
+
+# Days before yesterday that a late start still makes up for, and projects times days that one scan hands out.
+CATCH_UP_DAYS = 6
+BATCH = 500
+# How long a summary that nobody's mail server takes is still news.
+_MAIL_FOR = timedelta(days=3)
+_MOST_COMMENTED = 5
+_AHEAD = timedelta(hours=24)
+
+# A project's tasks as they were at a moment. A row that nobody touched since tells by itself; for the others, and for
+# those deleted since, the journal has the last state before. Where it is not kept that long, a task counts as it is.
+_TASKS_AT = f"""
+WITH change AS (
+     SELECT position, at, task_id, kind, payload
+       FROM {Event._meta.db_table}
+      WHERE project_id = %(project_id)s
+        AND kind IN ('{EventKind.TASK_CREATED}', '{EventKind.TASK_UPDATED}', '{EventKind.TASK_DELETED}')
+), earlier AS (
+     SELECT DISTINCT ON (task_id) task_id, kind, payload::json -> 'task' AS task
+       FROM change
+      WHERE at < %(moment)s AND task_id IN (SELECT task_id FROM change WHERE at >= %(moment)s)
+      ORDER BY task_id, position DESC
+), task AS (
+     SELECT id, status, due_date FROM {Task._meta.db_table}
+      WHERE project_id = %(project_id)s AND created_at < %(moment)s
+), task_then AS (
+     SELECT coalesce(earlier.task ->> 'status', task.status) AS status,
+            coalesce((earlier.task ->> 'due_date')::timestamptz, task.due_date) AS due_date
+       FROM task FULL JOIN earlier ON earlier.task_id = task.id
+      WHERE earlier.kind IS DISTINCT FROM '{EventKind.TASK_DELETED}'
+)
+"""
+
+_STANDING = f"""
+{_TASKS_AT}
+SELECT {", ".join(f"count(*) FILTER (WHERE status = '{status}')" for status in Status.values)},
+       count(*) FILTER (WHERE status <> '{Status.COMPLETED}' AND due_date < %(moment)s),
+       count(*) FILTER (WHERE status <> '{Status.COMPLETED}'
+                          AND due_date >= %(moment)s AND due_date < %(moment)s + %(ahead)s)
+  FROM task_then
+"""
+
+_COMPLETED = f"""
+SELECT count(DISTINCT task_id)
+  FROM {Event._meta.db_table}
+ WHERE project_id = %(project_id)s AND at >= %(start)s AND at < %(end)s
+   AND payload::jsonb @> '{{"task": {{"status": "{Status.COMPLETED}"}}}}'
+   AND (kind = '{EventKind.TASK_CREATED}'
+        OR kind = '{EventKind.TASK_UPDATED}' AND payload::jsonb -> 'changes' ? 'status')
+"""
+
+# Times in payloads are text of fixed width: it compares as time does.
+_CREATED_AND_DELETED = f"""
+SELECT count(*)
+  FROM {Event._meta.db_table}
+ WHERE project_id = %(project_id)s AND at >= %(start)s AND kind = '{EventKind.TASK_DELETED}'
+   AND payload::json -> 'task' ->> 'created_at' >= %(start_text)s
+   AND payload::json -> 'task' ->> 'created_at' < %(end_text)s
+"""
+
+
+def due(*, now: datetime) -> list[tuple[int, date]]:
+    """Projects and local dates whose summary is still to be made, oldest date first; at most BATCH.
+
+    Yesterday's is due once the local hour SUMMARY_HOUR has come, for each project that existed before that day ended.
+    After a late start the last 7 days are made up for. A summary made while its day lasted is due again.
+    """
+    local = now.astimezone(zone())
+    newest = local.date() - timedelta(days=1 if local.hour >= settings.SUMMARY_HOUR else 2)
+    found: list[tuple[int, date]] = []
+    for days_back in range(CATCH_UP_DAYS, -1, -1):
+        day = Day.of(newest - timedelta(days=days_back))
+        whole = SummaryReport.objects.filter(project=OuterRef("pk"), date=day.date, generated_at__gte=day.end)
+        without = Project.objects.filter(~Exists(whole), created_at__lt=day.end).order_by("pk")
+        found += [(pk, day.date) for pk in without.values_list("pk", flat=True)[: BATCH - len(found)]]
+    return found
+
+
+@transaction.atomic
+def generate(project_id: int, date: date) -> SummaryReport:
+    """Make the summary of a local date, or make it again: the same row, whatever happens at once.
+
+    Announced (ReportGenerated, on behalf of nobody) where its figures are new or differ from those before. It is
+    mailed once, to those who are to have it when it is first made of a whole day. Holds the project, locks the report.
+    Raises ProjectNotFound, ValidationError for a day that has not begun.
+    """
+    day, now = Day.of(date), timezone.now()
+    if now < day.start:
+        raise Invalid("date", "This day has not begun yet.", "TOO_EARLY")
+    if not access.hold(Project, project_id):
+        raise ProjectNotFound
+    blank = SummaryReport(project_id=project_id, date=date, figures={}, generated_at=now)
+    SummaryReport.objects.bulk_create([blank], ignore_conflicts=True)
+    report = SummaryReport.objects.select_for_update().get(project=project_id, date=date)
+    is_first_whole = now >= day.end and (not report.figures or report.generated_at < day.end)
+    before, report.figures = report.figures, figures(project_id, day, now=now)
+    report.generated_at = now
+    report.save(update_fields=["figures", "generated_at"])
+    if is_first_whole:
+        mails = [ReportMail(report=report, recipient=recipient) for recipient in _recipients(project_id)]
+        ReportMail.objects.bulk_create(mails, ignore_conflicts=True)
+    if report.figures != before:
+        journal.append(ReportGenerated(ReportRow.of(report)), actor=access.SYSTEM)
+    return report
+
+
+def figures(project_id: int, day: Day, *, now: datetime) -> dict[str, Any]:
+    """What a summary tells of a day, as JSON.
+
+    As it was when the day ended (while it lasts: as it is now), from the rows and, for what has changed since,
+    from the journal:
+    - `tasks`: how many there are `pending`, `in_progress`, `completed`;
+    - `overdue`: open tasks whose due date has passed; `due_in_24_hours`: open tasks due in the 24 hours after.
+    Of the day itself:
+    - `created`: tasks made, those deleted since included;
+    - `completed`: tasks that became completed, each once, also where they were reopened later;
+    - `most_commented`: the five tasks with most new comments, as `id`, `title`, `comments`; none deleted since.
+    `time_zone` is the one by which the day was cut.
+    """
+    moment = min(day.end, now)
+    standing = _row(_STANDING, project_id=project_id, moment=moment, ahead=_AHEAD)
+    of_day = {"project_id": project_id, "start": day.start, "end": day.end}
+    tasks = Task.objects.filter(project=project_id)
+    created = tasks.filter(created_at__gte=day.start, created_at__lt=day.end).count()
+    gone = _row(_CREATED_AND_DELETED, **of_day, start_text=iso(day.start), end_text=iso(day.end))[0]
+    commented = tasks.filter(comments__created_at__gte=day.start, comments__created_at__lt=day.end)
+    most = commented.annotate(count=Count("comments")).order_by("-count", "pk")[:_MOST_COMMENTED]
+    return {
+        "time_zone": zone().key,
+        "tasks": dict(zip(Status.values, standing, strict=False)),
+        "created": created + gone,
+        "completed": _row(_COMPLETED, **of_day)[0],
+        "overdue": standing[-2],
+        "due_in_24_hours": standing[-1],
+        "most_commented": [{"id": task.pk, "title": task.title, "comments": task.count} for task in most],
+    }
+
+
+def _row(query: str, **parameters: Any) -> tuple[int, ...]:
+    with connection.cursor() as cursor:
+        cursor.execute(query, parameters)
+        row: tuple[int, ...] = cursor.fetchone()
+        return row
+
+
+def mails_to_send(*, now: datetime) -> list[int]:
+    """Ids for `send_mail`: of the summaries of the last three days, at most `mail.BATCH`."""
+    return mail.waiting(ReportMail.objects.filter(created_at__gt=now - _MAIL_FOR))
+
+
+def send_mail(report_mail_id: int) -> bool:
+    """Mail one summary to one recipient; False where that is not to be, now or ever. Safe to run twice, and at once.
+
+    Not sent, and forgotten: to whom has no business with the project any more. For the claim see `mail.send`.
+    """
+    return mail.send(ReportMail.objects.select_related("report__project"), report_mail_id, _compose)
+
+
+def _recipients(project_id: int) -> list[str]:
+    """Addresses of the project's owners and editors, else the configured one; each once."""
+    people = User.objects.filter(
+        is_active=True,
+        memberships__project=project_id,
+        memberships__role__in=[Role.OWNER, Role.EDITOR],
+    ).exclude(email="")
+    addresses = sorted(set(people.values_list("email", flat=True)))
+    return addresses or [address for address in [settings.NOTIFY_EMAIL] if address]
+
+
+def _compose(report_mail: ReportMail) -> EmailMultiAlternatives | None:
+    report = report_mail.report
+    if report_mail.recipient not in _recipients(report.project_id):
+        return None
+    tasks = report.figures["tasks"]
+    largest = max(*tasks.values(), 1)
+    bars = [(Status(status).label, count, round(100 * count / largest)) for status, count in tasks.items()]
+    return mail.draft(
+        "summary",
+        subject=f"{report.project.name}: summary of {report.date:%d %b %Y}",
+        recipient=report_mail.recipient,
+        identity=(report.project_id, report.date),
+        context={"project": report.project, "date": report.date, "figures": report.figures, "bars": bars},
+    )

@@ -1,0 +1,50 @@
+from io import StringIO
+
+from django.core import mail
+from django.core.management import call_command
+from django.utils import timezone
+
+from backend.projects import services
+from backend.projects.models import Comment, Event, Project, Status, SummaryReport, Task, User
+from tests.cases import Case
+from tests.factories import ProjectFactory
+
+
+class DemoTests(Case):
+    def load(self, **options: int) -> str:
+        output = StringIO()
+        call_command("demo", stdout=output, **options)
+        return output.getvalue()
+
+    def test_a_first_start_loads_people_projects_tasks_and_comments_and_tells_so(self) -> None:
+        output = self.load()
+        self.assertEqual((User.objects.count(), Project.objects.count(), Task.objects.count()), (3, 3, 60))
+        self.assertEqual(set(Task.objects.values_list("status", flat=True)), set(Status.values))
+        self.assertTrue(Comment.objects.exists())
+        self.assertIn("20 of 20 tasks", output)
+        self.assertFalse(any(user.has_usable_password() for user in User.objects.all()))
+
+    def test_all_of_it_is_in_the_journal(self) -> None:
+        self.load()
+        events = self.events()
+        self.assertEqual(
+            (events.count("project.created"), events.count("task.created"), events.count("report.generated")),
+            (3, 60, 3),
+        )
+        self.assertEqual(events.count("task.commented"), Comment.objects.count())
+        self.assertEqual(SummaryReport.objects.count(), 3)
+
+    def test_some_of_its_tasks_remind_at_once(self) -> None:
+        self.load()
+        self.assertTrue(all(services.reminder.send(pk) for pk in services.reminder.scan(now=timezone.now())))
+        self.assertTrue(mail.outbox)
+
+    def test_where_there_is_a_project_nothing_is_loaded(self) -> None:
+        ProjectFactory()
+        self.load()
+        self.assertEqual((Project.objects.count(), Event.objects.count()), (1, 0))
+
+    def test_more_tasks_are_added_when_asked_for(self) -> None:
+        self.load()
+        self.load(tasks=10)
+        self.assertEqual((User.objects.count(), Project.objects.count(), Task.objects.count()), (3, 6, 70))
