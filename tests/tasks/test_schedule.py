@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from importlib import import_module
+
+from django.utils import timezone
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
+from django_celery_beat.schedulers import DatabaseScheduler
+
+from backend.celery import app
+from tasks.schedule import Scheduler
+from tests.cases import CommittingCase
+
+NAMES = ["reminders.scan", "reports.scan"]
+
+
+def start_beat() -> Scheduler:
+    """The scheduler as `celery beat` makes it, when it starts."""
+    return Scheduler(app=app)
+
+
+class ScheduleTests(CommittingCase):
+    def test_beat_uses_our_scheduler(self) -> None:
+        self.assertEqual(app.conf.beat_scheduler, f"{Scheduler.__module__}:{Scheduler.__name__}")
+
+    def test_a_first_start_writes_both_scans_each_minute(self) -> None:
+        start_beat()
+        rows = PeriodicTask.objects.order_by("name").values_list(
+            "name", "task", "enabled", "interval__every", "interval__period", "expire_seconds"
+        )
+        self.assertEqual(list(rows), [(name, name, True, 60, IntervalSchedule.SECONDS, 60) for name in NAMES])
+
+    def test_what_is_scheduled_is_a_registered_task(self) -> None:
+        start_beat()
+        for module in app.conf.include:
+            import_module(module)
+        self.assertLessEqual(set(PeriodicTask.objects.values_list("task", flat=True)), set(app.tasks))
+
+    def test_the_stock_scheduler_finds_the_same_schedule(self) -> None:
+        schedule = DatabaseScheduler(app=app).schedule
+        self.assertLessEqual(set(NAMES), set(schedule))
+
+    def test_a_scan_is_due_a_minute_after_the_last_one(self) -> None:
+        start_beat()
+        for seconds, is_due in [(50, False), (61, True), (86400, True)]:
+            PeriodicTask.objects.update(last_run_at=timezone.now() - timedelta(seconds=seconds))
+            schedule = start_beat().schedule
+            self.assertEqual([schedule[name].is_due().is_due for name in NAMES], [is_due] * 2)
+
+    def test_a_restart_keeps_what_a_team_has_set(self) -> None:
+        start_beat()
+        every_hour = IntervalSchedule.objects.create(every=1, period=IntervalSchedule.HOURS)
+        PeriodicTask.objects.filter(name="reports.scan").update(interval=every_hour)
+        PeriodicTask.objects.filter(name="reminders.scan").update(enabled=False)
+        schedule = start_beat().schedule
+        self.assertEqual(list(schedule), ["reports.scan"])
+        self.assertEqual(PeriodicTask.objects.get(name="reports.scan").interval, every_hour)
+        self.assertEqual(PeriodicTask.objects.count(), 2)
