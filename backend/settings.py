@@ -214,7 +214,10 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "ENUM_NAME_OVERRIDES": {"TaskStatus": "backend.projects.models.task.Status"},
+    "ENUM_NAME_OVERRIDES": {
+        "TaskStatus": "backend.projects.models.task.Status",
+        "EventKind": "backend.projects.events.EventKind",
+    },
 }
 STRAWBERRY_DJANGO = {"MUTATIONS_DEFAULT_HANDLE_ERRORS": True}
 

@@ -1,9 +1,17 @@
 from django.contrib import admin
-from django.urls import path
+from django.contrib.auth.views import LoginView, LogoutView
+from django.urls import include, path
 
 from backend.health import healthz
 
 urlpatterns = [
+    path("accounts/sign-in/", LoginView.as_view(template_name="sign_in.html"), name="sign-in"),
+    path("accounts/sign-out/", LogoutView.as_view(), name="sign-out"),
     path("admin/", admin.site.urls),
     path("healthz", healthz, name="healthz"),
+    path("", include("rest.urls")),
 ]
+
+handler400 = "backend.errors.bad_request"
+handler404 = "backend.errors.not_found"
+handler500 = "backend.errors.server_error"

@@ -1,0 +1,26 @@
+"""The OpenAPI document and the page that shows it: for those who may see anything at all."""
+
+from django.contrib.auth.views import redirect_to_login
+from django.http.response import HttpResponseBase
+from drf_spectacular.renderers import OpenApiJsonRenderer2
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
+
+from backend.projects.errors import NotSignedIn
+
+from .base import PrivateView
+
+
+class OpenApi(PrivateView, SpectacularJSONAPIView):
+    renderer_classes = [OpenApiJsonRenderer2]  # plain `application/json`
+
+
+class Docs(PrivateView, SpectacularSwaggerSplitView):
+    """Its script comes from an address of its own, so that the Content-Security-Policy needs no exception."""
+
+    url_name = "rest:openapi"
+    template_name = "docs.html"
+
+    def handle_exception(self, exc: Exception) -> HttpResponseBase:  # type: ignore[override]
+        if isinstance(exc, NotSignedIn):
+            return redirect_to_login(self.request.get_full_path())
+        return super().handle_exception(exc)

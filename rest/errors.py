@@ -1,0 +1,59 @@
+"""What the domain refuses, as HTTP says it: the one place where errors become answers."""
+
+import logging
+from typing import Any
+
+from django.core.exceptions import NON_FIELD_ERRORS, RequestDataTooBig, SuspiciousOperation, ValidationError
+from rest_framework.response import Response
+from rest_framework.settings import api_settings
+from rest_framework.views import exception_handler
+
+from backend.projects.errors import BadArgument, Conflict, NotFound, NotSignedIn, ResumeRefused
+from backend.projects.rows import CommentRow, TaskRow
+
+logger = logging.getLogger(__name__)
+
+# The domain names fields and arguments by the model's attributes, REST as its rows do.
+REST_NAMES = {
+    **CommentRow.JSON_NAMES,
+    **TaskRow.JSON_NAMES,
+    NON_FIELD_ERRORS: api_settings.NON_FIELD_ERRORS_KEY,
+}
+
+
+def handle_exception(error: Exception, context: dict[str, Any]) -> Response:
+    """The answer to whatever a view raised; DRF's own errors and Django's PermissionDenied are DRF's to say.
+
+    A view whose query string calls an argument by another name than the domain says so in `argument_names`.
+    """
+    view = context["view"]
+    match error:
+        case NotSignedIn():
+            challenge = {"WWW-Authenticate": view.get_authenticate_header(context["request"])}
+            return Response({"detail": str(error)}, 401, headers=challenge)
+        case NotFound():
+            return Response({"detail": str(error)}, 404)
+        case ResumeRefused():
+            return Response({"detail": str(error), "code": error.code, "oldest": str(error.oldest)}, 410)
+        case Conflict():
+            return Response(error.current.as_json(), 412)
+        case BadArgument():
+            names = REST_NAMES | getattr(view, "argument_names", {})
+            return Response({names.get(error.argument, error.argument): error.messages}, 400)
+        case ValidationError():
+            return Response(_messages_by_field(error), 400)
+        case RequestDataTooBig():
+            return Response({"detail": str(error)}, 413)
+        case SuspiciousOperation():
+            return Response({"detail": str(error)}, 400)
+    answer = exception_handler(error, context)
+    if answer is not None:
+        return answer
+    request = context["request"]
+    logger.error("%s %s failed", request.method, request.path, exc_info=error)
+    return Response({"detail": "Something went wrong on our side."}, 500)
+
+
+def _messages_by_field(error: ValidationError) -> dict[str, list[str]]:
+    by_field = error.message_dict if hasattr(error, "error_dict") else {NON_FIELD_ERRORS: error.messages}
+    return {REST_NAMES.get(field, field): messages for field, messages in by_field.items()}

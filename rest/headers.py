@@ -1,0 +1,52 @@
+"""Headers that a request brings its conditions in, and those that an answer carries besides its body."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from urllib.parse import urlencode
+
+from django.utils.http import parse_etags
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+
+_TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+_TAGS = re.compile(rf"{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
+_STRONG_TAG_OF_VERSION = re.compile(r'(?<!W/)"([1-9][0-9]{0,9})"')
+
+# The condition that no row meets: versions start at 1.
+_NO_VERSION = 0
+
+
+def etag_of(version: int) -> str:
+    """Strong: a version of an object has one representation."""
+    return f'"{version}"'
+
+
+def is_held(request: Request, etag: str) -> bool:
+    """Whether the client holds what `etag` names: `If-None-Match` compares weakly."""
+    held = parse_etags(request.headers.get("If-None-Match", ""))
+    return "*" in held or etag.removeprefix("W/") in {tag.removeprefix("W/") for tag in held}
+
+
+def version_to_match(request: Request, current: Callable[[], int]) -> int | None:
+    """The version that `If-Match` makes the condition of a change; None where any will do.
+
+    Services take one version: of several named, it is the `current` one, asked for only then. A weak tag, or one that
+    is no version, never matches. Raises ValidationError where the header is malformed.
+    """
+    header = request.headers.get("If-Match", "*").strip()
+    if header == "*":
+        return None
+    if not _TAGS.fullmatch(header):
+        raise ValidationError({"If-Match": ['Name the version in double quotes: "3".']})
+    versions = {int(version) for version in _STRONG_TAG_OF_VERSION.findall(header)}
+    if len(versions) > 1:
+        versions &= {current()}
+    return versions.pop() if versions else _NO_VERSION
+
+
+def link_to_next(request: Request, cursor: str) -> str:
+    """RFC 8288: this list from `cursor` on, every other parameter as it was."""
+    query = request.query_params.dict() | {"cursor": cursor}
+    return f'<{request.build_absolute_uri(f"?{urlencode(query)}")}>; rel="next"'

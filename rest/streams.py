@@ -1,0 +1,129 @@
+"""`GET /events/`, as one JSON page or as a stream of server-sent events. Frames are never parsed or encoded again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import orjson
+from asgiref.sync import async_to_sync
+from django.conf import settings
+from django.db import close_old_connections
+from django.http import HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from backend.projects import live, resolvers
+from backend.projects.access import Viewer
+from backend.projects.errors import NotSignedIn, ResumeRefused
+from backend.projects.journal import EventFilter
+from backend.projects.resolvers.event import EventPage, parse_position
+
+from . import serializers
+from .base import View
+from .openapi import DescribedEvents
+
+
+class EventStreamRenderer(BaseRenderer):
+    """Stands for the stream in content negotiation; there is nothing that it renders."""
+
+    media_type = "text/event-stream"
+    format = "events"
+
+    def render(
+        self,
+        data: Any,
+        accepted_media_type: str | None = None,
+        renderer_context: Mapping[str, Any] | None = None,
+    ) -> Any:
+        raise NotImplementedError
+
+
+class Events(View):
+    parameters = serializers.EventParameters
+    shape = serializers.EventPage
+    renderer_classes = [JSONRenderer, EventStreamRenderer]
+    schema = DescribedEvents()
+
+    query: serializers.EventParameters
+
+    def get(self, request: Request) -> HttpResponseBase:
+        """What happened after a position, oldest first: a page as JSON, or all that is yet to come as a stream.
+
+        A stream goes on from `Last-Event-ID`, else from `after`, else from now. Its first frame is
+        `{"type": "ready", "cursor": ...}`; where nothing happens it sends its position now and then, as
+        `{"type": "cursor", "cursor": ...}`. One that falls behind ends with `{"type": "resync", "oldest": ...}`.
+        """
+        after, wanted = self.query.after_position(), self.query.filter()
+        if isinstance(request.accepted_renderer, EventStreamRenderer) and request.method == "GET":
+            if "Last-Event-ID" in request.headers:
+                after = parse_position(request.headers["Last-Event-ID"], "Last-Event-ID")
+            return _stream(self.viewer, after, wanted)
+        page = resolvers.event.list_events(
+            self.viewer, after=after, filter=wanted, size=self.query.validated_data["page_size"]
+        )
+        return HttpResponse(_page_json(page), content_type="application/json", headers={"X-Cursor": str(page.cursor)})
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """A refusal is JSON, whatever was to come."""
+        self.request.accepted_renderer = JSONRenderer()
+        self.request.accepted_media_type = JSONRenderer.media_type
+        return super().handle_exception(exc)
+
+
+def _page_json(page: EventPage) -> str:
+    frames = ",".join(event.frame for event in page.events)
+    return f'{{"events":[{frames}],"cursor":"{page.cursor}","more":{"true" if page.has_more else "false"}}}'
+
+
+def _stream(viewer: Viewer, after: int | None, filter: EventFilter) -> StreamingHttpResponse:
+    """An answer that lasts as long as its client. Raises what `live.listen` raises, before it has begun."""
+    chunks = async_to_sync(_begun)(_chunks(viewer, after, filter))
+    # The stream outlives its view by hours; this thread's connection to the database must not.
+    close_old_connections()
+    return StreamingHttpResponse(
+        chunks,
+        content_type=EventStreamRenderer.media_type,
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _begun(chunks: AsyncGenerator[str]) -> AsyncGenerator[str]:
+    """The same chunks, of which the first is there already."""
+    first = await anext(chunks)
+
+    async def all_chunks() -> AsyncGenerator[str]:
+        try:
+            yield first
+            async for chunk in chunks:
+                yield chunk
+        finally:
+            await chunks.aclose()
+
+    return all_chunks()
+
+
+async def _chunks(viewer: Viewer, after: int | None, filter: EventFilter) -> AsyncGenerator[str]:
+    async with live.listen(viewer, after=after, filter=filter) as listener:
+        yield _positioned("ready", listener.start)
+        try:
+            while True:
+                event = await listener.next(settings.LIVE_IDLE_S)
+                if event is None:
+                    yield _positioned("cursor", listener.position)
+                else:
+                    yield f"id: {event.position}\ndata: {event.frame}\n\n"
+        except ResumeRefused as error:
+            yield f"data: {_json(type='resync', oldest=str(error.oldest))}\n\n"
+        except NotSignedIn:
+            return
+
+
+def _positioned(type: str, position: int) -> str:
+    return f"id: {position}\ndata: {_json(type=type, cursor=str(position))}\n\n"
+
+
+def _json(**frame: str) -> str:
+    return orjson.dumps(frame).decode()

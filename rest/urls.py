@@ -1,0 +1,19 @@
+"""Ids are text here: one that is no number gets the same answer as one that is not there."""
+
+from django.urls import path
+
+from . import docs, streams, views
+
+app_name = "rest"
+urlpatterns = [
+    path("projects/", views.Projects.as_view(), name="projects"),
+    path("projects/<str:id>/", views.Project.as_view(), name="project"),
+    path("tasks/", views.Tasks.as_view(), name="tasks"),
+    path("tasks/<str:id>/", views.Task.as_view(), name="task"),
+    path("tasks/<str:id>/comments/", views.Comments.as_view(), name="comments"),
+    path("reports/", views.Reports.as_view(), name="reports"),
+    path("reports/<str:id>/", views.Report.as_view(), name="report"),
+    path("events/", streams.Events.as_view(), name="events"),
+    path("openapi.json", docs.OpenApi.as_view(), name="openapi"),
+    path("docs/", docs.Docs.as_view(), name="docs"),
+]

@@ -1,0 +1,108 @@
+"""`/openapi.json` and `/docs/`: true to what the endpoints do."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from io import StringIO
+from typing import Any
+
+from django.core.management import call_command
+
+from tests.factories import CommentFactory, SummaryReportFactory, UserFactory
+from tests.rest.cases import ClosedCase, OpenCase
+
+
+class OpenApiTest(OpenCase):
+    def test_the_document_is_valid_and_free_of_warnings(self) -> None:
+        call_command("spectacular", "--validate", "--fail-on-warn", stdout=StringIO())
+
+    def test_it_is_served_as_json(self) -> None:
+        response = self.client.get("/openapi.json")
+        self.assertEqual(response.status_code, 200)
+        self.assertEqual(json.loads(response.content)["info"]["title"], "Taskwire")
+
+    def test_it_has_every_endpoint_and_method(self) -> None:
+        self.assertEqual(
+            {path: sorted(methods) for path, methods in document()["paths"].items()},
+            {
+                "/events/": ["get"],
+                "/projects/": ["get", "post"],
+                "/projects/{id}/": ["delete", "get", "patch", "put"],
+                "/reports/": ["get"],
+                "/reports/{id}/": ["get"],
+                "/tasks/": ["get", "post"],
+                "/tasks/{id}/": ["delete", "get", "patch", "put"],
+                "/tasks/{id}/comments/": ["get", "post"],
+            },
+        )
+
+    def test_it_tells_parameters_headers_and_status_codes(self) -> None:
+        listed = document()["paths"]["/tasks/"]["get"]
+        names = {parameter["name"] for parameter in listed["parameters"] if parameter["in"] == "query"}
+        filters = {"project", "status", "assignee", "due_after", "due_before", "search", "ordering"}
+        self.assertEqual(names, filters | {"page_size", "cursor", "count"})
+        self.assertEqual(set(listed["responses"]["200"]["headers"]), {"ETag", "Link", "X-Cursor", "X-Total-Count"})
+        changed = document()["paths"]["/tasks/{id}/"]["patch"]
+        self.assertIn("If-Match", {parameter["name"] for parameter in changed["parameters"]})
+        self.assertEqual(set(changed["responses"]), {"200", "400", "401", "403", "404", "412", "413", "415"})
+        created = document()["paths"]["/projects/"]["post"]
+        self.assertEqual(set(created["responses"]["201"]["headers"]), {"Location"})
+        events = document()["paths"]["/events/"]["get"]["responses"]
+        self.assertEqual(set(events["200"]["content"]), {"application/json", "text/event-stream"})
+        self.assertIn("410", events)
+
+    def test_the_shapes_are_those_of_the_answers(self) -> None:
+        comment, report = CommentFactory(), SummaryReportFactory()
+        for name, path in [
+            ("Project", "/projects/"),
+            ("Task", "/tasks/"),
+            ("Comment", f"/tasks/{comment.task_id}/comments/"),
+            ("SummaryReport", "/reports/"),
+        ]:
+            with self.subTest(name):
+                row, schema = self.client.get(path).json()[0], document()["components"]["schemas"][name]
+                self.assertEqual(list(row), list(schema["properties"]))
+                self.assertEqual(sorted(schema["required"]), sorted(row))
+        self.assertTrue(report)
+
+
+class DocsTest(OpenCase):
+    def test_the_page_loads_everything_from_here(self) -> None:
+        page = self.client.get("/docs/", headers={"Accept": "text/html"})
+        self.assertEqual(page.status_code, 200)
+        self.assertNotIn("://", page.content.decode())
+        addresses = re.findall(r'(?:src|href)="([^"]+)"', page.content.decode())
+        self.assertEqual(len(addresses), 5)
+        for address in addresses:
+            with self.subTest(address):
+                self.assertEqual(self.client.get(address).status_code, 200)
+
+    def test_the_page_has_no_script_and_no_style_of_its_own(self) -> None:
+        page = self.client.get("/docs/").content.decode()
+        self.assertNotRegex(page, r"<script(?![^>]*src=)")
+        self.assertNotIn("<style", page)
+        self.assertNotIn(" style=", page)
+
+
+class ClosedDocsTest(ClosedCase):
+    def test_the_document_is_for_those_who_are_signed_in(self) -> None:
+        self.assert_refused(self.client.get("/openapi.json"), 401, "detail")
+        self.client.force_login(UserFactory())
+        response = self.client.get("/openapi.json")
+        self.assertEqual((response.status_code, response["Cache-Control"]), (200, "private, no-cache"))
+
+    def test_the_page_leads_to_the_sign_in_page(self) -> None:
+        response = self.client.get("/docs/", headers={"Accept": "text/html"})
+        self.assertRedirects(response, "/accounts/sign-in/?next=/docs/", fetch_redirect_response=False)
+        self.client.force_login(UserFactory())
+        self.assertEqual(self.client.get("/docs/").status_code, 200)
+
+
+@cache
+def document() -> dict[str, Any]:
+    written = StringIO()
+    call_command("spectacular", "--format", "openapi-json", stdout=written)
+    answer: dict[str, Any] = json.loads(written.getvalue())
+    return answer

@@ -1,0 +1,239 @@
+"""`/events/` as server-sent events: real commits, read as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import connection, transaction
+from django.test import Client
+from django.test.utils import override_settings
+
+from backend.projects import services
+from backend.projects.access import SYSTEM
+from backend.projects.models import Event
+from tests.cases import CommittingCase
+from tests.factories import MembershipFactory, TaskFactory, UserFactory
+from tests.rest.asgi import Exchange
+
+
+def stream(query: str = "", **headers: str) -> Exchange:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Exchange("GET", "/events/", query=query, headers={"Accept": "text/event-stream", **named})
+
+
+class Frames:
+    """The frames of a stream, each with its id, taken as EventSource takes them."""
+
+    def __init__(self, answer: Exchange) -> None:
+        self.answer = answer
+
+    async def next(self) -> tuple[str | None, dict[str, Any]] | None:
+        text = await self.answer.read()
+        if not text:
+            return None
+        assert text.endswith("\n\n"), text
+        fields = dict(line.split(": ", 1) for line in text.strip().split("\n"))
+        assert set(fields) <= {"id", "data"}, text
+        return fields.get("id"), json.loads(fields["data"])
+
+
+async def rename(task: Any, *titles: str) -> None:
+    for title in titles:
+        await sync_to_async(services.task.update_task)(actor=SYSTEM, task_id=task.pk, changes={"title": title})
+
+
+@override_settings(ACCESS="open")
+class StreamTest(CommittingCase):
+    def setUp(self) -> None:
+        self.task = TaskFactory()
+
+    async def titles(self, frames: Frames, number: int) -> list[tuple[str | None, str]]:
+        found = [await frames.next() for _ in range(number)]
+        return [(position, frame["task"]["title"]) for position, frame in filter(None, found)]
+
+    async def test_a_stream_starts_with_its_position_and_tells_what_happens(self) -> None:
+        await rename(self.task, "before")
+        async with stream() as answer:
+            frames = Frames(answer)
+            self.assertEqual(answer.status, 200)
+            self.assertEqual(answer.headers["content-type"], "text/event-stream")
+            self.assertEqual(answer.headers["cache-control"], "no-cache")
+            self.assertEqual(answer.headers["x-accel-buffering"], "no")
+            self.assertEqual(await frames.next(), ("1", {"type": "ready", "cursor": "1"}))
+            await rename(self.task, "after")
+            position, frame = await frames.next() or (None, {})
+        page = await self.async_client.get("/events/?after=1")
+        self.assertEqual((position, [frame]), ("2", page.json()["events"]))
+
+    async def test_a_stream_goes_on_after_a_position_without_a_gap(self) -> None:
+        await rename(self.task, "one", "two", "three")
+        async with stream("after=1") as answer:
+            frames = Frames(answer)
+            self.assertEqual(await frames.next(), ("1", {"type": "ready", "cursor": "1"}))
+            self.assertEqual(await self.titles(frames, 2), [("2", "two"), ("3", "three")])
+            await rename(self.task, "four")
+            self.assertEqual(await self.titles(frames, 1), [("4", "four")])
+
+    async def test_a_client_that_comes_back_goes_on_from_its_last_event(self) -> None:
+        await rename(self.task, "one", "two", "three")
+        async with stream("after=0", Last_Event_ID="2") as answer:
+            frames = Frames(answer)
+            self.assertEqual(await frames.next(), ("2", {"type": "ready", "cursor": "2"}))
+            self.assertEqual(await self.titles(frames, 1), [("3", "three")])
+
+    async def test_a_stream_is_narrowed_to_a_project_and_to_kinds(self) -> None:
+        other = await sync_to_async(TaskFactory)()
+        async with stream(f"after=0&project={self.task.project_id}&kinds=task.updated,task.deleted") as answer:
+            frames = Frames(answer)
+            await frames.next()
+            await rename(other, "elsewhere")
+            await sync_to_async(services.comment.add_comment)(
+                actor=SYSTEM, task_id=self.task.pk, content="Hm.", author="Ada"
+            )
+            await rename(self.task, "here")
+            self.assertEqual(await self.titles(frames, 1), [("3", "here")])
+
+    @override_settings(LIVE_IDLE_S=0.1)
+    async def test_a_quiet_stream_tells_how_far_it_is(self) -> None:
+        async with stream("kinds=task.deleted") as answer:
+            frames = Frames(answer)
+            await frames.next()
+            await rename(self.task, "unheard")
+            while (frame := await frames.next()) == ("0", {"type": "cursor", "cursor": "0"}):
+                pass
+            self.assertEqual(frame, ("1", {"type": "cursor", "cursor": "1"}))
+
+    @override_settings(LIVE_IDLE_S=0.1, LIVE_LOOK_S=60)
+    async def test_a_quiet_stream_holds_no_connection_to_the_database(self) -> None:
+        async with stream() as answer:
+            frames = Frames(answer)
+            held = [await self.connections_at(frames)]
+            while held[-1] > 1 and len(held) < 50:
+                held.append(await self.connections_at(frames))
+            self.assertEqual(held[-1], 1, held)
+
+    async def connections_at(self, frames: Frames) -> int:
+        """Connections to the database, ours included, once the next frame is there."""
+        await frames.next()
+        return await sync_to_async(number_of_connections)()
+
+    @override_settings(LIVE_QUEUE_EVENTS=1, LIVE_IDLE_S=0.1)
+    async def test_a_stream_that_falls_behind_says_so_and_ends(self) -> None:
+        async with stream() as answer:
+            frames = Frames(answer)
+            await frames.next()
+            self.assertEqual(await frames.next(), ("0", {"type": "cursor", "cursor": "0"}))
+            await sync_to_async(transaction.atomic(self._rename_thrice))()
+            last = frame = await frames.next()
+            while frame is not None:
+                last, frame = frame, await frames.next()
+            self.assertEqual(last, (None, {"type": "resync", "oldest": "0"}))
+
+    def _rename_thrice(self) -> None:
+        for title in "abc":
+            services.task.update_task(actor=SYSTEM, task_id=self.task.pk, changes={"title": title})
+
+    async def test_a_client_that_hangs_up_leaves_nothing_behind(self) -> None:
+        async with stream():
+            pass  # what the process itself keeps, as its connection to Redis, is there from here on
+        before = asyncio.all_tasks()
+        async with stream() as answer:
+            await Frames(answer).next()
+            self.assertGreater(asyncio.all_tasks(), before)
+        self.assertEqual(asyncio.all_tasks(), before)
+
+    async def test_a_position_that_cannot_be_gone_on_from_is_refused_before_the_stream(self) -> None:
+        await rename(self.task, "one", "two", "three")
+        await Event.objects.filter(position=1).adelete()
+        for query, headers, code in [
+            ("after=0", {}, "CURSOR_EXPIRED"),
+            ("after=4", {}, "RESYNC"),
+            ("after=2", {"Last_Event_ID": "0"}, "CURSOR_EXPIRED"),
+        ]:
+            with self.subTest(query=query, headers=headers):
+                async with stream(query, **headers) as answer:
+                    refusal = answer.json(await answer.read())
+                self.assertEqual((answer.status, answer.headers["content-type"]), (410, "application/json"))
+                self.assertEqual((refusal["code"], refusal["oldest"]), (code, "1"))
+
+    async def test_bad_parameters_are_refused_as_json(self) -> None:
+        for query, headers, name in [
+            ("after=x", {}, "after"),
+            ("kinds=task.eaten", {}, "kinds"),
+            ("colour=red", {}, "colour"),
+            ("", {"Last_Event_ID": "x"}, "Last-Event-ID"),
+        ]:
+            with self.subTest(query=query, headers=headers):
+                async with stream(query, **headers) as answer:
+                    refusal = answer.json(await answer.read())
+                self.assertEqual((answer.status, answer.headers["content-type"]), (400, "application/json"))
+                self.assertEqual(list(refusal), [name])
+
+    async def test_the_head_of_a_stream_is_no_stream(self) -> None:
+        async with Exchange("HEAD", "/events/", headers={"Accept": "text/event-stream"}) as answer:
+            self.assertEqual((answer.status, answer.headers["content-type"]), (200, "application/json"))
+            await answer.read()
+            self.assertEqual(await answer.read(), "")
+
+
+@override_settings(ACCESS="closed")
+class StreamAccessTest(CommittingCase):
+    def setUp(self) -> None:
+        self.membership = MembershipFactory(role="viewer")
+        self.task = TaskFactory(project=self.membership.project)
+
+    async def cookie(self, user: Any) -> str:
+        client = Client()
+        await sync_to_async(client.force_login)(user)
+        return f"sessionid={client.cookies['sessionid'].value}"
+
+    async def refused(self, query: str = "", **headers: str) -> tuple[int, str]:
+        async with stream(query, **headers) as answer:
+            await answer.read()
+        return answer.status, answer.headers["content-type"]
+
+    async def test_who_is_not_signed_in_is_asked_to(self) -> None:
+        self.assertEqual(await self.refused(), (401, "application/json"))
+
+    async def test_a_project_that_is_not_visible_is_not_found(self) -> None:
+        stranger = await self.cookie(await sync_to_async(UserFactory)())
+        for project in (self.task.project_id, 999999, 0):
+            with self.subTest(project):
+                answer = await self.refused(f"project={project}", Cookie=stranger)
+                self.assertEqual(answer, (404, "application/json"))
+
+    async def test_a_member_hears_of_the_project_until_they_leave_it(self) -> None:
+        other = await sync_to_async(MembershipFactory)(user=self.membership.user)
+        elsewhere = await sync_to_async(TaskFactory)(project=other.project)
+        async with stream(Cookie=await self.cookie(self.membership.user)) as answer:
+            frames = Frames(answer)
+            await frames.next()
+            await rename(self.task, "heard")
+            position, frame = await frames.next() or (None, {})
+            self.assertEqual((position, frame["task"]["title"]), ("1", "heard"))
+            await sync_to_async(services.membership.remove_membership)(
+                actor=SYSTEM, project_id=self.task.project_id, user_id=self.membership.user_id
+            )
+            await rename(self.task, "unheard")
+            await rename(elsewhere, "heard still")
+            position, frame = await frames.next() or (None, {})
+            self.assertEqual((position, frame["task"]["title"]), ("4", "heard still"))
+
+    async def test_a_stream_ends_with_the_account(self) -> None:
+        user = self.membership.user
+        async with stream(Cookie=await self.cookie(user)) as answer:
+            frames = Frames(answer)
+            await frames.next()
+            user.is_active = False
+            await sync_to_async(services.user.save_user)(actor=SYSTEM, user=user)
+            self.assertIsNone(await frames.next())
+
+
+def number_of_connections() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        number: int = cursor.fetchone()[0]
+        return number
