@@ -1,0 +1,38 @@
+"""The door to everything: HTTP, and the two sockets."""
+
+import asyncio
+import os
+from typing import Any
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "backend.settings")
+http_application = get_asgi_application()  # before what follows: it makes the models ready
+
+from channels.auth import AuthMiddlewareStack  # noqa: E402
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from django.urls import path  # noqa: E402
+
+from backend.projects.live import keep_reading  # noqa: E402
+from backend.sockets import SameSite  # noqa: E402
+from rest.consumers import NotificationConsumer  # noqa: E402
+
+sockets = SameSite(
+    AuthMiddlewareStack(
+        URLRouter(
+            [
+                path("ws/notifications/", NotificationConsumer.as_asgi()),
+            ]
+        )
+    )
+)
+_routes = ProtocolTypeRouter({"http": http_application, "websocket": sockets})
+_reading: asyncio.Task[None] | None = None
+
+
+async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Everything, and from the first connection on the process reads the journal: daphne has no lifespan events."""
+    global _reading
+    if _reading is None:
+        _reading = asyncio.create_task(keep_reading())
+    await _routes(scope, receive, send)

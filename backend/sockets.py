@@ -1,0 +1,35 @@
+"""What every WebSocket handshake passes."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
+
+Application = Callable[[dict[str, Any], Any, Any], Awaitable[Any]]
+
+
+class SameSite:
+    """Refuse (403) a Host that is not ours, as HTTP does, and a page of another origin.
+
+    A browser always sends its Origin; a client that sends none is a script, which no foreign page can drive.
+    """
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> Any:
+        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        if _is_welcome(headers.get(b"host", ""), headers.get(b"origin")):
+            return await self.application(scope, receive, send)
+        return await send({"type": "websocket.close"})
+
+
+def _is_welcome(host: str, origin: str | None) -> bool:
+    domain, _ = split_domain_port(host.lower())
+    allowed = settings.ALLOWED_HOSTS or (["localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else [])
+    if not (domain and validate_host(domain, allowed)):
+        return False
+    trusted = [*settings.CSRF_TRUSTED_ORIGINS, *settings.CORS_ALLOWED_ORIGINS]
+    return origin is None or urlsplit(origin).netloc.lower() == host.lower() or origin in trusted

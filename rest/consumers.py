@@ -1,0 +1,80 @@
+"""`/ws/notifications/`: what happens, as frames that the journal's reader has encoded already."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+from urllib.parse import parse_qsl
+
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
+
+from backend.projects import live
+from backend.projects.access import parse_id, viewer_for
+from backend.projects.errors import BadArgument, NotFound, NotSignedIn, ResumeRefused
+from backend.projects.journal import EventFilter
+from backend.projects.resolvers.event import parse_position
+
+BAD_REQUEST, NO_ACCESS, RESYNC = 4400, 4403, 4410
+
+
+class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
+    """Parameters: `after`, `project`, `kinds` (separated by commas). What a client sends is not listened to.
+
+    Closes with 4400 (bad parameters), 4403 (no access), 4410 (resync): the last frame says why.
+    """
+
+    _relaying: asyncio.Task[None] | None = None
+
+    async def connect(self) -> None:
+        await self.accept()
+        self._relaying = asyncio.create_task(self._relay())
+
+    async def disconnect(self, code: int) -> None:
+        if self._relaying is not None:
+            self._relaying.cancel()
+            await asyncio.gather(self._relaying, return_exceptions=True)
+
+    async def _relay(self) -> None:
+        try:
+            after, wanted = _parameters(self.scope["query_string"])
+            async with live.listen(viewer_for(self.scope["user"]), after=after, filter=wanted) as listener:
+                await self._send_frame({"type": "ready", "cursor": str(listener.start)})
+                while True:
+                    event = await listener.next(settings.LIVE_IDLE_S)
+                    if event is None:
+                        await self._send_frame({"type": "cursor", "cursor": str(listener.position)})
+                    else:
+                        await self.send(text_data=event.frame)
+        except BadArgument as error:
+            await self._end(BAD_REQUEST, {"type": "error", "message": f"{error.argument}: {error.text}"})
+        except (NotSignedIn, NotFound) as error:
+            await self._end(NO_ACCESS, {"type": "error", "message": str(error)})
+        except ResumeRefused as error:
+            await self._end(RESYNC, {"type": "resync", "oldest": str(error.oldest)})
+
+    async def _send_frame(self, frame: dict[str, Any]) -> None:
+        await self.send(text_data=json.dumps(frame, separators=(",", ":")))
+
+    async def _end(self, code: int, frame: dict[str, Any]) -> None:
+        await self._send_frame(frame)
+        await self.close(code=code)
+
+
+def _parameters(query_string: bytes) -> tuple[int | None, EventFilter]:
+    """Raises BadArgument."""
+    after: int | None = None
+    project_id: int | None = None
+    kinds: frozenset[str] | None = None
+    for name, value in parse_qsl(query_string.decode("latin-1"), keep_blank_values=True):
+        match name:
+            case "after":
+                after = parse_position(value)
+            case "project":
+                project_id = parse_id(value) or 0
+            case "kinds":
+                kinds = frozenset(value.split(","))
+            case _:
+                raise BadArgument(name, "There is no such parameter.")
+    return after, EventFilter(project_id=project_id, kinds=kinds)

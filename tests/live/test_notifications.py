@@ -1,0 +1,233 @@
+"""`/ws/notifications/`, through the sockets' whole way in: host, origin, session, route."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from channels.testing import WebsocketCommunicator
+from django.conf import settings
+from django.test import Client, override_settings
+
+from backend.asgi import sockets
+from backend.projects import services
+from backend.projects.access import SYSTEM
+from backend.projects.models import Role, Task, User
+from backend.projects.rows import CommentRow, ProjectRow, TaskRow
+from tests.cases import CommittingCase, DaphneCase
+from tests.factories import MembershipFactory, TaskFactory, UserFactory
+
+
+class SocketCase(CommittingCase):
+    def setUp(self) -> None:
+        self.task: Task = TaskFactory(title="Old")
+        self.open: list[WebsocketCommunicator] = []
+
+    async def connect(self, query: str = "", user: User | None = None, **headers: str) -> WebsocketCommunicator:
+        sent = {"host": "localhost", **headers}
+        if user is not None:
+            sent["cookie"] = await sync_to_async(_session_cookie)(user)
+        encoded = [(name.encode(), value.encode()) for name, value in sent.items()]
+        socket = WebsocketCommunicator(sockets, f"/ws/notifications/{query}", headers=encoded)
+        self.accepted, _ = await socket.connect(timeout=10)
+        return socket
+
+    async def frame(self, socket: WebsocketCommunicator) -> dict[str, Any]:
+        frame: dict[str, Any] = json.loads(await socket.receive_from(timeout=10))
+        return frame
+
+    async def refused(self, query: str, **options: Any) -> tuple[dict[str, Any], int]:
+        """The only frame, and the close code after it."""
+        socket = await self.connect(query, **options)
+        frame = await self.frame(socket)
+        closed = await socket.receive_output(timeout=10)
+        self.assertEqual(closed["type"], "websocket.close")
+        await socket.wait()
+        return frame, closed["code"]
+
+    async def rename(self, title: str) -> None:
+        update = sync_to_async(services.task.update_task)
+        await update(actor=SYSTEM, task_id=self.task.pk, changes={"title": title})
+
+
+def _session_cookie(user: User) -> str:
+    client = Client()
+    client.force_login(user)
+    return f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
+
+
+@override_settings(ACCESS="open")
+class FrameTests(SocketCase):
+    async def test_each_kind_of_event_has_its_frame(self) -> None:
+        socket = await self.connect()
+        self.assertEqual(await self.frame(socket), {"type": "ready", "cursor": "0"})
+        created, commented, deleted = await sync_to_async(self.write)()
+        frames = [await self.frame(socket) for _ in range(5)]
+        for cursor, frame in enumerate(frames, start=1):
+            self.assertEqual((frame.pop("cursor"), frame.pop("actor")), (str(cursor), None))
+            self.assertRegex(frame.pop("at"), r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")
+        project = self.task.project_id
+        self.assertEqual(
+            frames,
+            [
+                {"type": "task.created", "project": project, "task": created.as_json()},
+                {
+                    "type": "task.updated",
+                    "project": project,
+                    "task": deleted.as_json(),
+                    "changes": ["title", "due_date"],
+                },
+                {"type": "task.commented", "project": project, "comment": commented.as_json()},
+                {"type": "task.deleted", "project": project, "task": deleted.as_json()},
+                {
+                    "type": "project.updated",
+                    "project": project,
+                    "object": self.project.as_json(),
+                    "changes": ["name"],
+                },
+            ],
+        )
+        await socket.disconnect()
+
+    def write(self) -> tuple[TaskRow, CommentRow, TaskRow]:
+        from datetime import UTC, datetime
+
+        project_id = self.task.project_id
+        task = services.task.create_task(
+            actor=SYSTEM, project_id=project_id, changes={"title": "Draw", "due_date": self.task.due_date}
+        )
+        created = TaskRow.of(task)
+        services.task.update_task(
+            actor=SYSTEM, task_id=task.pk, changes={"title": "Drawn", "due_date": datetime(2027, 3, 1, tzinfo=UTC)}
+        )
+        comment = services.comment.add_comment(actor=SYSTEM, task_id=task.pk, content="Fine.", author="Bob")
+        deleted = services.task.delete_task(actor=SYSTEM, task_id=task.pk)
+        project = services.project.update_project(actor=SYSTEM, project_id=project_id, changes={"name": "New"})
+        self.project = ProjectRow.of(project)
+        return created, CommentRow.of(comment), deleted
+
+    async def test_after_resumes(self) -> None:
+        await self.rename("One")
+        await self.rename("Two")
+        socket = await self.connect("?after=1")
+        self.assertEqual((await self.frame(socket))["cursor"], "1")
+        await self.rename("Three")
+        titles = [(await self.frame(socket))["task"]["title"] for _ in range(2)]
+        self.assertEqual(titles, ["Two", "Three"])
+        await socket.disconnect()
+
+    async def test_kinds_and_project_narrow(self) -> None:
+        other = await sync_to_async(TaskFactory)()
+        socket = await self.connect(f"?kinds=task.deleted,project.deleted&project={self.task.project_id}")
+        await self.frame(socket)
+        await self.rename("unheard")
+        await sync_to_async(services.task.delete_task)(actor=SYSTEM, task_id=other.pk)
+        await sync_to_async(services.task.delete_task)(actor=SYSTEM, task_id=self.task.pk)
+        frame = await self.frame(socket)
+        self.assertEqual((frame["type"], frame["task"]["id"]), ("task.deleted", self.task.pk))
+        await socket.disconnect()
+
+    @override_settings(LIVE_IDLE_S=0.05)
+    async def test_an_idle_socket_is_told_its_position_now_and_then(self) -> None:
+        socket = await self.connect("?kinds=project.deleted")
+        await self.frame(socket)
+        await self.rename("unheard")
+        while (frame := await self.frame(socket)) == {"type": "cursor", "cursor": "0"}:
+            pass
+        self.assertEqual(frame, {"type": "cursor", "cursor": "1"})
+        await socket.disconnect()
+
+    async def test_what_a_client_sends_is_not_listened_to(self) -> None:
+        socket = await self.connect()
+        await self.frame(socket)
+        for text in ("[]", "nonsense", "\x00"):
+            await socket.send_to(text_data=text)
+        await socket.send_to(bytes_data=b"\xff")
+        await self.rename("heard")
+        self.assertEqual((await self.frame(socket))["type"], "task.updated")
+        await socket.disconnect()
+
+
+@override_settings(ACCESS="open")
+class RefusalTests(SocketCase):
+    async def test_bad_parameters_close_with_4400_and_are_named(self) -> None:
+        for query, name in (
+            ("?after=x", "after"),
+            ("?after=", "after"),
+            ("?after=-1", "after"),
+            ("?after=9223372036854775808", "after"),
+            ("?kinds=task.exploded", "kinds"),
+            ("?kinds=", "kinds"),
+            ("?nonsense=1", "nonsense"),
+        ):
+            with self.subTest(query):
+                frame, code = await self.refused(query)
+                self.assertEqual((frame["type"], frame["message"].split(":")[0], code), ("error", name, 4400))
+
+    async def test_a_project_that_is_not_there_closes_with_4403(self) -> None:
+        for project in ("0", "-1", "2147483648", "9223372036854775808", "abc", str(self.task.project_id + 1)):
+            with self.subTest(project):
+                frame, code = await self.refused(f"?project={project}")
+                self.assertEqual((frame, code), ({"type": "error", "message": "There is no such project."}, 4403))
+
+    async def test_a_position_not_yet_reached_closes_with_4410(self) -> None:
+        self.assertEqual(await self.refused("?after=7"), ({"type": "resync", "oldest": "0"}, 4410))
+
+    async def test_a_foreign_page_or_host_is_not_let_in(self) -> None:
+        for headers in (
+            {"origin": "https://evil.example"},
+            {"origin": "null"},
+            {"host": "evil.example"},
+            {"host": ""},
+            {"host": "localhost:80", "origin": "http://localhost:81"},
+        ):
+            with self.subTest(headers=headers):
+                await self.connect(**headers)
+                self.assertFalse(self.accepted)
+
+    async def test_a_page_of_ours_and_a_script_are_let_in(self) -> None:
+        for headers in (
+            {},
+            {"origin": "http://localhost"},
+            {"host": "127.0.0.1:8000", "origin": "http://127.0.0.1:8000"},
+        ):
+            with self.subTest(headers=headers):
+                socket = await self.connect(**headers)
+                self.assertTrue(self.accepted)
+                await socket.disconnect()
+
+
+class ClosedModeTests(SocketCase):
+    async def test_nobody_in_particular_gets_4403(self) -> None:
+        self.assertEqual(await self.refused(""), ({"type": "error", "message": "Sign in first."}, 4403))
+
+    async def test_a_member_hears_of_their_own_projects_alone(self) -> None:
+        member = await sync_to_async(MembershipFactory)(role=Role.VIEWER)
+        mine = await sync_to_async(TaskFactory)(project=member.project)
+        socket = await self.connect(user=member.user)
+        await self.frame(socket)
+        await self.rename("unheard")
+        await sync_to_async(services.task.delete_task)(actor=SYSTEM, task_id=mine.pk)
+        self.assertEqual((await self.frame(socket))["type"], "task.deleted")
+        await socket.disconnect()
+
+    async def test_another_teams_project_is_not_there(self) -> None:
+        stranger = await sync_to_async(UserFactory)()
+        frame, code = await self.refused(f"?project={self.task.project_id}", user=stranger)
+        self.assertEqual((frame["message"], code), ("There is no such project.", 4403))
+
+
+class DaphneTests(DaphneCase):
+    def test_a_change_made_elsewhere_arrives_at_once_and_a_resume_repeats_nothing(self) -> None:
+        from websockets.sync.client import connect
+
+        task = TaskFactory()
+        with connect(f"{self.ws_url}/ws/notifications/") as socket:
+            self.assertEqual(json.loads(socket.recv(10)), {"type": "ready", "cursor": "0"})
+            services.task.update_task(actor=SYSTEM, task_id=task.pk, changes={"title": "One"})
+            first = json.loads(socket.recv(10))
+        services.task.update_task(actor=SYSTEM, task_id=task.pk, changes={"title": "Two"})
+        with connect(f"{self.ws_url}/ws/notifications/?after={first['cursor']}") as socket:
+            self.assertEqual(json.loads(socket.recv(10)), {"type": "ready", "cursor": "1"})
+            self.assertEqual(json.loads(socket.recv(10))["task"]["title"], "Two")
