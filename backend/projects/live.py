@@ -17,10 +17,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
-from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError
+from django.db import DatabaseError, InterfaceError, close_old_connections
 
 from . import access, bell, cache, journal
 from .access import Viewer
@@ -41,9 +40,16 @@ _READ = 500
 
 
 async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a database read in a thread, its connection checked before and given back after."""
-    result: T = await database_sync_to_async(function, thread_sensitive=False)(*args, **kwargs)
-    return result
+    """Run a database read in a thread. It keeps no connection: a restarted PostgreSQL would leave it deaf for ever."""
+
+    def read() -> T:
+        close_old_connections()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            close_old_connections()
+
+    return await asyncio.to_thread(read)
 
 
 class Listener:

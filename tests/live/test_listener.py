@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.db import connection, transaction
 from django.test import override_settings
 
 from backend.projects import live, services
@@ -87,8 +88,6 @@ class HearingTests(ListenerCase):
     @sync_to_async
     def write_without_bell(self, name: str) -> None:
         """As a writer that is killed between its commit and its bell leaves it."""
-        from django.db import connection, transaction
-
         with transaction.atomic():
             services.project.update_project(actor=SYSTEM, project_id=self.project.pk, changes={"name": name})
             connection.run_on_commit.clear()

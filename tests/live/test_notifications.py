@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
 from django.test import Client, override_settings
+from django.utils import timezone
+from websockets.sync.client import connect
 
 from backend.asgi import sockets
 from backend.projects import services
 from backend.projects.access import SYSTEM
 from backend.projects.models import Role, Task, User
-from backend.projects.rows import CommentRow, ProjectRow, TaskRow
+from backend.projects.rows import CommentRow, ProjectRow, ReportRow, TaskRow
 from tests.cases import CommittingCase, DaphneCase
 from tests.factories import MembershipFactory, TaskFactory, UserFactory
 
@@ -43,7 +46,7 @@ class SocketCase(CommittingCase):
         frame = await self.frame(socket)
         closed = await socket.receive_output(timeout=10)
         self.assertEqual(closed["type"], "websocket.close")
-        await socket.wait()
+        await socket.disconnect()
         return frame, closed["code"]
 
     async def rename(self, title: str) -> None:
@@ -91,8 +94,6 @@ class FrameTests(SocketCase):
         await socket.disconnect()
 
     def write(self) -> tuple[TaskRow, CommentRow, TaskRow]:
-        from datetime import UTC, datetime
-
         project_id = self.task.project_id
         task = services.task.create_task(
             actor=SYSTEM, project_id=project_id, changes={"title": "Draw", "due_date": self.task.due_date}
@@ -106,6 +107,18 @@ class FrameTests(SocketCase):
         project = services.project.update_project(actor=SYSTEM, project_id=project_id, changes={"name": "New"})
         self.project = ProjectRow.of(project)
         return created, CommentRow.of(comment), deleted
+
+    async def test_a_report_is_announced(self) -> None:
+        socket = await self.connect("?kinds=report.generated")
+        await self.frame(socket)
+        day = timezone.now().date() - timedelta(days=1)
+        report = await sync_to_async(services.report.generate)(self.task.project_id, day)
+        frame = await self.frame(socket)
+        self.assertEqual(
+            (frame["type"], frame["project"], frame["report"]),
+            ("report.generated", self.task.project_id, ReportRow.of(report).as_json()),
+        )
+        await socket.disconnect()
 
     async def test_after_resumes(self) -> None:
         await self.rename("One")
@@ -220,8 +233,6 @@ class ClosedModeTests(SocketCase):
 
 class DaphneTests(DaphneCase):
     def test_a_change_made_elsewhere_arrives_at_once_and_a_resume_repeats_nothing(self) -> None:
-        from websockets.sync.client import connect
-
         task = TaskFactory()
         with connect(f"{self.ws_url}/ws/notifications/") as socket:
             self.assertEqual(json.loads(socket.recv(10)), {"type": "ready", "cursor": "0"})
