@@ -16,11 +16,13 @@ from django.urls import path  # noqa: E402
 from backend.projects.live import keep_reading  # noqa: E402
 from backend.sockets import SameSite  # noqa: E402
 from rest.consumers import NotificationConsumer  # noqa: E402
+from schema.consumers import GraphQLConsumer  # noqa: E402
 
 sockets = SameSite(
     AuthMiddlewareStack(
         URLRouter(
             [
+                path("graphql/", GraphQLConsumer.as_asgi()),
                 path("ws/notifications/", NotificationConsumer.as_asgi()),
             ]
         )

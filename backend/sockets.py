@@ -32,4 +32,11 @@ def _is_welcome(host: str, origin: str | None) -> bool:
     if not (domain and validate_host(domain, allowed)):
         return False
     trusted = [*settings.CSRF_TRUSTED_ORIGINS, *settings.CORS_ALLOWED_ORIGINS]
-    return origin is None or urlsplit(origin).netloc.lower() == host.lower() or origin in trusted
+    return origin is None or _host_of(origin) == host.lower() or origin in trusted
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""

@@ -17,7 +17,8 @@ def add_comment(*, actor: Viewer, task_id: int | None, content: str | None, auth
     """
     task = access.task_to_add_to(actor, task_id)
     comment = Comment(task=task)
-    comment.author = actor.name if actor.is_signed_in else tidy(author)  # type: ignore[assignment]
+    # A name of two long parts and a space is longer than an author may be.
+    comment.author = actor.name[:255] if actor.is_signed_in else tidy(author)  # type: ignore[assignment]
     comment.content = content  # type: ignore[assignment]
     clean_fields(comment, ["author", "content"])
     if not comment.content.strip():

@@ -1,0 +1,78 @@
+"""Top-level errors: each has `extensions.code`, and what is our own fault shows neither trace nor SQL."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
+from graphql import GraphQLError, GraphQLSyntaxError
+from strawberry.schema.exceptions import CannotGetOperationTypeError
+from strawberry.types import ExecutionResult
+from strawberry.utils.str_converters import to_camel_case
+
+from backend.projects.errors import BadArgument, NotSignedIn, ResumeRefused
+
+logger = logging.getLogger(__name__)
+
+
+def is_request_error(result: ExecutionResult) -> bool:
+    """True where nothing was executed: the document, the variables or the operation's name were refused.
+
+    In a subscription it is what the source of events raised. An error that a field raised has a path.
+    """
+    return result.data is None and any(error.path is None for error in result.errors or ())
+
+
+def is_our_fault(result: ExecutionResult) -> bool:
+    """Of a result that was described."""
+    return any((error.extensions or {}).get("code") == "INTERNAL_SERVER_ERROR" for error in result.errors or ())
+
+
+def describe_all(result: ExecutionResult) -> None:
+    """Make the errors of `result` what a client is to see."""
+    if result.errors:
+        result.errors = [describe(error) for error in result.errors]
+
+
+def describe(error: GraphQLError) -> GraphQLError:
+    """`error` with its code; what is our own fault is logged here, and said without a trace."""
+    if "code" in (error.extensions or {}):
+        return error
+    cause = _cause(error)
+    extensions: dict[str, Any]
+    match cause:
+        case BadArgument():
+            message = cause.text
+            extensions = {"code": "BAD_USER_INPUT", "argument": to_camel_case(cause.argument)}
+        case ResumeRefused():
+            message, extensions = str(cause), {"code": cause.code, "oldest": str(cause.oldest)}
+        case NotSignedIn() | ObjectDoesNotExist() | PermissionDenied():
+            message, extensions = str(cause), {"code": getattr(cause, "code", "FORBIDDEN")}
+        case GraphQLSyntaxError():
+            message, extensions = error.message, {"code": "GRAPHQL_PARSE_FAILED"}
+        case CannotGetOperationTypeError():
+            message, extensions = cause.as_http_error_reason(), {"code": "GRAPHQL_VALIDATION_FAILED"}
+        case RecursionError():
+            message, extensions = "The document is nested too deeply.", {"code": "GRAPHQL_VALIDATION_FAILED"}
+        # A number in the document may be too long for Python to read: that is a ValueError, and no fault of ours.
+        case GraphQLError() | ValueError() if error.path is None and (error.nodes or cause is error):
+            message, extensions = error.message, {"code": "GRAPHQL_VALIDATION_FAILED"}
+        case _:
+            logger.error("An operation failed: %s", error.message, exc_info=cause)
+            message, extensions = "Something went wrong on our side.", {"code": "INTERNAL_SERVER_ERROR"}
+    return GraphQLError(
+        message,
+        nodes=error.nodes,
+        source=error.source,
+        positions=error.positions,
+        path=error.path,
+        extensions=extensions,
+    )
+
+
+def _cause(error: GraphQLError) -> Exception:
+    cause: Exception = error
+    while isinstance(cause, GraphQLError) and cause.original_error is not None:
+        cause = cause.original_error
+    return cause

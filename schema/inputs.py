@@ -1,0 +1,161 @@
+"""Input types, and how each becomes what the domain takes. Ids are parsed here, and nowhere else in this package.
+
+In an update what is absent stays untouched, and null clears what may be empty.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import datetime
+from typing import Any, cast
+
+import strawberry
+from strawberry import ID, UNSET
+
+from backend.projects.access import parse_id
+from backend.projects.models import Status
+from backend.projects.resolvers.page import Order
+from backend.projects.resolvers.project import ProjectFilter as DomainProjectFilter
+from backend.projects.resolvers.task import TaskFilter as DomainTaskFilter
+from backend.projects.services.project import ProjectChanges
+from backend.projects.services.task import TaskChanges
+
+from .enums import Direction, ProjectOrderField, TaskOrderField, TaskStatus
+
+
+def narrowing_id(text: ID | None) -> int | None:
+    """An id to look for among others: None for any, 0 (which no row has) for one that is no number."""
+    return None if text is None else parse_id(text) or 0
+
+
+# --- Lists -----------------------------------------------------------------------------------------------
+@strawberry.input
+class ProjectFilter:
+    search: str | None = strawberry.field(
+        default=None, description="A part of the name or description, 3 letters at least."
+    )
+
+    def to_domain(self) -> DomainProjectFilter:
+        return DomainProjectFilter(search=self.search)
+
+
+@strawberry.input
+class TaskFilter:
+    project_id: ID | None = None
+    status: TaskStatus | None = None
+    assignee_id: ID | None = None
+    due_after: datetime | None = strawberry.field(default=None, description="Due at this moment or later.")
+    due_before: datetime | None = strawberry.field(default=None, description="Due before this moment.")
+    search: str | None = strawberry.field(
+        default=None, description="A part of the title or description, 3 letters at least."
+    )
+
+    def to_domain(self) -> DomainTaskFilter:
+        return DomainTaskFilter(
+            project_id=narrowing_id(self.project_id),
+            status=self.status and self.status.value,
+            assignee_id=narrowing_id(self.assignee_id),
+            due_after=self.due_after,
+            due_before=self.due_before,
+            search=self.search,
+        )
+
+
+@strawberry.input
+class ProjectOrder:
+    field: ProjectOrderField
+    direction: Direction = Direction.ASC
+
+    def to_domain(self) -> Order:
+        return Order(self.field.value, self.direction is Direction.DESC)
+
+
+@strawberry.input
+class TaskOrder:
+    field: TaskOrderField
+    direction: Direction = Direction.ASC
+
+    def to_domain(self) -> Order:
+        return Order(self.field.value, self.direction is Direction.DESC)
+
+
+# --- Mutations -------------------------------------------------------------------------------------------
+def _changes(values: Any) -> dict[str, Any]:
+    """What an input sets of its object's fields, by their names in the domain."""
+    changes = {field.name: getattr(values, field.name) for field in fields(values)}
+    for address in ("id", "version", "project_id"):
+        changes.pop(address, None)
+    changes = {name: value for name, value in changes.items() if value is not UNSET}
+    if isinstance(changes.get("status"), Status):
+        changes["status"] = changes["status"].value
+    if "assignee_id" in changes:
+        changes["assignee_id"] = narrowing_id(changes["assignee_id"])
+    return changes
+
+
+@strawberry.input
+class CreateProjectInput:
+    name: str
+    description: str | None = UNSET
+
+    def changes(self) -> ProjectChanges:
+        return cast(ProjectChanges, _changes(self))
+
+
+@strawberry.input
+class UpdateProjectInput:
+    id: ID
+    version: int | None = strawberry.field(default=None, description="Change it only while this is its version.")
+    name: str | None = UNSET
+    description: str | None = UNSET
+
+    def changes(self) -> ProjectChanges:
+        return cast(ProjectChanges, _changes(self))
+
+
+@strawberry.input
+class DeleteProjectInput:
+    id: ID
+    version: int | None = strawberry.field(default=None, description="Delete it only while this is its version.")
+
+
+@strawberry.input
+class CreateTaskInput:
+    project_id: ID
+    title: str
+    description: str | None = UNSET
+    status: TaskStatus | None = UNSET
+    due_date: datetime
+    assignee_id: ID | None = UNSET
+
+    def changes(self) -> TaskChanges:
+        return cast(TaskChanges, _changes(self))
+
+
+@strawberry.input
+class UpdateTaskInput:
+    id: ID
+    version: int | None = strawberry.field(default=None, description="Change it only while this is its version.")
+    title: str | None = UNSET
+    description: str | None = UNSET
+    status: TaskStatus | None = UNSET
+    due_date: datetime | None = UNSET
+    assignee_id: ID | None = strawberry.field(default=UNSET, description="Null takes the task off its assignee.")
+
+    def changes(self) -> TaskChanges:
+        return cast(TaskChanges, _changes(self))
+
+
+@strawberry.input
+class DeleteTaskInput:
+    id: ID
+    version: int | None = strawberry.field(default=None, description="Delete it only while this is its version.")
+
+
+@strawberry.input
+class AddCommentInput:
+    task_id: ID
+    content: str
+    author: str | None = strawberry.field(
+        default=None, description="Needed where nobody is signed in; who is, comments under their own name."
+    )

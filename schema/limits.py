@@ -1,0 +1,90 @@
+"""What an operation may ask for at most, refused before it is executed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from graphql import (
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    InlineFragmentNode,
+    OperationDefinitionNode,
+    SelectionSetNode,
+    ValidationContext,
+    ValidationRule,
+)
+from strawberry.extensions import AddValidationRules, MaxTokensLimiter, SchemaExtension
+
+MAX_DEPTH = 12
+MAX_ALIASES = 30
+MAX_TOKENS = 3000
+
+
+class OneOperation(SchemaExtension):
+    """GetOperation() of the spec: of several operations one must be named. Strawberry by itself takes the first."""
+
+    def on_parse(self) -> Iterator[None]:
+        yield
+        context = self.execution_context
+        if context.graphql_document is None or context._provided_operation_name is not None:
+            return
+        definitions = context.graphql_document.definitions
+        if sum(isinstance(node, OperationDefinitionNode) for node in definitions) > 1:
+            context.pre_execution_errors = [GraphQLError("Name the operation: the document has more than one.")]
+
+
+class _Size(NamedTuple):
+    depth: int
+    aliases: int
+
+
+class DepthAndAliases(ValidationRule):
+    """Measures each operation; introspection counts for nothing.
+
+    A fragment is measured once, however often it is spread. Strawberry's own limiters walk it at every spread, so that
+    fragments which double at each level keep them busy for minutes, and fail where a fragment is unknown.
+    """
+
+    def __init__(self, context: ValidationContext) -> None:
+        super().__init__(context)
+        definitions = context.document.definitions
+        self._fragments = {node.name.value: node for node in definitions if isinstance(node, FragmentDefinitionNode)}
+        self._sizes: dict[str, _Size] = {}
+
+    def enter_operation_definition(self, node: OperationDefinitionNode, *_: Any) -> None:
+        size = self._measure(node.selection_set)
+        if size.depth > MAX_DEPTH:
+            self.report_error(GraphQLError(f"The operation exceeds maximum operation depth of {MAX_DEPTH}.", node))
+        if size.aliases > MAX_ALIASES:
+            self.report_error(GraphQLError(f"{size.aliases} aliases found. Allowed: {MAX_ALIASES}.", node))
+
+    def _measure(self, selection_set: SelectionSetNode) -> _Size:
+        depth = aliases = 0
+        for selection in selection_set.selections:
+            inner = _Size(0, 0)
+            if isinstance(selection, FragmentSpreadNode):
+                name = selection.name.value
+                if name not in self._sizes:
+                    self._sizes[name] = inner  # while it is measured, and where it is unknown or within itself
+                    if name in self._fragments:
+                        self._sizes[name] = self._measure(self._fragments[name].selection_set)
+                inner = self._sizes[name]
+            elif isinstance(selection, InlineFragmentNode):
+                inner = self._measure(selection.selection_set)
+            elif isinstance(selection, FieldNode):
+                if selection.selection_set is not None and not selection.name.value.startswith("__"):
+                    inner = self._measure(selection.selection_set)
+                    inner = inner._replace(depth=inner.depth + 1)
+                aliases += selection.alias is not None
+            depth = max(depth, inner.depth)
+            aliases += inner.aliases
+        return _Size(depth, aliases)
+
+
+LIMITS = [
+    lambda: AddValidationRules([DepthAndAliases]),
+    lambda: MaxTokensLimiter(max_token_count=MAX_TOKENS),
+]

@@ -1,0 +1,92 @@
+"""Nested fields, batched: one query for all parents that ask the same, whatever their number.
+
+Nothing is kept from one batch to the next. A socket's loaders live as long as the socket, and what they kept would be
+stale by the next event.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from strawberry.dataloader import DataLoader
+
+from backend.projects import resolvers
+from backend.projects.access import Viewer
+from backend.projects.resolvers.page import Order, Page, PageRequest
+from backend.projects.resolvers.task import TaskFilter
+from backend.projects.resolvers.user import UserRow
+from backend.projects.rows import CommentRow, ProjectRow, TaskRow
+
+A = TypeVar("A", bound=Hashable)
+T = TypeVar("T")
+
+PAGE_SIZE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Nested(Generic[A]):
+    """What one parent asks for: parents with equal arguments share a query."""
+
+    parent_id: int
+    arguments: A
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPage:
+    filter: TaskFilter
+    order: Order
+    page: PageRequest
+
+
+class Loaders:
+    """`call` runs a function in the thread that has the database."""
+
+    def __init__(self, viewer: Viewer, call: Callable[..., Awaitable[Any]]) -> None:
+        projects_by_id = partial(call, resolvers.project.projects_by_id, viewer)
+        tasks_by_id = partial(call, resolvers.task.tasks_by_id, viewer)
+        self.project: DataLoader[int, ProjectRow | None] = _by_id(projects_by_id)
+        self.task: DataLoader[int, TaskRow | None] = _by_id(tasks_by_id)
+        self.user: DataLoader[int, UserRow | None] = _by_id(partial(call, resolvers.user.users_by_id))
+        self.tasks: DataLoader[Nested[TaskPage], Page[TaskRow]] = _by_parent(partial(call, _task_pages))
+        self.task_count: DataLoader[Nested[TaskFilter], int] = _by_parent(
+            partial(call, resolvers.task.count_tasks_of_projects)
+        )
+        self.comments: DataLoader[Nested[PageRequest], Page[CommentRow]] = _by_parent(partial(call, _comment_pages))
+        self.comment_count: DataLoader[Nested[None], int] = _by_parent(partial(call, _comment_counts))
+
+
+def _task_pages(project_ids: Sequence[int], asked: TaskPage) -> dict[int, Page[TaskRow]]:
+    return resolvers.task.list_tasks_of_projects(
+        project_ids, filter=asked.filter, order=asked.order, page=asked.page, default_size=PAGE_SIZE
+    )
+
+
+def _comment_pages(task_ids: Sequence[int], page: PageRequest) -> dict[int, Page[CommentRow]]:
+    return resolvers.comment.list_comments_of_tasks(task_ids, page=page, default_size=PAGE_SIZE)
+
+
+def _comment_counts(task_ids: Sequence[int], _: None) -> dict[int, int]:
+    return resolvers.comment.count_comments_of_tasks(task_ids)
+
+
+def _by_id(read: Callable[[Sequence[int]], Awaitable[dict[int, T]]]) -> DataLoader[int, T | None]:
+    async def load(ids: list[int]) -> list[T | None]:
+        found = await read(ids)
+        return [found.get(pk) for pk in ids]
+
+    return DataLoader(load_fn=load, cache=False)
+
+
+def _by_parent(read: Callable[[Sequence[int], A], Awaitable[dict[int, T]]]) -> DataLoader[Nested[A], T]:
+    async def load(asked: list[Nested[A]]) -> list[T]:
+        parents: defaultdict[A, list[int]] = defaultdict(list)
+        for one in asked:
+            parents[one.arguments].append(one.parent_id)
+        found = {arguments: await read(sorted(set(ids)), arguments) for arguments, ids in parents.items()}
+        return [found[one.arguments][one.parent_id] for one in asked]
+
+    return DataLoader(load_fn=load, cache=False)

@@ -1,0 +1,75 @@
+"""Each mutation is one service. What the domain refuses comes back as `OperationInfo`, so none has a `try`."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import strawberry
+import strawberry_django
+
+from backend.projects import services
+from backend.projects.access import parse_id
+from backend.projects.rows import CommentRow, ProjectRow, TaskRow
+
+from .context import Info, viewer
+from .inputs import (
+    AddCommentInput,
+    CreateProjectInput,
+    CreateTaskInput,
+    DeleteProjectInput,
+    DeleteTaskInput,
+    UpdateProjectInput,
+    UpdateTaskInput,
+)
+from .types import Comment, Project, Task
+
+
+@strawberry.type
+class Mutation:
+    @strawberry_django.mutation(handle_django_errors=True, description="A new project, owned by you.")
+    def create_project(self, info: Info, input: CreateProjectInput) -> Project:
+        project = services.project.create_project(actor=viewer(info), **input.changes())
+        return cast(Project, ProjectRow.of(project))
+
+    @strawberry_django.mutation(handle_django_errors=True, description="Change what the input names of a project.")
+    def update_project(self, info: Info, input: UpdateProjectInput) -> Project:
+        project = services.project.update_project(
+            actor=viewer(info), project_id=parse_id(input.id), changes=input.changes(), version=input.version
+        )
+        return cast(Project, ProjectRow.of(project))
+
+    @strawberry_django.mutation(
+        handle_django_errors=True,
+        description="Delete a project with all that is in it; answers with the project as it was.",
+    )
+    def delete_project(self, info: Info, input: DeleteProjectInput) -> Project:
+        row = services.project.delete_project(actor=viewer(info), project_id=parse_id(input.id), version=input.version)
+        return cast(Project, row)
+
+    @strawberry_django.mutation(handle_django_errors=True, description="A new task, pending unless told otherwise.")
+    def create_task(self, info: Info, input: CreateTaskInput) -> Task:
+        task = services.task.create_task(
+            actor=viewer(info), project_id=parse_id(input.project_id), changes=input.changes()
+        )
+        return cast(Task, TaskRow.of(task))
+
+    @strawberry_django.mutation(handle_django_errors=True, description="Change what the input names of a task.")
+    def update_task(self, info: Info, input: UpdateTaskInput) -> Task:
+        task = services.task.update_task(
+            actor=viewer(info), task_id=parse_id(input.id), changes=input.changes(), version=input.version
+        )
+        return cast(Task, TaskRow.of(task))
+
+    @strawberry_django.mutation(
+        handle_django_errors=True, description="Delete a task with its comments; answers with the task as it was."
+    )
+    def delete_task(self, info: Info, input: DeleteTaskInput) -> Task:
+        row = services.task.delete_task(actor=viewer(info), task_id=parse_id(input.id), version=input.version)
+        return cast(Task, row)
+
+    @strawberry_django.mutation(handle_django_errors=True, description="A remark on a task.")
+    def add_comment(self, info: Info, input: AddCommentInput) -> Comment:
+        comment = services.comment.add_comment(
+            actor=viewer(info), task_id=parse_id(input.task_id), content=input.content, author=input.author
+        )
+        return cast(Comment, CommentRow.of(comment))

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import strawberry
+from strawberry import ID
+
+from backend.projects import resolvers, rows
+from backend.projects.access import Viewer as DomainViewer
+from backend.projects.access import parse_id
+from backend.projects.errors import NotFound
+from backend.projects.journal import EventFilter
+from backend.projects.resolvers.page import Order, Page
+from backend.projects.resolvers.project import ProjectFilter as DomainProjectFilter
+from backend.projects.resolvers.report import ReportFilter
+from backend.projects.resolvers.task import TaskFilter as DomainTaskFilter
+
+from .connections import AfterArgument, BeforeArgument, Connection, FirstArgument, LastArgument, page_request
+from .context import Info, viewer
+from .cursor import read_before_rows
+from .events import Event, EventPage
+from .inputs import ProjectFilter, ProjectOrder, TaskFilter, TaskOrder, narrowing_id
+from .loaders import PAGE_SIZE
+from .scalars import Cursor
+from .types import Project, SummaryReport, Task, Viewer
+
+R = TypeVar("R")
+
+
+async def _found(info: Info, get: Callable[[DomainViewer, int | None], R], id: ID) -> R | None:
+    try:
+        return await info.context.in_database(get, viewer(info), parse_id(id))
+    except NotFound:
+        return None
+
+
+@strawberry.type
+class Query:
+    @strawberry.field(description="Null where there is none, or none that you may see.")
+    async def project(self, info: Info, id: ID) -> Project | None:
+        return cast(Project | None, await _found(info, resolvers.project.get_project, id))
+
+    @strawberry.field(description="Newest first, unless ordered.")
+    async def projects(
+        self,
+        info: Info,
+        first: FirstArgument = None,
+        after: AfterArgument = None,
+        last: LastArgument = None,
+        before: BeforeArgument = None,
+        filter: ProjectFilter | None = None,
+        order: ProjectOrder | None = None,
+    ) -> Connection[Project]:
+        narrowed = filter.to_domain() if filter else DomainProjectFilter()
+        ordered = order.to_domain() if order else Order()
+        page = page_request(first, after, last, before)
+        resolvers.project.projects_listing(narrowed, ordered).check(page, PAGE_SIZE)
+        asking = viewer(info)
+
+        async def load_page() -> Page[rows.ProjectRow]:
+            cached = await info.context.in_database(
+                resolvers.project.list_projects,
+                asking,
+                filter=narrowed,
+                order=ordered,
+                page=page,
+                default_size=PAGE_SIZE,
+            )
+            return cached.page
+
+        return Connection(
+            load_page=load_page,
+            load_count=lambda: info.context.in_database(resolvers.project.count_projects, asking, narrowed),
+        )
+
+    @strawberry.field(description="Null where there is none, or none that you may see.")
+    async def task(self, info: Info, id: ID) -> Task | None:
+        try:
+            found = await info.context.in_database(resolvers.task.get_task, viewer(info), parse_id(id))
+        except NotFound:
+            return None
+        return cast(Task, found)
+
+    @strawberry.field(description="Newest first, unless ordered.")
+    async def tasks(
+        self,
+        info: Info,
+        first: FirstArgument = None,
+        after: AfterArgument = None,
+        last: LastArgument = None,
+        before: BeforeArgument = None,
+        filter: TaskFilter | None = None,
+        order: TaskOrder | None = None,
+    ) -> Connection[Task]:
+        narrowed = filter.to_domain() if filter else DomainTaskFilter()
+        ordered = order.to_domain() if order else Order()
+        page = page_request(first, after, last, before)
+        resolvers.task.tasks_listing(narrowed, ordered).check(page, PAGE_SIZE)
+        asking = viewer(info)
+
+        async def load_page() -> Page[rows.TaskRow]:
+            cached = await info.context.in_database(
+                resolvers.task.list_tasks, asking, filter=narrowed, order=ordered, page=page, default_size=PAGE_SIZE
+            )
+            return cached.page
+
+        return Connection(
+            load_page=load_page,
+            load_count=lambda: info.context.in_database(resolvers.task.count_tasks, asking, narrowed),
+        )
+
+    @strawberry.field(description="Null where there is none, or none that you may see.")
+    async def report(self, info: Info, id: ID) -> SummaryReport | None:
+        return cast(SummaryReport | None, await _found(info, resolvers.report.get_report, id))
+
+    @strawberry.field(description="Newest first.")
+    async def reports(
+        self,
+        info: Info,
+        project_id: ID | None = None,
+        first: FirstArgument = None,
+        after: AfterArgument = None,
+        last: LastArgument = None,
+        before: BeforeArgument = None,
+    ) -> Connection[SummaryReport]:
+        narrowed = ReportFilter(narrowing_id(project_id))
+        page = page_request(first, after, last, before)
+        resolvers.report.reports_listing(narrowed).check(page, PAGE_SIZE)
+        asking = viewer(info)
+        return Connection(
+            load_page=lambda: info.context.in_database(
+                resolvers.report.list_reports, asking, filter=narrowed, page=page, default_size=PAGE_SIZE
+            ),
+            load_count=lambda: info.context.in_database(resolvers.report.count_reports, asking, narrowed),
+        )
+
+    @strawberry.field(
+        description="What happened after a position, oldest first. Without `after` no events, but the present position."
+    )
+    async def events(
+        self, info: Info, after: Cursor | None = None, project_id: ID | None = None, first: int | None = None
+    ) -> EventPage:
+        page = await info.context.in_database(
+            resolvers.event.list_events,
+            viewer(info),
+            after=after,
+            filter=EventFilter(project_id=narrowing_id(project_id)),
+            size=first,
+        )
+        return EventPage(nodes=cast(list[Event], page.events), cursor=Cursor(page.cursor), has_more=page.has_more)
+
+    @strawberry.field(
+        description="The position that the rows of this answer are at least as new as: listen `after` it, and nothing"
+        " falls between."
+    )
+    async def cursor(self, info: Info) -> Cursor:
+        return read_before_rows()
+
+    @strawberry.field(description="Null where nobody is signed in.")
+    async def me(self, info: Info) -> Viewer | None:
+        asking = viewer(info)
+        if not asking.is_signed_in:
+            return None
+        return Viewer(id=ID(str(asking.user_id)), name=asking.name, is_staff=asking.sees_all)

@@ -1,0 +1,44 @@
+from typing import Any
+
+import strawberry
+from graphql import GraphQLInputObjectType, GraphQLInterfaceType, GraphQLObjectType, Undefined
+from strawberry.schema.config import StrawberryConfig
+
+from .cursor import ReadCursorFirst
+from .events import EVENT_TYPES
+from .limits import LIMITS, OneOperation
+from .mutations import Mutation
+from .queries import Query
+from .scalars import SCALARS
+from .subscriptions import Subscription
+
+
+class Schema(strawberry.Schema):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._leave_out_null_defaults()
+
+    def process_errors(self, errors: Any, execution_context: Any = None) -> None:
+        """Nothing: `errors.describe` logs what is our own fault, a client's mistake is none of the log's business."""
+
+    def _leave_out_null_defaults(self) -> None:
+        """Print `first: Int`, not `first: Int = null`: Python's default of an absent argument stays None."""
+        for graphql_type in self._schema.type_map.values():
+            inputs: list[Any] = []
+            if isinstance(graphql_type, GraphQLInputObjectType):
+                inputs = list(graphql_type.fields.values())
+            elif isinstance(graphql_type, GraphQLObjectType | GraphQLInterfaceType):
+                inputs = [argument for field in graphql_type.fields.values() for argument in field.args.values()]
+            for one in inputs:
+                if one.default_value is None:
+                    one.default_value = Undefined
+
+
+schema = Schema(
+    query=Query,
+    mutation=Mutation,
+    subscription=Subscription,
+    types=EVENT_TYPES,
+    extensions=[*LIMITS, OneOperation, ReadCursorFirst],
+    config=StrawberryConfig(scalar_map=SCALARS),
+)

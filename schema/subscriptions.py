@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, cast
+
+import strawberry
+from strawberry import ID
+
+from backend.projects import live
+from backend.projects.journal import EventFilter
+
+from .context import Info, viewer
+from .enums import EventKind
+from .events import Event
+from .inputs import narrowing_id
+from .scalars import Cursor
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription(
+        description="What happens from now on or, with `after`, since that position: nothing missed, nothing twice."
+    )
+    async def events(
+        self,
+        info: Info,
+        after: Annotated[
+            Cursor | None, strawberry.argument(description="The last position seen, of an event or a query.")
+        ] = None,
+        project_id: ID | None = None,
+        task_id: ID | None = None,
+        kinds: list[EventKind] | None = None,
+    ) -> AsyncGenerator[Event, None]:
+        wanted = EventFilter(
+            project_id=narrowing_id(project_id),
+            task_id=narrowing_id(task_id),
+            kinds=None if kinds is None else frozenset(kind.value for kind in kinds),
+        )
+        async with live.listen(viewer(info), after=after, filter=wanted) as listener:
+            while True:
+                yield cast(Event, await listener.next())

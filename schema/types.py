@@ -1,0 +1,162 @@
+"""Output types over frozen rows: a list, a mutation and an event all show an object in the same way.
+
+No field reads the database by itself: what is not in the row comes through the loaders.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+import strawberry
+from strawberry.scalars import JSON
+
+from backend.projects import rows
+from backend.projects.resolvers.comment import COMMENTS_OF_TASKS
+from backend.projects.resolvers.page import Order
+from backend.projects.resolvers.task import TaskFilter as DomainTaskFilter
+from backend.projects.resolvers.task import tasks_of_projects_listing
+from backend.projects.resolvers.user import UserRow
+
+from .connections import AfterArgument, BeforeArgument, Connection, FirstArgument, LastArgument, page_request
+from .context import Info
+from .enums import TaskStatus
+from .inputs import TaskFilter, TaskOrder
+from .loaders import PAGE_SIZE, Nested, TaskPage
+
+
+async def _project_of(root: strawberry.Parent[rows.TaskRow | rows.ReportRow], info: Info) -> Project | None:
+    return await info.context.loaders.project.load(root.project_id)  # type: ignore[return-value]
+
+
+async def _task_of(root: strawberry.Parent[rows.CommentRow], info: Info) -> Task | None:
+    return await info.context.loaders.task.load(root.task_id)  # type: ignore[return-value]
+
+
+async def _assignee_of(root: strawberry.Parent[rows.TaskRow], info: Info) -> User | None:
+    if root.assignee_id is None:
+        return None
+    return await info.context.loaders.user.load(root.assignee_id)  # type: ignore[return-value]
+
+
+async def _tasks_of(
+    root: strawberry.Parent[rows.ProjectRow],
+    info: Info,
+    first: FirstArgument = None,
+    after: AfterArgument = None,
+    last: LastArgument = None,
+    before: BeforeArgument = None,
+    filter: TaskFilter | None = None,
+    order: TaskOrder | None = None,
+) -> Connection[Task]:
+    asked = TaskPage(
+        filter.to_domain() if filter else DomainTaskFilter(),
+        order.to_domain() if order else Order(),
+        page_request(first, after, last, before),
+    )
+    tasks_of_projects_listing(asked.filter, asked.order).check(asked.page, PAGE_SIZE)
+    loaders = info.context.loaders
+    return Connection(
+        load_page=lambda: loaders.tasks.load(Nested(root.id, asked)),
+        load_count=lambda: loaders.task_count.load(Nested(root.id, asked.filter)),
+    )
+
+
+async def _comments_of(
+    root: strawberry.Parent[rows.TaskRow],
+    info: Info,
+    first: FirstArgument = None,
+    after: AfterArgument = None,
+    last: LastArgument = None,
+    before: BeforeArgument = None,
+) -> Connection[Comment]:
+    page = page_request(first, after, last, before)
+    COMMENTS_OF_TASKS.check(page, PAGE_SIZE)
+    loaders = info.context.loaders
+    return Connection(
+        load_page=lambda: loaders.comments.load(Nested(root.id, page)),
+        load_count=lambda: loaders.comment_count.load(Nested(root.id, None)),
+    )
+
+
+@strawberry.type(description="Somebody as others see them.")
+class User:
+    id: strawberry.ID
+    name: str
+
+    @classmethod
+    def is_type_of(cls, obj: Any, info: Any) -> bool:
+        return isinstance(obj, UserRow)
+
+
+@strawberry.type
+class Project:
+    id: strawberry.ID
+    name: str
+    description: str
+    created_at: datetime
+    updated_at: datetime
+    version: int = strawberry.field(description="1 at first, and one more with every change of the project's fields.")
+    tasks: Connection[Task] = strawberry.field(resolver=_tasks_of, description="Newest first, unless ordered.")
+
+    @classmethod
+    def is_type_of(cls, obj: Any, info: Any) -> bool:
+        return isinstance(obj, rows.ProjectRow)
+
+
+@strawberry.type
+class Task:
+    id: strawberry.ID
+    title: str
+    description: str
+    status: TaskStatus
+    due_date: datetime
+    created_at: datetime
+    updated_at: datetime
+    version: int = strawberry.field(description="1 at first, and one more with every change of the task's fields.")
+    project: Project | None = strawberry.field(
+        resolver=_project_of, description="Null only in an event about a task whose project is gone by now."
+    )
+    assignee: User | None = strawberry.field(resolver=_assignee_of)
+    comments: Connection[Comment] = strawberry.field(resolver=_comments_of, description="Newest first.")
+
+    @classmethod
+    def is_type_of(cls, obj: Any, info: Any) -> bool:
+        return isinstance(obj, rows.TaskRow)
+
+
+@strawberry.type
+class Comment:
+    id: strawberry.ID
+    author: str
+    content: str
+    created_at: datetime
+    task: Task | None = strawberry.field(
+        resolver=_task_of, description="Null only in an event about a comment whose task is gone by now."
+    )
+
+    @classmethod
+    def is_type_of(cls, obj: Any, info: Any) -> bool:
+        return isinstance(obj, rows.CommentRow)
+
+
+@strawberry.type(description="What happened in a project on one local date.")
+class SummaryReport:
+    id: strawberry.ID
+    date: date
+    generated_at: datetime
+    figures: JSON
+    project: Project | None = strawberry.field(
+        resolver=_project_of, description="Null only in an event about a report whose project is gone by now."
+    )
+
+    @classmethod
+    def is_type_of(cls, obj: Any, info: Any) -> bool:
+        return isinstance(obj, rows.ReportRow)
+
+
+@strawberry.type(description="Who is asking.")
+class Viewer:
+    id: strawberry.ID | None
+    name: str
+    is_staff: bool

@@ -1,0 +1,235 @@
+"""GraphQL over HTTP (https://graphql.github.io/graphql-over-http/draft/), to the letter; GraphiQL for a browser."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from cross_web import AsyncHTTPRequestAdapter, HTTPException
+from csp.constants import SELF
+from csp.decorators import csp_update
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.middleware.csrf import CsrfViewMiddleware, get_token
+from django.shortcuts import render
+from django.utils.cache import patch_vary_headers
+from django.utils.decorators import method_decorator
+from django.views.decorators.csrf import csrf_exempt
+from graphql import GraphQLError
+from strawberry.django.views import AsyncGraphQLView, TemporalHttpResponse
+from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
+from strawberry.types import ExecutionResult
+from strawberry.types.execution import PreExecutionError
+from strawberry.types.graphql import OperationType
+
+from backend.projects.access import ANONYMOUS, Viewer, viewer_for
+
+from .context import Context
+from .errors import describe_all, is_our_fault, is_request_error
+
+GRAPHQL_RESPONSE = "application/graphql-response+json"
+JSON = "application/json"
+_OFFERS = (GRAPHQL_RESPONSE, JSON)
+_UTF_8 = "; charset=utf-8"
+
+# The one style element that GraphiQL adds while a menu or dialog is open; everything else it needs is a file of ours.
+GRAPHIQL_STYLE = "'sha256-nzTgYzXYDNe6BAHiiI7NNlfK8n/auuOAhh2t92YvuXo='"
+
+_CODES = {
+    HTTPStatus.BAD_REQUEST: "BAD_REQUEST",
+    HTTPStatus.UNAUTHORIZED: "UNAUTHENTICATED",
+    HTTPStatus.FORBIDDEN: "FORBIDDEN",
+    HTTPStatus.METHOD_NOT_ALLOWED: "METHOD_NOT_ALLOWED",
+    HTTPStatus.NOT_ACCEPTABLE: "NOT_ACCEPTABLE",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "PAYLOAD_TOO_LARGE",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "UNSUPPORTED_MEDIA_TYPE",
+}
+
+_ALLOWED = {"GET": {OperationType.QUERY}, "POST": {OperationType.QUERY, OperationType.MUTATION}}
+
+
+class _CsrfCheck(CsrfViewMiddleware):
+    def _reject(self, request: HttpRequest, reason: str) -> str:
+        return reason
+
+
+@method_decorator(csrf_exempt, name="dispatch")
+class GraphQLView(AsyncGraphQLView[Context, None]):
+    """Strawberry's view executes; what HTTP asks for around that is here.
+
+    CSRF is checked by hand, for cookie sessions alone: a script has no cookie that another site could ride on.
+    """
+
+    async def dispatch(  # type: ignore[override]
+        self, request: HttpRequest, *args: Any, **kwargs: Any
+    ) -> HttpResponseBase:
+        try:
+            if request.method not in ("GET", "POST"):
+                raise HTTPException(405, "Use GET for queries and POST for every operation.")
+            viewer = viewer_for(await request.auser())
+            if _wants_page(request):
+                page = await _page(request, viewer)
+                patch_vary_headers(page, ["Accept"])
+                return page
+            _acceptable(request)
+            if viewer == ANONYMOUS:
+                raise HTTPException(401, "Sign in first.")
+            if request.method == "POST" and viewer.is_signed_in:
+                await _check_csrf(request)
+            return await self.run(request=request)
+        except HTTPException as error:
+            return _refusal(request, error)
+
+    def should_render_graphql_ide(self, request: Any) -> bool:
+        return False  # `dispatch` has done so
+
+    async def get_context(self, request: HttpRequest, response: HttpResponse) -> Context:
+        return Context(viewer=viewer_for(await request.auser()), request=request, response=response)
+
+    async def get_sub_response(self, request: HttpRequest) -> TemporalHttpResponse:
+        response = await super().get_sub_response(request)
+        response["Content-Type"] = f"{_acceptable(request)}{_UTF_8}"
+        response["Vary"] = "Accept"
+        return response
+
+    async def parse_http_body(self, request: AsyncHTTPRequestAdapter) -> GraphQLRequestData:
+        if request.method == "GET":
+            parameters = {name: value for name, value in request.query_params.items() if value not in (None, "")}
+            for name in ("variables", "extensions"):
+                if name in parameters:
+                    parameters[name] = _json(str(parameters[name]))
+            return _request_data(parameters)
+        media_type, _, options = (request.content_type or "").lower().partition(";")
+        if media_type.strip() != JSON or options.strip().replace('"', "") not in ("", "charset=utf-8"):
+            raise HTTPException(415, "Send the operation as application/json, in UTF-8.")
+        return _request_data(_json(await request.get_body()))
+
+    async def execute_single(
+        self,
+        request: HttpRequest,
+        request_adapter: AsyncHTTPRequestAdapter,
+        sub_response: TemporalHttpResponse,
+        context: Context,
+        root_value: None,
+        request_data: GraphQLRequestData,
+    ) -> ExecutionResult:
+        try:
+            result = await self.schema.execute(
+                request_data.query,
+                root_value=root_value,
+                variable_values=request_data.variables,
+                context_value=context,
+                operation_name=request_data.operation_name,
+                allowed_operation_types=_ALLOWED[request_adapter.method],
+                operation_extensions=request_data.extensions,
+            )
+        except CannotGetOperationTypeError as error:
+            result = _request_error(error.as_http_error_reason())
+        except InvalidOperationTypeError as error:
+            if error.operation_type is OperationType.MUTATION:
+                raise HTTPException(405, "Send a mutation by POST.") from error
+            result = _request_error("Subscribe over a WebSocket at this address, with graphql-transport-ws.")
+        # What was not executed is an error in HTTP too; application/json says 200 to all that is GraphQL.
+        if is_request_error(result) and sub_response["Content-Type"].startswith(GRAPHQL_RESPONSE):
+            describe_all(result)
+            sub_response.status_code = 500 if is_our_fault(result) else 400
+        return result
+
+    async def process_result(self, request: HttpRequest, result: ExecutionResult) -> GraphQLHTTPResponse:
+        refused = is_request_error(result)
+        describe_all(result)
+        response = await super().process_result(request, result)
+        if refused:
+            del response["data"]
+        return response
+
+
+def _wants_page(request: HttpRequest) -> bool:
+    return request.method == "GET" and "query" not in request.GET and "text/html" in request.headers.get("Accept", "")
+
+
+async def _page(request: HttpRequest, viewer: Viewer) -> HttpResponseBase:
+    if viewer == ANONYMOUS:
+        return redirect_to_login(request.get_full_path())
+    page: HttpResponseBase = await sync_to_async(_graphiql)(request)
+    return page
+
+
+@csp_update({"style-src": [SELF, GRAPHIQL_STYLE]})
+def _graphiql(request: HttpRequest) -> HttpResponse:
+    get_token(request)  # sets the cookie that GraphiQL sends back as X-CSRFToken
+    return render(request, "graphiql.html")
+
+
+def _acceptable(request: HttpRequest) -> str:
+    """The media type that the client likes best; since 2025 the spec's default is the GraphQL one."""
+    if "Accept" not in request.headers:
+        return GRAPHQL_RESPONSE
+    chosen = request.get_preferred_type([f"{offer}{charset}" for offer in _OFFERS for charset in ("", _UTF_8)])
+    if chosen is None:
+        raise HTTPException(406, f"Accept {GRAPHQL_RESPONSE} or {JSON}.")
+    return chosen.removesuffix(_UTF_8)
+
+
+async def _check_csrf(request: HttpRequest) -> None:
+    def reason() -> str | None:
+        check = _CsrfCheck(lambda request: HttpResponse())
+        check.process_request(request)
+        rejection: object = check.process_view(request, None, (), {})  # type: ignore[arg-type]
+        return None if rejection is None else str(rejection)
+
+    failed = await sync_to_async(reason)()
+    if failed:
+        raise HTTPException(403, f"CSRF check failed: {failed}")
+
+
+def _json(text: str | bytes) -> Any:
+    try:
+        return json.loads(text.decode() if isinstance(text, bytes) else text)
+    except UnicodeDecodeError:
+        raise HTTPException(400, "The body is not UTF-8.") from None
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "This is not JSON.") from None
+
+
+def _request_data(parameters: Any) -> GraphQLRequestData:
+    """Raises HTTPException where this is no well-formed GraphQL-over-HTTP request."""
+    if not isinstance(parameters, dict):
+        raise HTTPException(400, "A request is one JSON object.")
+    query = parameters.get("query")
+    if not isinstance(query, str) or not query:
+        raise HTTPException(400, "`query` must be a string: the GraphQL document.")
+    for name, kind, called in (
+        ("operationName", str, "a string"),
+        ("variables", dict, "an object"),
+        ("extensions", dict, "an object"),
+    ):
+        if not isinstance(parameters.get(name), kind | None):
+            raise HTTPException(400, f"`{name}` must be {called} or null.")
+    return GraphQLRequestData(
+        query=query,
+        variables=parameters.get("variables"),
+        operation_name=parameters.get("operationName"),
+        extensions=parameters.get("extensions"),
+        protocol="http",
+    )
+
+
+def _request_error(message: str) -> PreExecutionError:
+    return PreExecutionError(data=None, errors=[GraphQLError(message)])
+
+
+def _refusal(request: HttpRequest, error: HTTPException) -> HttpResponse:
+    """No well-formed GraphQL response could be made: still JSON in the shape of one, for the client's eyes."""
+    body = {"errors": [{"message": error.reason, "extensions": {"code": _CODES[HTTPStatus(error.status_code)]}}]}
+    response = HttpResponse(json.dumps(body), status=error.status_code, content_type=f"{JSON}{_UTF_8}")
+    response["Vary"] = "Accept"
+    if error.status_code == 405:
+        response["Allow"] = "POST" if request.method == "GET" else "GET, POST"
+    if error.status_code == 401:
+        response["WWW-Authenticate"] = 'Session realm="Taskwire"'
+    return response

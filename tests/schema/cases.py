@@ -1,0 +1,98 @@
+"""What the tests of GraphQL share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.test.utils import override_settings
+
+from backend.projects.models import Comment, Event, Membership, Project, Task
+from tests.cases import Case
+
+# No row has any of these; only the first ones are numbers.
+ABSENT_IDS = ["999999", "0", "-1", "2147483648", "9223372036854775808", "nine", "1.0", "", " 1", "\x00", "\ud800", "٣"]
+
+_SHOWN = {
+    "Project": "id name description version",
+    "Task": "id title description status dueDate version project { id } assignee { name }",
+    "Comment": "id author content task { id }",
+}
+
+
+def mutation(name: str) -> str:
+    """The document of one mutation: `input` is its variable, `result` its answer."""
+    [noun] = [noun for noun in _SHOWN if name.endswith(noun)]
+    return f"""mutation ($input: {name[0].upper()}{name[1:]}Input!) {{
+      result: {name}(input: $input) {{
+        ... on {noun} {{ {_SHOWN[noun]} }}
+        ... on OperationInfo {{ messages {{ kind field message code }} }}
+      }}
+    }}"""
+
+
+class GraphQLCase(Case):
+    def post(self, query: Any, variables: Any = None, **headers: str) -> Any:
+        """A well-formed request, whatever becomes of it. A header is written as a keyword: `X_CSRFToken`."""
+        return self.client.post(
+            "/graphql/",
+            {"query": query, "variables": variables},
+            "application/json",
+            headers={name.replace("_", "-"): value for name, value in headers.items()},
+        )
+
+    def request_error(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The first error of an operation that is not executed: 400, and no `data`."""
+        response = self.post(query, variables)
+        self.assertEqual(response.status_code, 400, response.content)
+        answer = response.json()
+        self.assertEqual(list(answer), ["errors"])
+        error: dict[str, Any] = answer["errors"][0]
+        return error
+
+    def request_error_code(self, query: str, **variables: Any) -> str:
+        code: str = self.request_error(query, **variables)["extensions"]["code"]
+        return code
+
+    def field_error(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The `extensions` of the one error of a query that was executed and has no data."""
+        answer = self.gql(query, **variables)
+        self.assertIsNone(answer["data"])
+        [error] = answer["errors"]
+        extensions: dict[str, Any] = error["extensions"]
+        return extensions
+
+    def change(self, name: str, /, **input: Any) -> dict[str, Any]:
+        """Run a mutation that is expected to succeed; the object it answers with."""
+        result: dict[str, Any] = self.data(mutation(name), input=input)["result"]
+        self.assertNotIn("messages", result)
+        return result
+
+    def messages(self, name: str, /, **input: Any) -> list[tuple[str, str | None, str]]:
+        """Kind, field and code of each message of a mutation that is expected to change nothing."""
+        with self.nothing_changes():
+            result = self.data(mutation(name), input=input)["result"]
+        self.assertEqual(list(result), ["messages"])
+        return [(message["kind"], message["field"], message["code"]) for message in result["messages"]]
+
+    @contextmanager
+    def nothing_changes(self) -> Iterator[None]:
+        """No row and no event is other than before."""
+        before = _everything()
+        yield
+        self.assertEqual(_everything(), before)
+
+
+@override_settings(ACCESS="open")
+class OpenCase(GraphQLCase):
+    """Anonymous, and allowed everything."""
+
+
+@override_settings(ACCESS="closed")
+class ClosedCase(GraphQLCase):
+    """Nobody gets in without an account."""
+
+
+def _everything() -> list[Any]:
+    return [list(model.objects.order_by("pk").values()) for model in (Project, Task, Comment, Membership, Event)]

@@ -1,0 +1,50 @@
+"""The GraphQL doors of a running daphne, met as a program meets them: over TCP."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.request import Request, urlopen
+
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from tests.cases import DaphneCase
+from tests.factories import ProjectFactory
+from tests.schema.sockets import PROTOCOL, TIMEOUT_S
+
+
+class DaphneTests(DaphneCase):
+    def post(self, query: str, **variables: Any) -> Any:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = Request(f"{self.base_url}/graphql/", body, {"Content-Type": "application/json"})  # noqa: S310
+        with urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
+            self.assertEqual(response.headers["Content-Type"], "application/graphql-response+json; charset=utf-8")
+            return json.load(response)["data"]
+
+    def receive(self, socket: ClientConnection) -> Any:
+        return json.loads(socket.recv(timeout=TIMEOUT_S))
+
+    def test_what_is_written_over_http_is_heard_on_a_socket(self) -> None:
+        project = ProjectFactory(name="Garden")
+        self.assertEqual(
+            self.post("query ($id: ID!) { project(id: $id) { name } cursor }", id=project.pk),
+            {"project": {"name": "Garden"}, "cursor": "0"},
+        )
+        with connect(f"{self.ws_url}/graphql/", subprotocols=[Subprotocol(PROTOCOL)]) as socket:
+            self.assertEqual(socket.subprotocol, PROTOCOL)
+            socket.send(json.dumps({"type": "connection_init"}))
+            self.assertEqual(self.receive(socket), {"type": "connection_ack"})
+            listen = 'subscription { events(after: "0") { kind cursor ... on TaskCreated { task { title } } } }'
+            socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": {"query": listen}}))
+            # The first may be caught up on; when it was heard, the second is live.
+            for position, title in enumerate(("Weed", "Mow"), start=1):
+                document = """mutation ($project: ID!, $title: String!) {
+                  createTask(input: {projectId: $project, title: $title, dueDate: "2027-03-01"}) { __typename }
+                }"""
+                created = self.post(document, project=project.pk, title=title)
+                self.assertEqual(created, {"createTask": {"__typename": "Task"}})
+                event = {"kind": "TASK_CREATED", "cursor": str(position), "task": {"title": title}}
+                self.assertEqual(
+                    self.receive(socket), {"type": "next", "id": "1", "payload": {"data": {"events": event}}}
+                )

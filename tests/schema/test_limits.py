@@ -1,0 +1,84 @@
+"""What an operation may ask for at most. Over it, nothing is executed."""
+
+from __future__ import annotations
+
+from graphql import get_introspection_query
+
+from schema.limits import MAX_ALIASES, MAX_DEPTH, MAX_TOKENS
+from tests.factories import TaskFactory
+from tests.schema.cases import OpenCase
+
+
+def nested(depth: int) -> str:
+    """Fields of a task, the innermost at this depth below it."""
+    document = "totalCount" if depth % 3 == 2 else "id"
+    for level in range(depth, 0, -1):
+        document = f"{['project', 'tasks', 'nodes'][(level - 1) % 3]} {{ {document} }}"
+    return document
+
+
+class LimitTests(OpenCase):
+    def assert_over(self, document: str, reason: str, code: str = "GRAPHQL_VALIDATION_FAILED") -> None:
+        error = self.request_error(document)
+        self.assertEqual(error["extensions"], {"code": code})
+        self.assertIn(reason, error["message"])
+
+    def test_an_operation_may_be_so_deep_and_no_deeper(self) -> None:
+        task = TaskFactory()
+        document = f"{{ task(id: {task.pk}) {{ %s }} }}"
+        self.data(document % nested(MAX_DEPTH - 1))
+        self.assert_over(document % nested(MAX_DEPTH), f"exceeds maximum operation depth of {MAX_DEPTH}")
+
+    def test_fragments_hide_no_depth(self) -> None:
+        inline = nested(MAX_DEPTH).replace("{ ", "{ ... { ").replace(" }", " } }")
+        spread = f"{{ task(id: 1) {{ ...A }} }} fragment A on Task {{ {nested(MAX_DEPTH)} }}"
+        for document in (f"{{ task(id: 1) {{ {inline} }} }}", spread):
+            with self.subTest(document):
+                self.assert_over(document, f"exceeds maximum operation depth of {MAX_DEPTH}")
+
+    def test_an_operation_may_have_so_many_aliases_and_no_more(self) -> None:
+        aliases = [f"a{n}: cursor" for n in range(MAX_ALIASES + 1)]
+        self.data(f"{{ {' '.join(aliases[1:])} }}")
+        self.assert_over(f"{{ {' '.join(aliases)} }}", f"{MAX_ALIASES + 1} aliases found. Allowed: {MAX_ALIASES}")
+
+    def test_fragments_hide_no_aliases(self) -> None:
+        half = " ".join(f"a{n}: cursor" for n in range(MAX_ALIASES // 2 + 1))
+        document = f"{{ ...A project(id: 1) {{ b: id }} ... {{ ...A }} }} fragment A on Query {{ {half} }}"
+        self.assert_over(document, "aliases found")
+
+    def test_an_operation_may_have_so_many_tokens_and_no_more(self) -> None:
+        fields = ["{", *(["__typename"] * (MAX_TOKENS - 3)), "}"]
+        self.assert_over(" ".join([*fields, "#", "\n{"]), f"more than {MAX_TOKENS} tokens", "GRAPHQL_PARSE_FAILED")
+        self.assert_over(" ".join(fields[:-1] + ["x"] * 3), f"more than {MAX_TOKENS} tokens", "GRAPHQL_PARSE_FAILED")
+
+    def test_a_document_nested_without_end_is_refused(self) -> None:
+        for document in (
+            "{a" * 900 + "}" * 900,
+            "{ task(id: " + "[" * 1400 + "]" * 1400 + ") { id } }",
+            "query ($a: " + "[" * 1400 + "ID" + "]" * 1400 + ") { cursor }",
+            "{" + "... {" * 700 + "cursor" + "}" * 700 + "}",
+        ):
+            with self.subTest(document[:20]):
+                self.assert_over(document, "nested too deeply", "GRAPHQL_PARSE_FAILED")
+
+    def test_fragments_that_double_at_every_level_are_counted_once(self) -> None:
+        """Whoever walks a fragment at each spread would have 2 to the power of 100 to walk."""
+        levels = 100
+        doubling = [f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(levels)]
+        document = f"{{ ...F0 }} {' '.join(doubling)} fragment F{levels} on Query {{ cursor }}"
+        self.assertEqual(self.data(document), {"cursor": "0"})
+
+    def test_the_standard_introspection_query_passes(self) -> None:
+        schema = self.data(get_introspection_query())["__schema"]
+        self.assertEqual(schema["subscriptionType"]["name"], "Subscription")
+
+    def test_the_introspection_of_graphiql_passes(self) -> None:
+        document = get_introspection_query(
+            specified_by_url=True,
+            directive_is_repeatable=True,
+            schema_description=True,
+            input_value_deprecation=True,
+            one_of=True,
+        )
+        types = {one["name"] for one in self.data(document)["__schema"]["types"]}
+        self.assertLess({"Query", "Mutation", "Subscription", "Event", "Cursor", "OperationInfo"}, types)

@@ -1,0 +1,245 @@
+"""What lists cost: nesting a fixed number of SQL queries, a list that is asked for again none."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.core.cache import cache
+
+from backend.projects.access import SYSTEM, viewer_for
+from backend.projects.models import Comment, Project, Role, Task
+from backend.projects.services.membership import remove_membership, set_membership
+from backend.projects.services.project import create_project, update_project
+from backend.projects.services.task import create_task
+from backend.projects.services.user import save_user
+from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
+from tests.schema.cases import ClosedCase, OpenCase
+
+MARCH = datetime(2027, 3, 1, tzinfo=UTC)
+
+# What is asked for, and its queries where nothing is cached: a list from the cache is two (position and rows), every
+# page of nested rows is one for all of their parents, and so is every count.
+NESTED = {
+    "nodes": (
+        4,
+        "{ projects(first: 100) { nodes { tasks(first: 100) { nodes { comments(first: 9) { nodes { id } } } } } } }",
+    ),
+    "edges": (
+        4,
+        """{ projects(first: 100) { edges { node {
+          tasks(first: 100) { edges { node { comments(first: 9) { edges { node { id } } } } } }
+        } } } }""",
+    ),
+    "no first": (4, "{ projects { nodes { tasks { nodes { comments { nodes { id } } } } } } }"),
+    "last": (4, "{ projects(last: 60) { nodes { tasks(last: 9) { nodes { comments(last: 2) { nodes { id } } } } } } }"),
+    "everything of a page": (
+        6,
+        """{ projects { nodes { tasks {
+          nodes { id } edges { cursor node { id } } pageInfo { hasNextPage endCursor } totalCount
+          again: nodes { comments { nodes { id } pageInfo { startCursor } edges { cursor } totalCount } }
+        } } } }""",
+    ),
+    "the same page under two aliases": (
+        4,
+        """{ projects { nodes {
+          a: tasks(first: 5) { nodes { comments { nodes { id } } } } b: tasks(first: 5) { edges { node { id } } }
+        } } }""",
+    ),
+    "two pages under two aliases": (
+        5,
+        """{ projects { nodes {
+          a: tasks(first: 5) { nodes { comments { nodes { id } } } }
+          b: tasks(last: 3) { edges { node { comments { edges { node { id } } } } } }
+        } } }""",
+    ),
+    "filtered and ordered": (
+        4,
+        """{ projects { nodes {
+          tasks(filter: {status: PENDING}, order: {field: DUE_DATE}) { nodes { comments { nodes { id } } } }
+        } } }""",
+    ),
+    "counts alone": (3, "{ projects { nodes { tasks { totalCount } } } }"),
+    "counts of two filters": (
+        4,
+        """{ projects { nodes {
+          all: tasks { totalCount } completed: tasks(filter: {status: COMPLETED}) { totalCount }
+        } } }""",
+    ),
+    "counts of counts": (4, "{ projects { nodes { tasks { nodes { comments { totalCount } } } } } }"),
+    "upwards": (
+        7,
+        """{ tasks(first: 100) { nodes {
+          project { name } assignee { name } comments { nodes { task { project { name } } } }
+        } } }""",
+    ),
+    "fragments": (
+        4,
+        """{ projects { nodes { ...P } } }
+        fragment P on Project { tasks { ...Q } }
+        fragment Q on TaskConnection { nodes { comments { nodes { id } } } }""",
+    ),
+}
+
+
+def grow(projects: int) -> None:
+    """So many projects, the first of them with as many tasks, the others with two; two comments each."""
+    assignee = UserFactory()
+    made = Project.objects.bulk_create(Project(name=f"Project {n}") for n in range(projects))
+    tasks = Task.objects.bulk_create(
+        Task(project=project, title="Weed", due_date=MARCH, assignee=assignee)
+        for project in made
+        for _ in range(projects if project is made[0] else 2)
+    )
+    Comment.objects.bulk_create(Comment(task=task, author="Ada", content="Done?") for task in tasks for _ in range(2))
+
+
+class NestingTests(OpenCase):
+    def assert_costs(self, size: int) -> None:
+        grow(size)
+        for name, (queries, document) in NESTED.items():
+            cache.delete_pattern("*")
+            with self.subTest(name), self.assertNumQueries(queries):
+                self.data(document)
+
+    def test_nesting_one_row_costs_so_many_queries(self) -> None:
+        self.assert_costs(1)
+
+    def test_nesting_twenty_rows_costs_as_many(self) -> None:
+        self.assert_costs(20)
+
+    def test_nesting_fifty_rows_costs_as_many(self) -> None:
+        self.assert_costs(50)
+
+    def test_objects_of_events_cost_as_many_for_one_as_for_twenty(self) -> None:
+        project = create_project(actor=SYSTEM, name="Garden")
+        document = """query ($after: Cursor) { events(after: $after) { nodes {
+          ... on TaskCreated { task { project { name } assignee { name } comments { totalCount } } }
+        } } }"""
+        for count in (1, 20):
+            after = self.data("{ cursor }")["cursor"]
+            for _ in range(count):
+                create_task(actor=SYSTEM, project_id=project.pk, changes={"title": "Weed", "due_date": MARCH})
+            with self.subTest(count), self.assertNumQueries(5):
+                self.assertEqual(len(self.data(document, after=after)["events"]["nodes"]), count)
+
+
+class CachedListTests(OpenCase):
+    @classmethod
+    def setUpTestData(cls) -> None:
+        cls.project = ProjectFactory(name="Garden")
+        cls.task = TaskFactory(project=cls.project, title="Weed", due_date=MARCH + timedelta(days=1))
+        cls.lists = [
+            "{ projects { nodes { name } } }",
+            "{ tasks { nodes { title } } }",
+            f"{{ tasks(filter: {{projectId: {cls.project.pk}}}) {{ nodes {{ title }} }} }}",
+        ]
+
+    def read(self) -> list[list[str]]:
+        """Names or titles of each list, read twice: the second time without SQL."""
+        answers = [self.data(document) for document in self.lists]
+        with self.assertNumQueries(0):
+            self.assertEqual([self.data(document) for document in self.lists], answers)
+        return [[next(iter(node.values())) for node in listed["nodes"]] for [listed] in map(dict.values, answers)]
+
+    def test_a_list_that_is_asked_for_again_runs_no_sql(self) -> None:
+        self.assertEqual(self.read(), [["Garden"], ["Weed"], ["Weed"]])
+
+    def test_every_page_filter_and_order_is_a_list_of_its_own(self) -> None:
+        TaskFactory(project=self.project, title="Mow", status="completed", due_date=MARCH)
+        for arguments, titles in [
+            ("first: 1", ["Mow"]),
+            ("first: 2", ["Mow", "Weed"]),
+            ("last: 1", ["Weed"]),
+            ("filter: {status: COMPLETED}", ["Mow"]),
+            ('filter: {search: "wee"}', ["Weed"]),
+            ("order: {field: ID}", ["Weed", "Mow"]),
+            ("order: {field: DUE_DATE, direction: DESC}", ["Weed", "Mow"]),
+        ]:
+            for _ in range(2):
+                with self.subTest(arguments):
+                    found = self.data(f"{{ tasks({arguments}) {{ nodes {{ title }} }} }}")
+                    self.assertEqual([task["title"] for task in found["tasks"]["nodes"]], titles)
+
+    def test_lists_are_fresh_after_each_kind_of_write(self) -> None:
+        task = {"projectId": self.project.pk, "title": "Mow", "dueDate": "2027-03-01T00:00:00Z"}
+        self.read()
+        for name, given, projects, tasks in [
+            ("createTask", task, ["Garden"], ["Mow", "Weed"]),
+            ("updateTask", {"id": self.task.pk, "title": "Rake"}, ["Garden"], ["Mow", "Rake"]),
+            ("deleteTask", {"id": self.task.pk}, ["Garden"], ["Mow"]),
+            ("updateProject", {"id": self.project.pk, "name": "Park"}, ["Park"], ["Mow"]),
+            ("createProject", {"name": "Kitchen"}, ["Kitchen", "Park"], ["Mow"]),
+            ("deleteProject", {"id": self.project.pk}, ["Kitchen"], []),
+        ]:
+            with self.subTest(name):
+                with self.committed():
+                    self.change(name, **given)
+                self.assertEqual(self.read(), [projects, tasks, tasks])
+
+    def test_a_refused_write_leaves_the_lists_as_they_were(self) -> None:
+        before = self.read()
+        with self.committed():
+            self.messages("updateTask", id=self.task.pk, title="")
+        with self.assertNumQueries(0):
+            self.assertEqual(
+                [self.data(document) for document in self.lists][1], {"tasks": {"nodes": [{"title": "Weed"}]}}
+            )
+        self.assertEqual(self.read(), before)
+
+    def test_a_count_is_never_old(self) -> None:
+        document = "{ tasks { totalCount nodes { title } } }"
+        self.data(document)
+        TaskFactory(project=self.project)
+        with self.assertNumQueries(1):
+            self.assertEqual(self.data(document)["tasks"]["totalCount"], 2)
+
+
+class MemberListTests(ClosedCase):
+    @classmethod
+    def setUpTestData(cls) -> None:
+        cls.ada = UserFactory()
+        cls.garden = MembershipFactory(user=cls.ada, project__name="Garden").project
+        cls.kitchen = ProjectFactory(name="Kitchen")
+
+    def setUp(self) -> None:
+        self.client.force_login(self.ada)
+
+    def names(self) -> list[str]:
+        """Names of the projects, read twice: the second time the session and its user are all that is read."""
+        document = "{ projects { nodes { name } } }"
+        answer: Any = self.data(document)
+        with self.assertNumQueries(2):
+            self.assertEqual(self.data(document), answer)
+        return [project["name"] for project in answer["projects"]["nodes"]]
+
+    def test_a_list_is_fresh_after_each_change_of_what_its_reader_sees(self) -> None:
+        self.assertEqual(self.names(), ["Garden"])
+        mine = {"project_id": self.kitchen.pk, "user_id": self.ada.pk}
+        with self.committed():
+            set_membership(actor=SYSTEM, **mine, role=Role.VIEWER)
+        self.assertEqual(self.names(), ["Kitchen", "Garden"])
+        with self.committed():
+            update_project(actor=SYSTEM, project_id=self.kitchen.pk, changes={"name": "Cellar"})
+        self.assertEqual(self.names(), ["Cellar", "Garden"])
+        with self.committed():
+            create_project(actor=viewer_for(self.ada), name="Attic")
+        self.assertEqual(self.names(), ["Attic", "Cellar", "Garden"])
+        with self.committed():
+            remove_membership(actor=SYSTEM, **mine)
+        self.assertEqual(self.names(), ["Attic", "Garden"])
+        self.ada.is_staff = True
+        with self.committed():
+            save_user(actor=SYSTEM, user=self.ada)
+        self.assertEqual(self.names(), ["Attic", "Cellar", "Garden"])
+        self.ada.is_staff = False
+        with self.committed():
+            save_user(actor=SYSTEM, user=self.ada)
+        self.assertEqual(self.names(), ["Attic", "Garden"])
+
+    def test_a_change_that_its_reader_does_not_see_leaves_a_list_as_it_is(self) -> None:
+        self.assertEqual(self.names(), ["Garden"])
+        with self.committed():
+            update_project(actor=SYSTEM, project_id=self.kitchen.pk, changes={"name": "Cellar"})
+        with self.assertNumQueries(2):
+            self.data("{ projects { nodes { name } } }")

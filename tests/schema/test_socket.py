@@ -1,0 +1,253 @@
+"""The protocol of the GraphQL socket: who may open it, and how it answers what is no message of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.test import override_settings
+
+from backend.projects.models import Project
+from schema.limits import MAX_ALIASES
+from tests.cases import CommittingCase
+from tests.factories import MembershipFactory, ProjectFactory
+from tests.schema.sockets import GraphQLSocket, accepted, ready
+
+CURSOR = "{ cursor }"
+LISTEN = "subscription { events { kind } }"
+
+
+@override_settings(ACCESS="open")
+class HandshakeTests(CommittingCase):
+    async def assert_connects(self, expected: bool, **options: Any) -> None:
+        with self.subTest(**options):
+            socket = GraphQLSocket(**options)
+            try:
+                connected, _ = await socket.connect()
+                self.assertEqual(connected, expected)
+            finally:
+                await socket.disconnect()
+
+    async def test_a_host_that_is_not_ours_is_refused(self) -> None:
+        for host in ("localhost", "localhost:8000", "127.0.0.1", "[::1]:8000", "LOCALHOST"):
+            await self.assert_connects(True, host=host)
+        for host in ("", "example.org", "localhost.example.org", "example.org:8000", "[", "local host"):
+            await self.assert_connects(False, host=host)
+
+    async def test_a_page_of_another_origin_is_refused(self) -> None:
+        for origin in ("http://localhost:8000", "https://localhost:8000", "HTTP://LOCALHOST:8000"):
+            await self.assert_connects(True, host="localhost:8000", origin=origin)
+        for origin in (
+            "http://example.org",
+            "http://localhost",
+            "http://localhost:8001",
+            "http://localhost:8000.example.org",
+            "null",
+            "",
+            "localhost:8000",
+            "http://[",
+        ):
+            await self.assert_connects(False, host="localhost:8000", origin=origin)
+
+    @override_settings(CSRF_TRUSTED_ORIGINS=["https://app.example.org"], CORS_ALLOWED_ORIGINS=["https://example.org"])
+    async def test_a_page_of_an_origin_that_is_trusted_is_let_in(self) -> None:
+        for origin in ("https://app.example.org", "https://example.org"):
+            await self.assert_connects(True, origin=origin)
+        for origin in ("http://app.example.org", "https://other.example.org"):
+            await self.assert_connects(False, origin=origin)
+
+    async def test_another_subprotocol_is_refused(self) -> None:
+        for subprotocol in ("graphql-ws", "chat"):
+            with self.subTest(subprotocol):
+                socket = GraphQLSocket(subprotocol=subprotocol)
+                self.assertEqual(await socket.connect(), (True, None))
+                self.assertEqual(await socket.close_code(), 4406)
+                await socket.disconnect()
+
+
+@override_settings(ACCESS="closed")
+class ClosedAccessTests(CommittingCase):
+    async def test_nobody_is_let_in_without_an_account(self) -> None:
+        for options in ({}, {"session": "nonsense"}, {"session": ""}):
+            with self.subTest(options):
+                async with accepted(**options) as socket:
+                    await socket.send("connection_init")
+                    self.assertEqual(await socket.close_code(), 4403)
+
+    async def test_nothing_is_executed_before_the_viewer_is_known(self) -> None:
+        async with accepted() as socket:
+            await socket.subscribe(CURSOR)
+            self.assertEqual(await socket.close_code(), 4401)
+
+
+class SignedInTests(CommittingCase):
+    def setUp(self) -> None:
+        self.membership = MembershipFactory(project__name="Garden")
+        ProjectFactory()
+        self.client.force_login(self.membership.user)
+        self.session = self.client.cookies["sessionid"].value
+
+    @override_settings(ACCESS="closed")
+    async def test_a_session_is_known_by_its_cookie(self) -> None:
+        async with ready(session=self.session) as socket:
+            self.assertEqual(
+                await socket.answer("{ me { name } projects { nodes { name } } }"),
+                {
+                    "data": {
+                        "me": {"name": self.membership.user.username},
+                        "projects": {"nodes": [{"name": "Garden"}]},
+                    }
+                },
+            )
+
+
+@override_settings(ACCESS="open")
+class ProtocolTests(CommittingCase):
+    async def test_a_frame_that_is_no_message_closes_the_socket(self) -> None:
+        operation = '"id": "1", "payload": {"query": "{ cursor }"'
+        for frame in (
+            "x",
+            "{",
+            "[]",
+            '"x"',
+            "5",
+            "null",
+            "{}",
+            '{"type": 5}',
+            '{"type": "start"}',
+            '{"type": "connection_ack"}',
+            '{"type": "next", "id": "1", "payload": {}}',
+            '{"type": "ping", "payload": []}',
+            '{"type": "pong", "payload": "x"}',
+            '{"type": "complete"}',
+            '{"type": "complete", "id": 5}',
+            '{"type": "subscribe"}',
+            '{"type": "subscribe", "payload": {"query": "{ cursor }"}}',
+            '{"type": "subscribe", "id": 5, "payload": {"query": "{ cursor }"}}',
+            '{"type": "subscribe", "id": "", "payload": {"query": "{ cursor }"}}',
+            '{"type": "subscribe", "id": "1"}',
+            '{"type": "subscribe", "id": "1", "payload": null}',
+            '{"type": "subscribe", "id": "1", "payload": "{ cursor }"}',
+            '{"type": "subscribe", "id": "1", "payload": {}}',
+            '{"type": "subscribe", "id": "1", "payload": {"query": 5}}',
+            '{"type": "subscribe", "id": "1", "payload": {"query": ""}}',
+            f'{{"type": "subscribe", {operation}, "variables": []}}}}',
+            f'{{"type": "subscribe", {operation}, "variables": "x"}}}}',
+            f'{{"type": "subscribe", {operation}, "operationName": 5}}}}',
+            f'{{"type": "subscribe", {operation}, "extensions": []}}}}',
+            "[" * 100_000,
+            '{"a":' * 100_000,
+            f'{{"type": "ping", "payload": {{"a": {"9" * 5000}}}}}',
+        ):
+            with self.subTest(frame[:90]):
+                async with ready() as socket:
+                    await socket.communicator.send_to(frame)
+                    self.assertEqual(await socket.close_code(), 4400)
+
+    async def test_a_binary_frame_closes_the_socket(self) -> None:
+        async with ready() as socket:
+            await socket.communicator.send_to(bytes_data=b'{"type": "ping"}')
+            self.assertEqual(await socket.close_code(), 4400)
+
+    async def test_an_initialisation_of_another_shape_closes_the_socket(self) -> None:
+        for payload in ([], "x", 5, None):
+            with self.subTest(payload):
+                async with accepted() as socket:
+                    await socket.send("connection_init", payload=payload)
+                    self.assertEqual(await socket.close_code(), 4400)
+
+    async def test_an_initialisation_may_carry_what_it_likes(self) -> None:
+        async with accepted() as socket:
+            await socket.send("connection_init", payload={"headers": {"a": "\ud800"}})
+            self.assertEqual(await socket.receive(), {"type": "connection_ack"})
+
+    async def test_a_second_initialisation_closes_the_socket(self) -> None:
+        async with ready() as socket:
+            await socket.send("connection_init")
+            self.assertEqual(await socket.close_code(), 4429)
+
+    async def test_an_operation_before_the_initialisation_closes_the_socket(self) -> None:
+        async with accepted() as socket:
+            await socket.subscribe(CURSOR)
+            self.assertEqual(await socket.close_code(), 4401)
+
+    async def test_an_id_that_is_in_use_closes_the_socket(self) -> None:
+        async with ready() as socket:
+            await socket.subscribe(LISTEN, "1")
+            await socket.subscribe(LISTEN, "1")
+            self.assertEqual(await socket.close_code(), 4409)
+
+    async def test_a_ping_is_answered(self) -> None:
+        async with accepted() as socket:
+            for fields in ({}, {"payload": None}, {"payload": {"a": 1}}):
+                await socket.send("ping", **fields)
+                self.assertEqual(await socket.receive(), {"type": "pong"})
+
+    async def test_a_pong_and_the_end_of_an_unknown_operation_need_no_answer(self) -> None:
+        async with ready() as socket:
+            await socket.send("pong")
+            await socket.send("complete", id="unknown")
+            self.assertEqual(await socket.answer(CURSOR), {"data": {"cursor": "0"}})
+
+
+@override_settings(ACCESS="open")
+class OperationTests(CommittingCase):
+    async def test_a_query_is_answered_once_and_complete(self) -> None:
+        async with ready() as socket:
+            for _ in range(2):
+                answer = await socket.answer("query ($name: ID!) { project(id: $name) { id } cursor }", name="nine")
+                self.assertEqual(answer, {"data": {"project": None, "cursor": "0"}})
+
+    async def test_a_query_shows_what_has_changed_since_the_last_one(self) -> None:
+        document = "{ projects { nodes { name tasks { totalCount } } } }"
+        async with ready() as socket:
+            self.assertEqual(await socket.answer(document), {"data": {"projects": {"nodes": []}}})
+            created = await socket.answer('mutation { createProject(input: {name: "Garden"}) { __typename } }')
+            self.assertEqual(created, {"data": {"createProject": {"__typename": "Project"}}})
+            nodes = [{"name": "Garden", "tasks": {"totalCount": 0}}]
+            self.assertEqual(await socket.answer(document), {"data": {"projects": {"nodes": nodes}}})
+        self.assertEqual(await Project.objects.acount(), 1)
+
+    async def test_a_refused_mutation_says_so_and_changes_nothing(self) -> None:
+        document = """mutation { createProject(input: {name: " "}) {
+          ... on OperationInfo { messages { field code } }
+        } }"""
+        async with ready() as socket:
+            answer = await socket.answer(document)
+        self.assertEqual(answer, {"data": {"createProject": {"messages": [{"field": "name", "code": "BLANK"}]}}})
+        self.assertEqual(await Project.objects.acount(), 0)
+
+    async def test_what_is_not_executed_ends_with_an_error_and_the_socket_stays(self) -> None:
+        async with ready() as socket:
+            for query, code in [
+                ("{", "GRAPHQL_PARSE_FAILED"),
+                ("# nothing", "GRAPHQL_PARSE_FAILED"),
+                ("{ colour }", "GRAPHQL_VALIDATION_FAILED"),
+                ("{ task { id } }", "GRAPHQL_VALIDATION_FAILED"),
+                ("subscription { events { colour } }", "GRAPHQL_VALIDATION_FAILED"),
+                ("subscription { events(kinds: [NONE]) { kind } }", "GRAPHQL_VALIDATION_FAILED"),
+                ("query ($id: ID!) { task(id: $id) { id } }", "GRAPHQL_VALIDATION_FAILED"),
+                ("query A { cursor } query B { cursor }", "GRAPHQL_VALIDATION_FAILED"),
+                ("subscription { a: events { kind } b: events { kind } }", "GRAPHQL_VALIDATION_FAILED"),
+                ("{" + " ".join(f"a{n}: cursor" for n in range(MAX_ALIASES + 1)) + "}", "GRAPHQL_VALIDATION_FAILED"),
+                ("subscription { events { " + "... { " * 700 + "kind" + " }" * 702, "GRAPHQL_PARSE_FAILED"),
+            ]:
+                with self.subTest(query[:60]):
+                    await socket.subscribe(query)
+                    self.assertEqual(await socket.error(), {"code": code})
+            self.assertEqual(await socket.answer(CURSOR), {"data": {"cursor": "0"}})
+
+    async def test_an_error_of_a_field_is_part_of_the_answer(self) -> None:
+        async with ready() as socket:
+            answer = await socket.answer("{ tasks(first: 0) { totalCount } }")
+        self.assertIsNone(answer["data"])
+        [error] = answer["errors"]
+        self.assertEqual(error["extensions"], {"code": "BAD_USER_INPUT", "argument": "first"})
+
+    async def test_an_operation_of_several_is_chosen_by_its_name(self) -> None:
+        query = "query A { a: cursor } query B { b: cursor }"
+        async with ready() as socket:
+            await socket.send("subscribe", id="1", payload={"query": query, "operationName": "B"})
+            self.assertEqual(await socket.next(), {"data": {"b": "0"}})
+            self.assertEqual(await socket.receive(), {"type": "complete", "id": "1"})
+            await socket.send("subscribe", id="2", payload={"query": query, "operationName": "C"})
+            self.assertEqual(await socket.error("2"), {"code": "GRAPHQL_VALIDATION_FAILED"})
