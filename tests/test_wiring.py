@@ -1,0 +1,50 @@
+from django.db import OperationalError, connection
+from django.test import override_settings
+
+from tests.cases import Case, OpenCase
+
+
+class UnknownAddressTests(Case):
+    def test_an_unknown_path_is_a_404_in_json(self) -> None:
+        answer = self.client.get("/nowhere/")
+        self.assertEqual((answer.status_code, answer.json()), (404, {"detail": "Not found."}))
+
+    def test_a_host_that_is_not_ours_is_a_400_in_json(self) -> None:
+        answer = self.client.get("/healthz", headers={"host": "evil.example"})
+        self.assertEqual((answer.status_code, answer.json()), (400, {"detail": "Bad request."}))
+
+
+class HealthTests(Case):
+    def test_it_is_open_to_all_and_says_ok(self) -> None:
+        answer = self.client.get("/healthz")
+        self.assertEqual((answer.status_code, answer.json()), (200, {"status": "ok"}))
+
+    def test_without_a_database_it_is_a_503(self) -> None:
+        def refuse(*args: object) -> None:
+            raise OperationalError
+
+        with connection.execute_wrapper(refuse):
+            answer = self.client.get("/healthz")
+        self.assertEqual((answer.status_code, answer.json()), (503, {"status": "no database"}))
+
+
+@override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=100)
+class BodyLimitTests(OpenCase):
+    def test_a_body_over_the_limit_is_a_413_at_every_door(self) -> None:
+        for path in ("/graphql/", "/projects/", "/accounts/sign-in/"):
+            with self.subTest(path):
+                answer = self.client.post(path, b"x" * 101, content_type="application/json")
+                self.assertEqual(answer.status_code, 413)
+                self.assertEqual(answer.json(), {"detail": "The body may have at most 100 bytes."})
+
+    def test_a_body_of_the_limit_is_read(self) -> None:
+        body = b'{"name": "Engine"}'.ljust(100)
+        self.assertEqual(self.client.post("/projects/", body, content_type="application/json").status_code, 201)
+
+
+class SignInTests(Case):
+    def test_the_page_is_served_with_its_style(self) -> None:
+        page = self.client.get("/accounts/sign-in/")
+        self.assertContains(page, "<h1>Taskwire</h1>", html=True)
+        self.assertContains(page, "site/sign-in.css")
+        self.assertIn("default-src 'none'", page["Content-Security-Policy"])
