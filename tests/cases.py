@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import urlsplit
 
 from django.db import connection
 from django.test import TestCase, TransactionTestCase, override_settings
@@ -69,7 +69,7 @@ class DaphneCase(CommittingCase):
         command = [sys.executable, "-m", "daphne", "-e", "tcp:port=0:interface=127.0.0.1", "backend.asgi:application"]
         server = subprocess.Popen(
             command,
-            env={**os.environ, "ACCESS": "open", "DATABASE_URL": test_database_url(), **self.environment},
+            env={**os.environ, "ACCESS": "open", "DATABASE_URL": database_url(), **self.environment},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -89,12 +89,7 @@ def _stop(server: subprocess.Popen[str]) -> None:
     server.communicate(timeout=20)
 
 
-def test_database_url() -> str:
+def database_url() -> str:
     """The database of this test run, for a process of its own."""
-    database = connection.settings_dict
-    user, password, host = (quote(str(database[key] or ""), safe="") for key in ("USER", "PASSWORD", "HOST"))
-    port = f":{database['PORT']}" if database["PORT"] else ""
-    return f"postgres://{user}:{password}@{host}{port}/{database['NAME']}"
-
-
-test_database_url.__test__ = False  # type: ignore[attr-defined]
+    parts = urlsplit(os.environ["DATABASE_URL"])
+    return parts._replace(path=f"/{connection.settings_dict['NAME']}").geturl()

@@ -23,7 +23,7 @@ from kombu.exceptions import OperationalError
 from backend.celery import app
 from backend.projects.models import Project, Reminder, Role, SummaryReport
 from tasks.schedule import Scheduler
-from tests.cases import CommittingCase, test_database_url
+from tests.cases import CommittingCase, database_url
 from tests.factories import MembershipFactory, TaskFactory
 
 DEADLINE_S = 20.0
@@ -40,7 +40,7 @@ class BrokerCase(CommittingCase):
         self.environment = {
             **os.environ,
             "BROKER_URL": url,
-            "DATABASE_URL": test_database_url(),
+            "DATABASE_URL": database_url(),
             "EMAIL_URL": f"filemail:///{quote(str(self.outbox))}",
             "QUEUE": self.queue,
             "SUMMARY_HOUR": "0",

@@ -1,0 +1,50 @@
+# Every target sets up what it needs by itself: python3 (3.11 or newer) and make are enough.
+
+# The interpreter that .venv is made with: make run PYTHON=python3.13
+PYTHON ?= python3
+# What goes to pytest or uv: make test ARGS="-k journal -x", make lock ARGS=--upgrade
+ARGS ?=
+
+SETUP := @$(PYTHON) backend/local/bootstrap.py
+IN_VENV := @exec .venv/bin/python -m
+TYPED := backend schema rest tasks
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-header $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types check lock clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-7s %s\n' "$$name" "$$text"; done
+
+run: ## Run everything here: servers, demo data, web, worker and beat, until Ctrl-C
+	$(SETUP) local
+	$(IN_VENV) backend.local.run
+
+test: ## Run the whole suite against throw-away servers; ARGS go to pytest
+	$(SETUP) dev
+	$(IN_VENV) backend.local.testing $(ARGS)
+
+lint: ## Check style and formatting
+	$(SETUP) dev
+	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m ruff format --check .
+
+# The type checker's Django plugin reads the settings, and they do not start without a key.
+types: export SECRET_KEY := only-for-the-type-checker
+types: ## Check types
+	$(SETUP) dev
+	$(IN_VENV) mypy $(TYPED)
+
+check: lint types ## Both of these; run it before a push
+
+# dev contains local, and local contains base: each is held to the versions of the larger one.
+lock: ## Compile requirements/*.in into pinned *.txt; ARGS go to uv
+	$(SETUP) dev
+	@.venv/bin/python -m $(COMPILE) requirements/dev.in -o requirements/dev.txt
+	@.venv/bin/python -m $(COMPILE) -c requirements/dev.txt requirements/local.in -o requirements/local.txt
+	@.venv/bin/python -m $(COMPILE) -c requirements/dev.txt requirements/base.in -o requirements/base.txt
+
+clean: ## Remove .venv and .local, the data of make run with it
+	@$(PYTHON) backend/local/clean.py

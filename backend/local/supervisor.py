@@ -1,0 +1,91 @@
+"""The processes of the Procfile, run together: when one ends, all end."""
+
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
+from backend.local.console import say
+from backend.local.processes import Tethered
+
+LOOK_EVERY_S = 0.1
+# What a process may take to finish its work before it is killed.
+GRACE_S = 5.0
+# How long to wait for what a process said last, should somebody else still hold its output open.
+LAST_WORDS_S = 1.0
+
+
+class Supervisor:
+    """Starts on entry, stops on exit; meanwhile prints what the processes say, each line under its name.
+
+    `held`: see `Tethered`.
+    """
+
+    def __init__(self, procfile: Path, env: Mapping[str, str], *, held: int | None = None) -> None:
+        self._procfile = procfile
+        self._commands = _parse(procfile.read_text())
+        self._env = {**env, "PYTHONUNBUFFERED": "1"}
+        self._held = held
+        self._processes: dict[str, Tethered] = {}
+        self._readers: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._stop()
+
+    def _start(self) -> None:
+        width = max(map(len, self._commands))
+        for name, command in self._commands.items():
+            process = Tethered(
+                ["/bin/sh", "-c", f"exec {command}"],
+                grace_s=GRACE_S,
+                env=self._env,
+                cwd=self._procfile.parent,
+                output=subprocess.PIPE,
+                held=self._held,
+            )
+            self._processes[name] = process
+            reader = threading.Thread(target=_relay, args=(process, f"{name:{width}} | "), daemon=True)
+            reader.start()
+            self._readers.append(reader)
+
+    def _stop(self) -> None:
+        for process in self._processes.values():
+            process.let_go()
+        for process in self._processes.values():
+            process.wait()
+        for reader in self._readers:
+            reader.join(LAST_WORDS_S)
+
+    def wait(self, on_look: Callable[[], None]) -> str:
+        """Return a line about the first process that ended; meanwhile keep calling `on_look`."""
+        while True:
+            for name, process in self._processes.items():
+                code = process.exit_code()
+                if code is not None:
+                    return f"{name} ended by itself with exit code {code}, so the rest is stopped too."
+            on_look()
+            time.sleep(LOOK_EVERY_S)
+
+
+def _parse(text: str) -> dict[str, str]:
+    lines = (line.partition(":") for line in text.splitlines() if line.strip() and not line.startswith("#"))
+    return {name.strip(): command.strip() for name, _, command in lines}
+
+
+def _relay(process: Tethered, prefix: str) -> None:
+    for line in process.output:
+        try:
+            say(prefix + line.decode(errors="replace").rstrip("\n"))
+        except OSError:
+            # Nobody reads us any more; the process must not stand still for that.
+            continue

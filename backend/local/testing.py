@@ -1,0 +1,73 @@
+"""`make test`: run pytest against servers that exist for this run alone."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from backend.local.console import Refusal
+from backend.local.postgres import Postgres
+from backend.local.valkey import Valkey
+
+# Whatever the shell of a developer holds, the suite sees these.
+TEST_ENV = {
+    "ACCESS": "closed",
+    "BIND": "127.0.0.1",
+    "DEBUG": "false",
+    "EMAIL_URL": "memorymail://",
+    "ENV_FILE": "",
+    "SECRET_KEY": "only-for-tests-" + "0" * 50,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Return pytest's exit code. Servers named in the environment are used instead of embedded ones."""
+    with ExitStack() as cleanup:
+        env = {**os.environ, **TEST_ENV}
+        if not {"DATABASE_URL", "REDIS_URL", "BROKER_URL"} <= env.keys():
+            folder = cleanup.enter_context(_throwaway_folder())
+            env.update(_start_servers(folder, env, cleanup))
+        # pytest hears the Ctrl-C of the terminal by itself, and sums up; the servers wait for that.
+        signal.signal(signal.SIGINT, lambda *_: None)
+        pytest = subprocess.Popen([sys.executable, "-m", "pytest", *arguments], env=env)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: pytest.terminate())
+        return pytest.wait()
+
+
+@contextmanager
+def _throwaway_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="taskwire-test-"))
+    try:
+        # As root, PostgreSQL runs under another account, which has to pass through.
+        folder.chmod(0o711)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_servers(folder: Path, env: dict[str, str], cleanup: ExitStack) -> dict[str, str]:
+    """Start what `env` does not name, and return the URLs."""
+    urls = {}
+    if "DATABASE_URL" not in env:
+        postgres = cleanup.enter_context(Postgres(folder, durable=False, removes=[folder]))
+        urls["DATABASE_URL"] = postgres.url
+    if not {"REDIS_URL", "BROKER_URL"} <= env.keys():
+        valkey = cleanup.enter_context(Valkey(folder))
+        urls["REDIS_URL"] = env.get("REDIS_URL", valkey.url)
+        urls["BROKER_URL"] = env.get("BROKER_URL", valkey.broker_url)
+    return urls
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except Refusal as refusal:
+        sys.exit(str(refusal))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,61 @@
+"""What the tests look at on the machine itself."""
+
+import os
+import socket
+from collections import defaultdict
+from pathlib import Path
+
+from backend.local.processes import wait_until
+
+# Far beyond what any of it takes: a test that waits this long has failed.
+PATIENCE_S = 60.0
+
+
+def is_running(pid: int) -> bool:
+    """False for zombies, which nobody here can reap."""
+    return _state(pid) not in {"", "Z"}
+
+
+def descendants(pid: int) -> set[int]:
+    children = defaultdict(set)
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(_fields(stat)[1])
+        except (OSError, IndexError):
+            continue
+        children[parent].add(int(stat.parent.name))
+    found: set[int] = set()
+    waiting = {pid}
+    while waiting:
+        waiting = set().union(*(children[parent] for parent in waiting))
+        found |= waiting
+    return found
+
+
+def all_end(pids: set[int]) -> bool:
+    return wait_until(lambda: not any(map(is_running, pids)), timeout_s=PATIENCE_S)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def without_servers() -> dict[str, str]:
+    """This environment, less what `make test` or a shell may say about servers and access."""
+    ours = {"DATABASE_URL", "REDIS_URL", "BROKER_URL", "EMAIL_URL", "ACCESS", "DEBUG", "BIND", "PORT", "MAKELEVEL"}
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
+def _state(pid: int) -> str:
+    try:
+        return _fields(Path(f"/proc/{pid}/stat"))[0]
+    except OSError:
+        return ""
+
+
+def _fields(stat: Path) -> list[str]:
+    # The name stands in parentheses and may contain anything.
+    return stat.read_text().rpartition(")")[2].split()

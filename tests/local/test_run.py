@@ -1,0 +1,145 @@
+"""`make run` seen from outside, in a copy of this checkout with its virtual environment."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.local.processes import wait_until
+from tests.local.machine import PATIENCE_S, descendants, free_port, is_running, without_servers
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+COPIED = ("backend", "frontend", "rest", "schema", "tasks", "manage.py", "Procfile")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("check out")
+    for name in COPIED:
+        source = CHECKOUT / name
+        if source.is_dir():
+            shutil.copytree(source, made / name, ignore=shutil.ignore_patterns("node_modules", "__pycache__"))
+        else:
+            shutil.copy2(source, made / name)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_elsewhere(checkout: Path) -> Iterator[None]:
+    yield
+    data = checkout / ".local" / "postgres"
+    if data.is_symlink():
+        shutil.rmtree(data.resolve())
+        data.unlink()
+
+
+class Run:
+    """One `make run`, less the set-up before it."""
+
+    def __init__(self, checkout: Path, port: int) -> None:
+        self.port = port
+        self.log = checkout / "run.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "backend.local.run"],
+                cwd=checkout,
+                env=without_servers() | {"PORT": str(port)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def await_ready(self) -> None:
+        def is_ready_or_gone() -> bool:
+            return "Taskwire is ready" in self.log.read_text() or self.process.poll() is not None
+
+        assert wait_until(is_ready_or_gone, timeout_s=PATIENCE_S), self.log.read_text()
+        assert self.process.poll() is None, self.log.read_text()
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:  # noqa: S310
+            return json.load(response)
+
+    def end(self, number: signal.Signals) -> set[int]:
+        """Signal the group, as a terminal does, and wait for the run alone; return what belonged to it."""
+        pids = descendants(self.process.pid)
+        assert len(pids) > 10  # five tethers, each with a command, and their children
+        os.killpg(self.process.pid, number)
+        self.process.wait()
+        return pids
+
+
+def refusal(checkout: Path, **env: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "backend.local.run"],
+        cwd=checkout,
+        env=without_servers() | env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_a_taken_port_is_one_line_and_nothing_is_started(checkout: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert f"Cannot listen on 127.0.0.1, port {port} " in refusal(checkout, PORT=str(port))
+    assert not (checkout / ".local" / "postgres").exists()
+
+
+def test_a_port_that_is_none_is_one_line(checkout: Path) -> None:
+    assert "port 70000 (no such port): set PORT" in refusal(checkout, PORT="70000")
+
+
+def test_a_wrong_setting_is_one_line(checkout: Path) -> None:
+    assert "ACCESS is 'ajar'" in refusal(checkout, PORT=str(free_port()), ACCESS="ajar")
+
+
+def test_an_env_file_is_read_and_the_environment_wins(checkout: Path) -> None:
+    env_file = checkout / ".env"
+    env_file.write_text("PORT=70000\n")
+    try:
+        assert "port 70000" in refusal(checkout)
+        assert "port 70001" in refusal(checkout, PORT="70001")
+    finally:
+        env_file.unlink()
+
+
+def test_the_product_runs_and_its_data_outlives_a_kill(checkout: Path) -> None:
+    run = Run(checkout, free_port())
+    try:
+        run.await_ready()
+        before = [project["id"] for project in run.ask("/projects/")]
+        assert before, "demo data"
+        made = run.ask("/projects/", {"name": "Kept"})
+        assert f"Taskwire already runs in this folder, as process {run.process.pid}" in refusal(checkout)
+        killed = run.end(signal.SIGKILL)
+
+        run = Run(checkout, run.port)
+        run.await_ready()
+        assert not any(map(is_running, killed))
+        assert [project["id"] for project in run.ask("/projects/")] == [made["id"], *before]
+        stopped = run.end(signal.SIGINT)
+        assert not any(map(is_running, stopped))
+        assert run.process.returncode == 0
+    finally:
+        run.process.kill()

@@ -1,0 +1,216 @@
+import contextlib
+import os
+import shutil
+import signal
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import environ
+import psycopg2
+import pytest
+import redis
+
+from backend.local.console import Refusal
+from backend.local.postgres import Postgres
+from backend.local.processes import Tethered, wait_until
+from backend.local.valkey import Valkey
+from tests.local.machine import PATIENCE_S, all_end, descendants, is_running
+
+
+def ask(server: Postgres, sql: str) -> Any:
+    """The first value of what `sql` answers, over a connection made as the settings make theirs."""
+    config = environ.Env.db_url_config(server.url)
+    connection = psycopg2.connect(dbname=config["NAME"], user=config["USER"], **config["OPTIONS"])
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchone()[0] if cursor.description else None
+    finally:
+        connection.close()
+
+
+def kill_all(server: Postgres | Valkey, *, but: int | None = None) -> None:
+    """End a server and all that belongs to it as `kill -9` of everything does, sparing process `but`."""
+    process = server._process
+    assert process is not None
+    pids = {process.pid, *descendants(process.pid)} - {but}
+    for pid in pids:
+        # Some end by themselves when the first ones are gone.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+    assert all_end(pids - {process.pid})
+
+
+def kill_tether(server: Postgres | Valkey) -> None:
+    """End what would have stopped the server, so that it stays behind."""
+    process = server._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def postmaster(server: Postgres) -> int:
+    return int((server.home / "data" / "postmaster.pid").read_text().split()[0])
+
+
+def test_servers_answer_from_a_deep_folder_and_leave_no_process(folder: Path) -> None:
+    deep = folder / "a folder" / ("x" * 120)
+    deep.mkdir(parents=True)
+    with Postgres(deep, durable=False) as postgres, Valkey(deep) as valkey:
+        assert ask(postgres, "SELECT current_database()") == "taskwire"
+        assert ask(postgres, "SHOW server_encoding") == "UTF8"
+        assert ask(postgres, "SHOW timezone") == "UTC"
+        assert ask(postgres, "SELECT upper('é')") == "É"
+        assert ask(postgres, "CREATE EXTENSION pg_trgm") is None
+        client = redis.Redis.from_url(valkey.url)
+        assert client.ping()
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "volatile-lru"}
+        client.close()
+        pids = descendants(os.getpid())
+        sockets = [postgres.sockets, valkey.sockets]
+        assert [stat.S_IMODE(place.stat().st_mode) for place in sockets] == [0o700, 0o700]
+    assert not any(map(is_running, pids))
+    assert not any(place.exists() for place in sockets)
+
+
+def test_settings_of_the_shell_do_not_move_the_database(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPORT", "6000")
+    monkeypatch.setenv("PGDATA", "/nowhere")
+    with Postgres(folder, durable=False) as postgres:
+        assert ask(postgres, "SELECT 1") == 1
+
+
+def test_data_outlives_a_kill_of_everything(folder: Path) -> None:
+    postgres = Postgres(folder)
+    postgres.start()
+    ask(postgres, "CREATE TABLE kept AS SELECT 42 AS answer")
+    kill_all(postgres)
+    with Postgres(folder) as again:
+        assert ask(again, "SELECT answer FROM kept") == 42
+    assert not postgres.sockets.exists()
+
+
+def test_a_server_left_behind_by_a_killed_run_is_taken_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first_postgres, first_valkey = Postgres(folder), Valkey(folder)
+    first_postgres.start()
+    first_valkey.start()
+    ask(first_postgres, "CREATE TABLE kept AS SELECT 42 AS answer")
+    left = {postmaster(first_postgres), int((folder / "valkey" / "valkey.pid").read_text())}
+    kill_tether(first_postgres)
+    kill_tether(first_valkey)
+    assert all(map(is_running, left))
+    with Postgres(folder) as postgres, Valkey(folder) as valkey:
+        assert ask(postgres, "SELECT answer FROM kept") == 42
+        client = redis.Redis.from_url(valkey.url)
+        assert client.ping()
+        client.close()
+        assert not any(map(is_running, left))
+    assert capsys.readouterr().out == (
+        "Taking over from a PostgreSQL that a killed run left behind.\n"
+        "Taking over from a Valkey that a killed run left behind.\n"
+    )
+
+
+def test_a_foreign_process_under_a_stale_pid_is_left_alone(folder: Path) -> None:
+    postgres, valkey = Postgres(folder, durable=False), Valkey(folder)
+    postgres.start()
+    valkey.start()
+    kill_all(postgres)
+    kill_all(valkey)
+    # Of PostgreSQL's own account: it would not look twice at a process that it may not signal.
+    account = postgres.account
+    foreign = subprocess.Popen(["sleep", "1000"], user=None if account is None else account.uid)
+    try:
+        pid_file = postgres.home / "data" / "postmaster.pid"
+        _, *rest = pid_file.read_text().splitlines(keepends=True)
+        pid_file.write_text("".join([f"{foreign.pid}\n", *rest]))
+        (valkey.home / "valkey.pid").write_text(f"{foreign.pid}\n")
+        with Postgres(folder, durable=False) as again, Valkey(folder):
+            assert ask(again, "SELECT 1") == 1
+        assert foreign.poll() is None
+    finally:
+        foreign.kill()
+        foreign.wait()
+
+
+def test_a_session_of_a_killed_server_is_waited_for(folder: Path) -> None:
+    """PostgreSQL will not share its memory with a session that has not noticed yet; nor may it be forced to."""
+    postgres = Postgres(folder, durable=False)
+    postgres.start()
+    config = environ.Env.db_url_config(postgres.url)
+    connection = psycopg2.connect(dbname=config["NAME"], user=config["USER"], async_=True, **config["OPTIONS"])
+    wait_for(connection)
+    cursor = connection.cursor()
+    cursor.execute("SELECT pg_backend_pid()")
+    wait_for(connection)
+    (session,) = cursor.fetchone()
+    # A stopped process is a busy one that never looks up.
+    os.kill(session, signal.SIGSTOP)
+    kill_all(postgres, but=session)
+    waker = Tethered(["/bin/sh", "-c", f"sleep 1; kill -CONT {session}"])
+    with Postgres(folder, durable=False) as again:
+        assert not is_running(session)
+        assert ask(again, "SELECT 1") == 1
+    waker.stop()
+    connection.close()
+
+
+def wait_for(connection: Any) -> None:
+    assert wait_until(lambda: connection.poll() == psycopg2.extensions.POLL_OK, timeout_s=PATIENCE_S)
+
+
+def test_an_interrupted_creation_is_begun_anew(folder: Path) -> None:
+    Postgres(folder, durable=False)._prepare()
+    data = folder / "postgres" / "data"
+    data.rename(data.with_name("data.new"))
+    with Postgres(folder, durable=False) as postgres:
+        assert ask(postgres, "SELECT 1") == 1
+
+
+def test_a_server_that_does_not_start_shows_the_end_of_its_log(folder: Path) -> None:
+    Postgres(folder, durable=False)._prepare()
+    with (folder / "postgres" / "data" / "postgresql.conf").open("a") as settings:
+        settings.write("no_such_setting = on\n")
+    with pytest.raises(Refusal, match=r"no_such_setting[\s\S]*PostgreSQL did not start") as refusal:
+        Postgres(folder, durable=False).start()
+    assert "postgres.log" in str(refusal.value)
+
+
+def test_data_of_another_major_version_is_refused(folder: Path) -> None:
+    Postgres(folder, durable=False)._prepare()
+    (folder / "postgres" / "data" / "PG_VERSION").write_text("14\n")
+    with pytest.raises(Refusal, match="was made by PostgreSQL 14"):
+        Postgres(folder, durable=False).start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another account for PostgreSQL")
+class TestAsRoot:
+    def test_postgres_runs_as_nobody(self, folder: Path) -> None:
+        with Postgres(folder, durable=False) as postgres:
+            assert Path(f"/proc/{postmaster(postgres)}").owner() == "nobody"
+            assert postgres.home == folder / "postgres"
+
+    def test_a_closed_folder_is_left_closed_and_its_data_lies_elsewhere(
+        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        closed = folder / "closed"
+        inner = closed / "checkout"
+        inner.mkdir(parents=True)
+        closed.chmod(0o700)
+        before = [(place.stat().st_mode, place.stat().st_uid) for place in (closed, inner)]
+        with Postgres(inner) as postgres:
+            elsewhere = postgres.home
+            ask(postgres, "CREATE TABLE kept AS SELECT 42 AS answer")
+        try:
+            assert not elsewhere.is_relative_to(folder)
+            assert f"its data is in {elsewhere}." in capsys.readouterr().out
+            assert [(place.stat().st_mode, place.stat().st_uid) for place in (closed, inner)] == before
+            with Postgres(inner) as again:
+                assert again.home == elsewhere
+                assert ask(again, "SELECT answer FROM kept") == 42
+        finally:
+            shutil.rmtree(elsewhere)
