@@ -177,16 +177,21 @@ def task_to_add_to(viewer: Viewer, task_id: int | None) -> Task:
 def hold(model: type[Model], pk: int) -> bool:
     """Keep a row from being deleted until the commit; False where it is gone.
 
-    Django checks foreign keys at the commit only: without this, a row added while its parent is being deleted
-    would fail one of the two commits. Others may still update the row (`FOR KEY SHARE`).
+    PostgreSQL checks Django's foreign keys at the commit only, and takes this same lock there: when it is too late to
+    answer kindly, and while the journal's lock is held. Whoever writes a reference takes it first. Others may
+    still update the row (`FOR KEY SHARE`).
     """
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT 1 FROM {model._meta.db_table} WHERE id = %s FOR KEY SHARE", [pk])
         return cursor.fetchone() is not None
 
 
-def is_member(project_id: int, user_id: int | None) -> bool:
-    return Membership.objects.filter(project=project_id, user=user_id).exists()
+def hold_member(project_id: int, user_id: int) -> bool:
+    """As `hold`, for somebody's account and then their membership; False where they are no member."""
+    if not hold(User, user_id):
+        return False
+    membership = Membership.objects.filter(project=project_id, user=user_id).values_list("pk", flat=True).first()
+    return membership is not None and hold(Membership, membership)
 
 
 def _locked(rows: QuerySet[M]) -> QuerySet[M]:

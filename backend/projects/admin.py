@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from django.contrib import admin, messages
@@ -24,20 +26,37 @@ def _changes(form: Any) -> dict[str, Any]:
 
 
 class ServiceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """What a service refuses is said on the page it was asked on; deleting many is deleting each."""
+    """What a service refuses is said on the page it was asked on; deleting many is deleting each.
 
-    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+    Django wraps a view of the admin in a transaction of its own, which would hold the journal's lock while the admin's
+    log is written. Here the service's transaction is the only one.
+    """
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        return self._said(request, lambda: self._changeform_view(request, object_id, form_url, extra_context))  # type: ignore[attr-defined]
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None) -> Any:
+        return self._said(request, lambda: self._delete_view(request, object_id, extra_context))  # type: ignore[attr-defined]
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        for row in queryset.order_by("pk"):
+            with suppress(ObjectDoesNotExist):  # somebody was faster
+                self.delete_model(request, row)
+
+    def _said(self, request: HttpRequest, view: Callable[[], Any]) -> Any:
         try:
-            return super().changeform_view(request, *args, **kwargs)
+            return view()
         except ValidationError as error:
             self.message_user(request, " ".join(error.messages), messages.ERROR)
         except ObjectDoesNotExist as error:
             self.message_user(request, str(error), messages.ERROR)
         return HttpResponseRedirect(request.get_full_path())
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        for row in queryset.order_by("pk"):
-            self.delete_model(request, row)
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -84,7 +103,8 @@ class TaskAdmin(ServiceAdmin):
         changes = _changes(form)
         changes.pop("project", None)
         if "assignee" in changes:
-            changes["assignee_id"] = changes.pop("assignee") and obj.assignee_id
+            del changes["assignee"]
+            changes["assignee_id"] = obj.assignee_id
         actor = _actor(request)
         if change:
             services.task.update_task(actor=actor, task_id=obj.pk, changes=changes)  # type: ignore[arg-type]

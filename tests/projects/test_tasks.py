@@ -18,8 +18,10 @@ from backend.projects.errors import (
 from backend.projects.models import Comment, Event, Project, Role, Task
 from backend.projects.rows import TaskRow
 from backend.projects.services.comment import add_comment
+from backend.projects.services.membership import remove_membership
 from backend.projects.services.project import delete_project
 from backend.projects.services.task import create_task, delete_task, update_task
+from backend.projects.services.user import delete_user, save_user
 from tests.cases import Case, CommittingCase
 from tests.factories import CommentFactory, MembershipFactory, ProjectFactory, TaskFactory, UserFactory
 
@@ -173,6 +175,44 @@ class RaceTests(CommittingCase):
         )
         self.assertEqual([type(error) for error in raised], [Conflict])
         self.assertEqual(self.events(), ["task.updated"])
+
+    def test_assigning_to_an_account_that_is_saved_or_deleted_deadlocks_nobody(self) -> None:
+        for _ in range(10):
+            member = MembershipFactory()
+            task = TaskFactory(project=member.project)
+            member.user.first_name = "Ada"
+            raised = self.run_together(
+                lambda task=task, member=member: update_task(  # type: ignore[misc]
+                    actor=SYSTEM, task_id=task.pk, changes={"assignee_id": member.user_id}
+                ),
+                lambda member=member: save_user(actor=SYSTEM, user=member.user),  # type: ignore[misc]
+            )
+            self.assertEqual(raised, [])
+            raised = self.run_together(
+                lambda task=task, member=member: update_task(  # type: ignore[misc]
+                    actor=SYSTEM, task_id=TaskFactory(project=task.project).pk, changes={"assignee_id": member.user_id}
+                ),
+                lambda member=member: delete_user(actor=SYSTEM, user_id=member.user_id),  # type: ignore[misc]
+            )
+            self.assertLessEqual({type(error) for error in raised}, {NotAMember})
+            self.assertEqual(Task.objects.exclude(assignee=None).count(), 0)
+
+    def test_a_removed_member_is_assignee_no_more(self) -> None:
+        for _ in range(10):
+            member = MembershipFactory()
+            old, new = TaskFactory.create_batch(2, project=member.project)
+            update_task(actor=SYSTEM, task_id=old.pk, changes={"assignee_id": member.user_id})
+            raised = self.run_together(
+                lambda new=new, member=member: update_task(  # type: ignore[misc]
+                    actor=SYSTEM, task_id=new.pk, changes={"assignee_id": member.user_id}
+                ),
+                lambda member=member: remove_membership(  # type: ignore[misc]
+                    actor=SYSTEM, project_id=member.project_id, user_id=member.user_id
+                ),
+            )
+            self.assertLessEqual({type(error) for error in raised}, {NotAMember})
+            self.assertEqual(Task.objects.exclude(assignee=None).count(), 0)
+        self.assertEqual(self.events()[-1], "task.updated")
 
     def test_adding_to_a_project_that_is_being_deleted_fails_neither_commit(self) -> None:
         for _ in range(10):

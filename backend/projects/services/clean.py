@@ -5,6 +5,9 @@ from collections.abc import Iterable
 from django.core.exceptions import ValidationError
 from django.db.models import Model
 
+from ..errors import Conflict
+from ..rows import ProjectRow, TaskRow
+
 
 def clean_fields(instance: Model, names: Iterable[str]) -> None:
     """Check these fields of `instance`. Raises ValidationError, with messages per field and codes in capitals."""
@@ -21,6 +24,12 @@ def clean_fields(instance: Model, names: Iterable[str]) -> None:
                 for field, errors in error.error_dict.items()
             }
         ) from None
+
+
+def check_version(row: ProjectRow | TaskRow, version: int | None) -> None:
+    """Raises Conflict where the writer names a version, and the row has moved on from it."""
+    if version not in (None, row.version):
+        raise Conflict(row)
 
 
 def tidy(text: object) -> object:

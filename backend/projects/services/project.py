@@ -4,11 +4,11 @@ from django.db import transaction
 
 from .. import access, journal
 from ..access import Viewer
-from ..errors import Conflict
+from ..errors import NotSignedIn
 from ..events import AccessChanged, ProjectCreated, ProjectDeleted, ProjectUpdated
-from ..models import Membership, Project, Role
+from ..models import Membership, Project, Role, User
 from ..rows import ProjectRow
-from .clean import clean_fields, tidy
+from .clean import check_version, clean_fields, tidy
 
 
 class ProjectChanges(TypedDict, total=False):
@@ -26,6 +26,8 @@ def create_project(*, actor: Viewer, name: str | None, description: str | None =
     _assign(project, {"name": name, "description": description})
     project.save(force_insert=True)
     if actor.user_id is not None:
+        if not access.hold(User, actor.user_id):
+            raise NotSignedIn
         Membership.objects.create(project=project, user_id=actor.user_id, role=Role.OWNER)
         journal.append(AccessChanged([actor.user_id], of_project=project.pk), actor=actor)
     journal.append(ProjectCreated(ProjectRow.of(project)), actor=actor)
@@ -41,8 +43,7 @@ def update_project(
     Locks the row. Raises ProjectNotFound, NotAllowed, ValidationError, Conflict where `version` is an old one.
     """
     project = access.project_for_update(actor, project_id, role=Role.EDITOR)
-    if version not in (None, project.version):
-        raise Conflict(ProjectRow.of(project))
+    check_version(ProjectRow.of(project), version)
     changed = _assign(project, changes)
     if changed:
         project.version += 1
@@ -59,8 +60,7 @@ def delete_project(*, actor: Viewer, project_id: int | None, version: int | None
     """
     project = access.project_to_delete(actor, project_id)
     row = ProjectRow.of(project)
-    if version not in (None, project.version):
-        raise Conflict(row)
+    check_version(row, version)
     members = list(Membership.objects.filter(project=project).order_by("user").values_list("user", flat=True))
     project.delete()
     journal.append(ProjectDeleted(row, members), actor=actor)

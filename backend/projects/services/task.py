@@ -6,11 +6,11 @@ from django.db.models import QuerySet
 
 from .. import access, journal
 from ..access import Viewer
-from ..errors import Conflict, NotAMember, ProjectNotFound, UnknownProject
+from ..errors import NotAMember, ProjectNotFound, UnknownProject
 from ..events import TaskCreated, TaskDeleted, TaskUpdated
 from ..models import Status, Task
 from ..rows import TaskRow
-from .clean import clean_fields, tidy
+from .clean import check_version, clean_fields, tidy
 
 
 class TaskChanges(TypedDict, total=False):
@@ -50,8 +50,7 @@ def update_task(*, actor: Viewer, task_id: int | None, changes: TaskChanges, ver
     one.
     """
     task = access.task_for_update(actor, task_id)
-    if version not in (None, task.version):
-        raise Conflict(TaskRow.of(task))
+    check_version(TaskRow.of(task), version)
     changed = _assign(task, changes)
     if changed:
         task.version += 1
@@ -69,21 +68,25 @@ def delete_task(*, actor: Viewer, task_id: int | None, version: int | None = Non
     """
     task = access.task_to_delete(actor, task_id)
     row = TaskRow.of(task)
-    if version not in (None, task.version):
-        raise Conflict(row)
+    check_version(row, version)
     task.delete()
     journal.append(TaskDeleted(row), actor=actor)
     return row
 
 
 def take_off_tasks(tasks: QuerySet[Task]) -> list[Task]:
-    """Clear the assignee of these tasks, their rows locked; the caller appends a TaskUpdated for each."""
+    """Clear the assignee of these tasks, their rows locked; `append_unassigned` is for after every other change."""
     locked = list(tasks.order_by("pk").select_for_update(of=("self",), no_key=True))
     for task in locked:
         task.assignee_id = None
         task.version += 1
         task.save(update_fields=["assignee_id", "version", "updated_at"])
     return locked
+
+
+def append_unassigned(tasks: list[Task], *, actor: Viewer) -> None:
+    for task in tasks:
+        journal.append(TaskUpdated(TaskRow.of(task), changes=["assignee"]), actor=actor)
 
 
 def _assign(task: Task, changes: TaskChanges) -> list[str]:
@@ -97,7 +100,7 @@ def _assign(task: Task, changes: TaskChanges) -> list[str]:
     for name in changed:
         setattr(task, name, new[name])
     clean_fields(task, changed)
-    is_assigned_anew = "assignee_id" in changed and task.assignee_id is not None
-    if is_assigned_anew and not access.is_member(task.project_id, task.assignee_id):
+    assignee_id = task.assignee_id if "assignee_id" in changed else None
+    if assignee_id is not None and not access.hold_member(task.project_id, assignee_id):
         raise NotAMember
     return changed

@@ -4,20 +4,19 @@ from django.db import transaction
 
 from .. import journal
 from ..access import Viewer
-from ..events import AccessChanged, TaskUpdated
+from ..events import AccessChanged
 from ..models import Membership, Task, User
-from ..rows import TaskRow
-from .task import take_off_tasks
+from .task import append_unassigned, take_off_tasks
 
 
 @transaction.atomic
 def save_user(*, actor: Viewer, user: User) -> User:
-    """Store an account that is new or was changed.
+    """Store an account that is new or was changed. Locks its row.
 
     A changed staff or active flag, or shown name, takes a position: it moves what the user sees, and for the name
     what those in the same projects are shown.
     """
-    before = User.objects.select_for_update().filter(pk=user.pk).first() if user.pk else None
+    before = User.objects.select_for_update(no_key=True).filter(pk=user.pk).first() if user.pk else None
     user.save()
     touched: set[int] = set()
     if before is not None and (before.is_staff, before.is_active) != (user.is_staff, user.is_active):
@@ -39,5 +38,4 @@ def delete_user(*, actor: Viewer, user_id: int) -> None:
     unassigned = take_off_tasks(Task.objects.filter(assignee=user))
     user.delete()
     journal.append(AccessChanged([user_id]), actor=actor)
-    for task in unassigned:
-        journal.append(TaskUpdated(TaskRow.of(task), changes=["assignee"]), actor=actor)
+    append_unassigned(unassigned, actor=actor)

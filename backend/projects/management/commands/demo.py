@@ -1,5 +1,6 @@
 from argparse import ArgumentParser
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 from itertools import cycle, islice
 from typing import Any
@@ -35,12 +36,19 @@ class Command(BaseCommand):
             "--tasks", type=int, help="how many tasks to load (60); given, they are added to what is there"
         )
 
-    @transaction.atomic
     def handle(self, *, tasks: int | None, **options: Any) -> None:
-        """All of it or nothing, through the services: the journal tells of it as of any other work."""
+        """Through the services: the journal tells of it as of any other work.
+
+        The little of a first start is loaded whole or not at all. More is added a change at a time, since nobody else
+        may write while a transaction holds the journal.
+        """
         if tasks is None and Project.objects.exists():
             self.stdout.write("There are projects already: no demo data loaded.")
             return
+        with transaction.atomic() if tasks is None else nullcontext():
+            self._load(tasks)
+
+    def _load(self, tasks: int | None) -> None:
         people = [_person(*names) for names in PEOPLE]
         shares = [len(range(turn, tasks or 60, len(PROJECTS))) for turn in range(len(PROJECTS))]
         for turn, (name, share) in enumerate(zip(PROJECTS, shares, strict=True)):
