@@ -5,11 +5,19 @@ from collections.abc import Awaitable, Callable
 
 from asgiref.sync import iscoroutinefunction
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect, JsonResponse
 from django.http.response import HttpResponseBase
+from django.middleware.common import CommonMiddleware
 from django.utils.decorators import sync_and_async_middleware
 
 Handler = Callable[[HttpRequest], "HttpResponseBase | Awaitable[HttpResponseBase]"]
+
+
+class SlashMiddleware(CommonMiddleware):
+    """Django's own, but where a slash is missing a POST stays a POST (308): after a 301 clients send a GET."""
+
+    class response_redirect_class(HttpResponsePermanentRedirect):  # noqa: N801
+        status_code = 308
 
 
 def _body_bytes(request: HttpRequest) -> int:

@@ -20,7 +20,7 @@ from strawberry.extensions import AddValidationRules, MaxTokensLimiter, SchemaEx
 
 MAX_DEPTH = 12
 MAX_ALIASES = 30
-MAX_TOKENS = 3000
+MAX_TOKENS = 2000
 
 
 class OneOperation(SchemaExtension):

@@ -9,6 +9,10 @@ class UnknownAddressTests(Case):
         answer = self.client.get("/nowhere/")
         self.assertEqual((answer.status_code, answer.json()), (404, {"detail": "Not found."}))
 
+    def test_a_post_without_its_slash_is_sent_on_as_a_post(self) -> None:
+        answer = self.client.post("/tasks", {}, "application/json")
+        self.assertEqual((answer.status_code, answer["Location"]), (308, "/tasks/"))
+
     def test_a_host_that_is_not_ours_is_a_400_in_json(self) -> None:
         answer = self.client.get("/healthz", headers={"host": "evil.example"})
         self.assertEqual((answer.status_code, answer.json()), (400, {"detail": "Bad request."}))
