@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -16,13 +17,16 @@ from backend.projects.errors import BadArgument, NotFound, NotSignedIn, ResumeRe
 from backend.projects.journal import EventFilter
 from backend.projects.resolvers.event import parse_position
 
-BAD_REQUEST, NO_ACCESS, RESYNC = 4400, 4403, 4410
+BAD_REQUEST, NO_ACCESS, RESYNC, FAILED = 4400, 4403, 4410, 1011
+
+logger = logging.getLogger(__name__)
 
 
 class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     """Parameters: `after`, `project`, `kinds` (separated by commas). What a client sends is not listened to.
 
-    Closes with 4400 (bad parameters), 4403 (no access), 4410 (resync): the last frame says why.
+    Closes with 4400 (bad parameters), 4403 (no access), 4410 (resync): the last frame says why. 1011 is our fault;
+    the client resumes.
     """
 
     _relaying: asyncio.Task[None] | None = None
@@ -53,6 +57,10 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self._end(NO_ACCESS, {"type": "error", "message": str(error)})
         except ResumeRefused as error:
             await self._end(RESYNC, {"type": "resync", "oldest": str(error.oldest)})
+        except Exception:
+            # A socket on which nobody relays any more must not look like one on which nothing happens.
+            logger.exception("A socket's relay failed.")
+            await self.close(code=FAILED)
 
     async def _send_frame(self, frame: dict[str, Any]) -> None:
         await self.send(text_data=json.dumps(frame, separators=(",", ":")))

@@ -23,6 +23,7 @@ from backend.projects.resolvers.project import ProjectFilter
 from backend.projects.resolvers.report import ReportFilter
 from backend.projects.resolvers.search import MIN_LETTERS
 from backend.projects.resolvers.task import ORDER_FIELDS, TaskFilter
+from backend.projects.rows import parse_moment
 
 # What the domain takes for an id that no row has.
 _NO_ROW = 0
@@ -47,10 +48,10 @@ class Moment(serializers.DateTimeField):
     default_error_messages = {"invalid": "A time is written in ISO 8601: 2027-03-01T09:30:00Z."}
 
     def to_internal_value(self, data: Any) -> datetime:
-        # `fromisoformat` takes any character between date and time.
-        if not isinstance(data, str) or not re.fullmatch(r"[0-9W-]+([Tt ][0-9:.,]+([Zz]|[+-][0-9:]+)?)?", data):
+        try:
+            return parse_moment(data if isinstance(data, str) else "")
+        except ValueError:
             self.fail("invalid")
-        return super().to_internal_value(data)
 
 
 class Id(serializers.IntegerField):

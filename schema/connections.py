@@ -13,7 +13,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import strawberry
 
-from backend.projects.resolvers.page import Page, PageRequest
+from backend.projects.resolvers.page import Page
 
 from .loaders import PAGE_SIZE
 
@@ -81,7 +81,3 @@ class Connection(Generic[T]):
     async def total_count(self) -> int:
         count: int = await self._once("count", self.load_count)
         return count
-
-
-def page_request(first: int | None, after: str | None, last: int | None, before: str | None) -> PageRequest:
-    return PageRequest(first=first, after=after, last=last, before=before)

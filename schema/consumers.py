@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from json import JSONDecodeError
 from typing import Any
 
@@ -47,8 +46,7 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
         if viewer == ANONYMOUS:
             await self.websocket.close(code=4403, reason="Forbidden")
             return
-        if viewer != self.context.viewer:
-            self.context = replace(self.context, viewer=viewer)
+        self.context.look_as(viewer)
         await super().run_operation(operation)
 
     @staticmethod

@@ -23,8 +23,8 @@ T = TypeVar("T")
 class Context:
     """One per HTTP request, or per socket: there it serves every operation, so it keeps nothing of any.
 
-    A request's database connection is Django's to give back, at its end. A socket has no such end: it
-    `is_long_lived`, and gives the connection back after every call.
+    A request's database connection is its thread's, and Django's to give back at its end. A socket has no such end: it
+    `is_long_lived`, and makes every call in a thread of its own, which gives the connection back.
     """
 
     viewer: Viewer
@@ -37,10 +37,19 @@ class Context:
     def loaders(self) -> Loaders:
         return Loaders(self.viewer, self.in_database)
 
+    def look_as(self, viewer: Viewer) -> None:
+        """Go on with the rights of now."""
+        if viewer != self.viewer:
+            self.viewer = viewer
+            self.__dict__.pop("loaders", None)
+
     async def in_database(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a resolver or service from async code, in the thread that holds the connection."""
-        call = database_sync_to_async if self.is_long_lived else sync_to_async
-        result: T = await call(function)(*args, **kwargs)
+        if self.is_long_lived:
+            call = database_sync_to_async(function, thread_sensitive=False)
+        else:
+            call = sync_to_async(function)
+        result: T = await call(*args, **kwargs)
         return result
 
 

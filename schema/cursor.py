@@ -22,7 +22,7 @@ from backend.projects import resolvers
 from .context import Context
 from .scalars import Cursor
 
-_read: ContextVar[int] = ContextVar("cursor")
+_read: ContextVar[Cursor | None] = ContextVar("cursor", default=None)
 
 
 class ReadCursorFirst(SchemaExtension):
@@ -30,16 +30,21 @@ class ReadCursorFirst(SchemaExtension):
         document = self.execution_context.graphql_document
         context = self.execution_context.context
         if document is not None and isinstance(context, Context) and _asks_for_cursor(document):
-            _read.set(await context.in_database(resolvers.event.current_cursor, context.viewer))
-        yield
+            token = _read.set(Cursor(await context.in_database(resolvers.event.current_cursor, context.viewer)))
+            yield
+            _read.reset(token)
+        else:
+            yield
 
 
-def read_before_rows() -> Cursor:
-    return Cursor(_read.get())
+def read_before_rows() -> Cursor | None:
+    """None where the operation does not ask for it."""
+    return _read.get()
 
 
 def _asks_for_cursor(document: DocumentNode) -> bool:
-    fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
+    """Looks into each fragment once, however often it is spread."""
+    unseen = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
 
     def asks(selections: Iterable[SelectionNode]) -> bool:
         for selection in selections:
@@ -47,9 +52,13 @@ def _asks_for_cursor(document: DocumentNode) -> bool:
                 if selection.name.value == "cursor":
                     return True
                 continue
-            fragment = fragments[selection.name.value] if isinstance(selection, FragmentSpreadNode) else selection
-            assert isinstance(fragment, FragmentDefinitionNode | InlineFragmentNode)
-            if asks(fragment.selection_set.selections):
+            fragment: FragmentDefinitionNode | InlineFragmentNode | None
+            if isinstance(selection, FragmentSpreadNode):
+                fragment = unseen.pop(selection.name.value, None)
+            else:
+                assert isinstance(selection, InlineFragmentNode)
+                fragment = selection
+            if fragment is not None and asks(fragment.selection_set.selections):
                 return True
         return False
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
 from graphql import GraphQLError, GraphQLSyntaxError
 from strawberry.schema.exceptions import CannotGetOperationTypeError
 from strawberry.types import ExecutionResult
 from strawberry.utils.str_converters import to_camel_case
 
-from backend.projects.errors import BadArgument, NotSignedIn, ResumeRefused
+from backend.projects.errors import BadArgument, NotAllowed, NotFound, NotSignedIn, ResumeRefused
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +46,8 @@ def describe(error: GraphQLError) -> GraphQLError:
             extensions = {"code": "BAD_USER_INPUT", "argument": to_camel_case(cause.argument)}
         case ResumeRefused():
             message, extensions = str(cause), {"code": cause.code, "oldest": str(cause.oldest)}
-        case NotSignedIn() | ObjectDoesNotExist() | PermissionDenied():
-            message, extensions = str(cause), {"code": getattr(cause, "code", "FORBIDDEN")}
+        case NotSignedIn() | NotFound() | NotAllowed():
+            message, extensions = str(cause), {"code": cause.code}
         case GraphQLSyntaxError():
             message, extensions = error.message, {"code": "GRAPHQL_PARSE_FAILED"}
         case CannotGetOperationTypeError():

@@ -10,8 +10,7 @@ from strawberry.utils.str_converters import to_camel_case
 
 from backend.projects.events import EventKind as DomainEventKind
 from backend.projects.journal import JournalEvent
-from backend.projects.resolvers.user import UserRow
-from backend.projects.rows import CommentRow, ProjectRow, ReportRow, TaskRow
+from backend.projects.rows import CommentRow, ProjectRow, ReportRow, TaskRow, UserRow
 
 from .enums import EventKind
 from .scalars import Cursor
@@ -85,6 +84,7 @@ class TaskDeleted(Event):
 @strawberry.type
 class TaskCommented(Event):
     of_kind = DomainEventKind.TASK_COMMENTED
+    task: Task = strawberry.field(resolver=_task)
     comment: Comment = strawberry.field(resolver=_comment)
 
 

@@ -18,8 +18,7 @@ from backend.projects import resolvers
 from backend.projects.access import Viewer
 from backend.projects.resolvers.page import Order, Page, PageRequest
 from backend.projects.resolvers.task import TaskFilter
-from backend.projects.resolvers.user import UserRow
-from backend.projects.rows import CommentRow, ProjectRow, TaskRow
+from backend.projects.rows import CommentRow, ProjectRow, TaskRow, UserRow
 
 A = TypeVar("A", bound=Hashable)
 T = TypeVar("T")
@@ -50,27 +49,29 @@ class Loaders:
         tasks_by_id = partial(call, resolvers.task.tasks_by_id, viewer)
         self.project: DataLoader[int, ProjectRow | None] = _by_id(projects_by_id)
         self.task: DataLoader[int, TaskRow | None] = _by_id(tasks_by_id)
-        self.user: DataLoader[int, UserRow | None] = _by_id(partial(call, resolvers.user.users_by_id))
-        self.tasks: DataLoader[Nested[TaskPage], Page[TaskRow]] = _by_parent(partial(call, _task_pages))
+        self.user: DataLoader[int, UserRow | None] = _by_id(partial(call, resolvers.user.users_by_id, viewer))
+        self.tasks: DataLoader[Nested[TaskPage], Page[TaskRow]] = _by_parent(partial(call, _task_pages, viewer))
         self.task_count: DataLoader[Nested[TaskFilter], int] = _by_parent(
-            partial(call, resolvers.task.count_tasks_of_projects)
+            partial(call, resolvers.task.count_tasks_of_projects, viewer)
         )
-        self.comments: DataLoader[Nested[PageRequest], Page[CommentRow]] = _by_parent(partial(call, _comment_pages))
-        self.comment_count: DataLoader[Nested[None], int] = _by_parent(partial(call, _comment_counts))
+        self.comments: DataLoader[Nested[PageRequest], Page[CommentRow]] = _by_parent(
+            partial(call, _comment_pages, viewer)
+        )
+        self.comment_count: DataLoader[Nested[None], int] = _by_parent(partial(call, _comment_counts, viewer))
 
 
-def _task_pages(project_ids: Sequence[int], asked: TaskPage) -> dict[int, Page[TaskRow]]:
+def _task_pages(viewer: Viewer, project_ids: Sequence[int], asked: TaskPage) -> dict[int, Page[TaskRow]]:
     return resolvers.task.list_tasks_of_projects(
-        project_ids, filter=asked.filter, order=asked.order, page=asked.page, default_size=PAGE_SIZE
+        viewer, project_ids, filter=asked.filter, order=asked.order, page=asked.page, default_size=PAGE_SIZE
     )
 
 
-def _comment_pages(task_ids: Sequence[int], page: PageRequest) -> dict[int, Page[CommentRow]]:
-    return resolvers.comment.list_comments_of_tasks(task_ids, page=page, default_size=PAGE_SIZE)
+def _comment_pages(viewer: Viewer, task_ids: Sequence[int], page: PageRequest) -> dict[int, Page[CommentRow]]:
+    return resolvers.comment.list_comments_of_tasks(viewer, task_ids, page=page, default_size=PAGE_SIZE)
 
 
-def _comment_counts(task_ids: Sequence[int], _: None) -> dict[int, int]:
-    return resolvers.comment.count_comments_of_tasks(task_ids)
+def _comment_counts(viewer: Viewer, task_ids: Sequence[int], _: None) -> dict[int, int]:
+    return resolvers.comment.count_comments_of_tasks(viewer, task_ids)
 
 
 def _by_id(read: Callable[[Sequence[int]], Awaitable[dict[int, T]]]) -> DataLoader[int, T | None]:

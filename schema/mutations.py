@@ -26,50 +26,64 @@ from .types import Comment, Project, Task
 
 @strawberry.type
 class Mutation:
-    @strawberry_django.mutation(handle_django_errors=True, description="A new project, owned by you.")
-    def create_project(self, info: Info, input: CreateProjectInput) -> Project:
-        project = services.project.create_project(actor=viewer(info), **input.changes())
+    @strawberry_django.mutation(description="A new project, owned by you.")
+    async def create_project(self, info: Info, input: CreateProjectInput) -> Project:
+        project = await info.context.in_database(services.project.create_project, actor=viewer(info), **input.changes())
         return cast(Project, ProjectRow.of(project))
 
-    @strawberry_django.mutation(handle_django_errors=True, description="Change what the input names of a project.")
-    def update_project(self, info: Info, input: UpdateProjectInput) -> Project:
-        project = services.project.update_project(
-            actor=viewer(info), project_id=parse_id(input.id), changes=input.changes(), version=input.version
+    @strawberry_django.mutation(description="Change what the input names of a project.")
+    async def update_project(self, info: Info, input: UpdateProjectInput) -> Project:
+        project = await info.context.in_database(
+            services.project.update_project,
+            actor=viewer(info),
+            project_id=parse_id(input.id),
+            changes=input.changes(),
+            version=input.version,
         )
         return cast(Project, ProjectRow.of(project))
 
-    @strawberry_django.mutation(
-        handle_django_errors=True,
-        description="Delete a project with all that is in it; answers with the project as it was.",
-    )
-    def delete_project(self, info: Info, input: DeleteProjectInput) -> Project:
-        row = services.project.delete_project(actor=viewer(info), project_id=parse_id(input.id), version=input.version)
+    @strawberry_django.mutation(description="Delete a project with all that is in it; answers with it as it was.")
+    async def delete_project(self, info: Info, input: DeleteProjectInput) -> Project:
+        row = await info.context.in_database(
+            services.project.delete_project, actor=viewer(info), project_id=parse_id(input.id), version=input.version
+        )
         return cast(Project, row)
 
-    @strawberry_django.mutation(handle_django_errors=True, description="A new task, pending unless told otherwise.")
-    def create_task(self, info: Info, input: CreateTaskInput) -> Task:
-        task = services.task.create_task(
-            actor=viewer(info), project_id=parse_id(input.project_id), changes=input.changes()
+    @strawberry_django.mutation(description="A new task, pending unless told otherwise.")
+    async def create_task(self, info: Info, input: CreateTaskInput) -> Task:
+        task = await info.context.in_database(
+            services.task.create_task,
+            actor=viewer(info),
+            project_id=parse_id(input.project_id),
+            changes=input.changes(),
         )
         return cast(Task, TaskRow.of(task))
 
-    @strawberry_django.mutation(handle_django_errors=True, description="Change what the input names of a task.")
-    def update_task(self, info: Info, input: UpdateTaskInput) -> Task:
-        task = services.task.update_task(
-            actor=viewer(info), task_id=parse_id(input.id), changes=input.changes(), version=input.version
+    @strawberry_django.mutation(description="Change what the input names of a task.")
+    async def update_task(self, info: Info, input: UpdateTaskInput) -> Task:
+        task = await info.context.in_database(
+            services.task.update_task,
+            actor=viewer(info),
+            task_id=parse_id(input.id),
+            changes=input.changes(),
+            version=input.version,
         )
         return cast(Task, TaskRow.of(task))
 
-    @strawberry_django.mutation(
-        handle_django_errors=True, description="Delete a task with its comments; answers with the task as it was."
-    )
-    def delete_task(self, info: Info, input: DeleteTaskInput) -> Task:
-        row = services.task.delete_task(actor=viewer(info), task_id=parse_id(input.id), version=input.version)
+    @strawberry_django.mutation(description="Delete a task with its comments; answers with the task as it was.")
+    async def delete_task(self, info: Info, input: DeleteTaskInput) -> Task:
+        row = await info.context.in_database(
+            services.task.delete_task, actor=viewer(info), task_id=parse_id(input.id), version=input.version
+        )
         return cast(Task, row)
 
-    @strawberry_django.mutation(handle_django_errors=True, description="A remark on a task.")
-    def add_comment(self, info: Info, input: AddCommentInput) -> Comment:
-        comment = services.comment.add_comment(
-            actor=viewer(info), task_id=parse_id(input.task_id), content=input.content, author=input.author
+    @strawberry_django.mutation(description="A remark on a task.")
+    async def add_comment(self, info: Info, input: AddCommentInput) -> Comment:
+        comment = await info.context.in_database(
+            services.comment.add_comment,
+            actor=viewer(info),
+            task_id=parse_id(input.task_id),
+            content=input.content,
+            author=input.author,
         )
         return cast(Comment, CommentRow.of(comment))

@@ -11,12 +11,12 @@ from backend.projects.access import Viewer as DomainViewer
 from backend.projects.access import parse_id
 from backend.projects.errors import NotFound
 from backend.projects.journal import EventFilter
-from backend.projects.resolvers.page import Order, Page
+from backend.projects.resolvers.page import Order, Page, PageRequest
 from backend.projects.resolvers.project import ProjectFilter as DomainProjectFilter
 from backend.projects.resolvers.report import ReportFilter
 from backend.projects.resolvers.task import TaskFilter as DomainTaskFilter
 
-from .connections import AfterArgument, BeforeArgument, Connection, FirstArgument, LastArgument, page_request
+from .connections import AfterArgument, BeforeArgument, Connection, FirstArgument, LastArgument
 from .context import Info, viewer
 from .cursor import read_before_rows
 from .events import Event, EventPage
@@ -54,9 +54,9 @@ class Query:
     ) -> Connection[Project]:
         narrowed = filter.to_domain() if filter else DomainProjectFilter()
         ordered = order.to_domain() if order else Order()
-        page = page_request(first, after, last, before)
+        page = PageRequest(first, after, last, before)
         resolvers.project.projects_listing(narrowed, ordered).check(page, PAGE_SIZE)
-        asking = viewer(info)
+        asking, before_rows = viewer(info), read_before_rows()
 
         async def load_page() -> Page[rows.ProjectRow]:
             cached = await info.context.in_database(
@@ -66,6 +66,7 @@ class Query:
                 order=ordered,
                 page=page,
                 default_size=PAGE_SIZE,
+                not_before=before_rows,
             )
             return cached.page
 
@@ -76,11 +77,7 @@ class Query:
 
     @strawberry.field(description="Null where there is none, or none that you may see.")
     async def task(self, info: Info, id: ID) -> Task | None:
-        try:
-            found = await info.context.in_database(resolvers.task.get_task, viewer(info), parse_id(id))
-        except NotFound:
-            return None
-        return cast(Task, found)
+        return cast(Task | None, await _found(info, resolvers.task.get_task, id))
 
     @strawberry.field(description="Newest first, unless ordered.")
     async def tasks(
@@ -95,13 +92,19 @@ class Query:
     ) -> Connection[Task]:
         narrowed = filter.to_domain() if filter else DomainTaskFilter()
         ordered = order.to_domain() if order else Order()
-        page = page_request(first, after, last, before)
+        page = PageRequest(first, after, last, before)
         resolvers.task.tasks_listing(narrowed, ordered).check(page, PAGE_SIZE)
-        asking = viewer(info)
+        asking, before_rows = viewer(info), read_before_rows()
 
         async def load_page() -> Page[rows.TaskRow]:
             cached = await info.context.in_database(
-                resolvers.task.list_tasks, asking, filter=narrowed, order=ordered, page=page, default_size=PAGE_SIZE
+                resolvers.task.list_tasks,
+                asking,
+                filter=narrowed,
+                order=ordered,
+                page=page,
+                default_size=PAGE_SIZE,
+                not_before=before_rows,
             )
             return cached.page
 
@@ -125,7 +128,7 @@ class Query:
         before: BeforeArgument = None,
     ) -> Connection[SummaryReport]:
         narrowed = ReportFilter(narrowing_id(project_id))
-        page = page_request(first, after, last, before)
+        page = PageRequest(first, after, last, before)
         resolvers.report.reports_listing(narrowed).check(page, PAGE_SIZE)
         asking = viewer(info)
         return Connection(
@@ -155,7 +158,7 @@ class Query:
         " falls between."
     )
     async def cursor(self, info: Info) -> Cursor:
-        return read_before_rows()
+        return cast(Cursor, read_before_rows())
 
     @strawberry.field(description="Null where nobody is signed in.")
     async def me(self, info: Info) -> Viewer | None:

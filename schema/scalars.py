@@ -1,7 +1,6 @@
 """Scalars of our own; in Python a moment is a `datetime`, or the text of it that rows carry."""
 
-import re
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import NewType
 
 import strawberry
@@ -10,22 +9,15 @@ from strawberry.types.scalar import ScalarDefinition
 
 from backend.projects.errors import BadArgument
 from backend.projects.resolvers.event import parse_position
-from backend.projects.rows import iso
+from backend.projects.rows import iso, parse_moment
 
 Cursor = NewType("Cursor", int)
 
-# `fromisoformat` takes any character between date and time, and a NUL at the end.
-_MOMENT = re.compile(r"[0-9W-]+([Tt ][0-9:.,]+([Zz]|[+-][0-9:]+)?)?")
-
 
 def _parse_datetime(value: object) -> datetime:
-    """A moment, in UTC; without an offset it is taken for UTC."""
     try:
-        if not isinstance(value, str) or not _MOMENT.fullmatch(value):
-            raise TypeError
-        moment = datetime.fromisoformat(value)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (TypeError, ValueError, OverflowError):
+        return parse_moment(value if isinstance(value, str) else "")
+    except ValueError:
         raise GraphQLError("A DateTime is an ISO 8601 date and time, such as 2027-03-01T09:30:00Z.") from None
 
 

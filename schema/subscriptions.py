@@ -38,4 +38,6 @@ class Subscription:
         )
         async with live.listen(viewer(info), after=after, filter=wanted) as listener:
             while True:
-                yield cast(Event, await listener.next())
+                event = await listener.next()
+                info.context.look_as(listener.viewer)
+                yield cast(Event, event)

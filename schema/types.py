@@ -13,12 +13,11 @@ from strawberry.scalars import JSON
 
 from backend.projects import rows
 from backend.projects.resolvers.comment import COMMENTS_OF_TASKS
-from backend.projects.resolvers.page import Order
+from backend.projects.resolvers.page import Order, PageRequest
 from backend.projects.resolvers.task import TaskFilter as DomainTaskFilter
 from backend.projects.resolvers.task import tasks_of_projects_listing
-from backend.projects.resolvers.user import UserRow
 
-from .connections import AfterArgument, BeforeArgument, Connection, FirstArgument, LastArgument, page_request
+from .connections import AfterArgument, BeforeArgument, Connection, FirstArgument, LastArgument
 from .context import Info
 from .enums import TaskStatus
 from .inputs import TaskFilter, TaskOrder
@@ -52,7 +51,7 @@ async def _tasks_of(
     asked = TaskPage(
         filter.to_domain() if filter else DomainTaskFilter(),
         order.to_domain() if order else Order(),
-        page_request(first, after, last, before),
+        PageRequest(first, after, last, before),
     )
     tasks_of_projects_listing(asked.filter, asked.order).check(asked.page, PAGE_SIZE)
     loaders = info.context.loaders
@@ -70,7 +69,7 @@ async def _comments_of(
     last: LastArgument = None,
     before: BeforeArgument = None,
 ) -> Connection[Comment]:
-    page = page_request(first, after, last, before)
+    page = PageRequest(first, after, last, before)
     COMMENTS_OF_TASKS.check(page, PAGE_SIZE)
     loaders = info.context.loaders
     return Connection(
@@ -86,7 +85,7 @@ class User:
 
     @classmethod
     def is_type_of(cls, obj: Any, info: Any) -> bool:
-        return isinstance(obj, UserRow)
+        return isinstance(obj, rows.UserRow)
 
 
 @strawberry.type

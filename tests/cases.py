@@ -6,10 +6,11 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from django.db import connection
+from django.db import connection, transaction
 from django.test import TestCase, TransactionTestCase, override_settings
 
 from backend.projects.models import Event
@@ -22,6 +23,13 @@ class _Case:
         """Kinds of the events in the journal, oldest first, without those delivered to nobody."""
         heard = Event.objects.exclude(kind="access.changed").order_by("position")
         return list(heard.values_list("kind", flat=True))
+
+    def write_unannounced(self, write: Callable[[], Any]) -> None:
+        """As a writer leaves it that is killed between its commit and its announcement."""
+        with transaction.atomic():
+            before = len(connection.run_on_commit)
+            write()
+            del connection.run_on_commit[before:]
 
     def gql(self, query: str, **variables: Any) -> dict[str, Any]:
         """POST an operation that is expected to be executed; the whole answer."""

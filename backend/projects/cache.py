@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,10 +19,12 @@ from typing import Any, TypeVar
 import orjson
 from django.conf import settings
 from django.core.cache import cache as django_cache
+from django.db.models import Q
 from django_redis import get_redis_connection
 from redis.exceptions import RedisError
 
 from .access import Viewer, visible_project_ids
+from .events import ACCESS_CHANGED
 from .models import Event
 
 logger = logging.getLogger(__name__)
@@ -34,6 +37,9 @@ EVERYTHING = "all"
 _SCOPE_S = 24 * 3600
 # A viewer of more projects than this is served by the scope of everything: the check stays one short MGET.
 _MOST_SCOPES = 200
+
+# Seconds without a command after one that was not answered: a Redis that hangs is not waited for at every list.
+_RETRY_S = 1.0
 
 # Positions only ever rise: of two writers that announce their commits in the wrong order, the later position stays.
 _RAISE = """
@@ -53,8 +59,6 @@ if not held or tonumber(string.match(held, '^%d+')) <= tonumber(ARGV[1]) then
   redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2], 'EX', ARGV[3])
 end
 """
-
-_is_down = False
 
 
 @dataclass(frozen=True)
@@ -84,30 +88,51 @@ def access_scope(user_id: int | None) -> str:
 
 def move(positions: Mapping[str, int]) -> bool:
     """Raise each scope to its position; called after the commit that took it. False where Redis did not answer."""
+    if not positions:
+        return True
     keys = map(_scope_key, positions)
-    moved = _try(lambda redis: redis.eval(_RAISE, len(positions), *keys, _SCOPE_S, *positions.values()))
+    moved = _redis.run(lambda redis: redis.eval(_RAISE, len(positions), *keys, _SCOPE_S, *positions.values()))
     return moved is not None
 
 
 def cached_list(
-    name: str, *, viewer: Viewer, params: Any, build: Callable[[], Any], project_id: int | None = None
+    name: str,
+    *,
+    viewer: Viewer,
+    params: Any,
+    build: Callable[[], Any],
+    project_id: int | None = None,
+    not_before: int | None = None,
 ) -> CachedList:
     """The rows that `build` makes, from Redis while no scope that they were read from has moved.
 
-    `build` returns what JSON can hold; it runs after the positions were read. `params` is everything else that shapes
-    the rows. The scopes are `project_id`'s where it is given, else all that the viewer sees; the caller has
-    checked that the viewer may see that project.
+    `build` returns what JSON can hold; it runs after the positions were read, and shows the viewer nothing but what
+    they may see. `params` is everything else that shapes the rows. The scopes are `project_id`'s where it is given,
+    else all that the viewer sees. `not_before` is a position that the caller has told, or will tell, as the one its
+    rows are as new as: the writer of it may not have moved the scopes yet.
     """
-    identity = orjson.dumps([name, viewer.key, project_id, params], option=orjson.OPT_NON_STR_KEYS)
+    identity = orjson.dumps([settings.BUILD, name, viewer.key, project_id, params], option=orjson.OPT_NON_STR_KEYS)
     key = f"{name}:{hashlib.sha256(identity).hexdigest()[:32]}"
     found = _load(key)
-    if found is not None and _positions(found.positions) == found.positions:
+    if found is not None and _is_current(found, not_before):
         return found
     cursor = Event.head()
     positions = _scopes_before_reading(viewer, project_id, cursor)
     built = CachedList(key, build(), positions, cursor)
     _file(built)
     return built
+
+
+def _is_current(found: CachedList, not_before: int | None) -> bool:
+    if found.cursor < _redis.trusted_from() or _positions(found.positions) != found.positions:
+        return False
+    if not_before is None or found.cursor >= not_before:
+        return True
+    since = Event.objects.filter(position__gt=found.cursor, position__lte=not_before)
+    if EVERYTHING not in found.positions:
+        project_ids = [int(scope.removeprefix("project:")) for scope in found.positions if scope.startswith("project:")]
+        since = since.filter(Q(project_id__in=project_ids) | Q(kind=ACCESS_CHANGED))
+    return not since.exists()
 
 
 def _scopes_before_reading(viewer: Viewer, project_id: int | None, head: int) -> dict[str, int]:
@@ -139,14 +164,14 @@ def _positions(scopes: Iterable[str]) -> dict[str, int | None]:
     scopes = list(scopes)
     if not scopes:
         return {}
-    held = _try(lambda redis: redis.mget([_scope_key(scope) for scope in scopes]))
+    held = _redis.run(lambda redis: redis.mget([_scope_key(scope) for scope in scopes]))
     if held is None:
         return dict.fromkeys(scopes)
     return {scope: None if value is None else int(value) for scope, value in zip(scopes, held, strict=True)}
 
 
 def _load(key: str) -> CachedList | None:
-    held = _try(lambda redis: redis.get(_list_key(key)))
+    held = _redis.run(lambda redis: redis.get(_list_key(key)))
     if held is None:
         return None
     cursor, _, body = held.partition(b" ")
@@ -156,7 +181,7 @@ def _load(key: str) -> CachedList | None:
 
 def _file(built: CachedList) -> None:
     body = orjson.dumps({"positions": built.positions, "rows": built.rows})
-    _try(lambda redis: redis.eval(_FILE, 1, _list_key(built.key), built.cursor, body, settings.CACHE_LIST_S))
+    _redis.run(lambda redis: redis.eval(_FILE, 1, _list_key(built.key), built.cursor, body, settings.CACHE_LIST_S))
 
 
 def _scope_key(scope: str) -> str:
@@ -167,17 +192,37 @@ def _list_key(key: str) -> str:
     return django_cache.make_key(f"list:{key}")
 
 
-def _try(command: Callable[[Any], T]) -> T | None:
-    """Run one Redis command; None where Redis does not answer."""
-    global _is_down
-    try:
-        answer = command(get_redis_connection("default"))
-    except RedisError as error:
-        if not _is_down:
-            logger.warning("Redis does not answer, lists are built without it: %s", error)
-        _is_down = True
-        return None
-    if _is_down:
-        logger.info("Redis answers again.")
-        _is_down = False
-    return answer
+class _Redis:
+    """Redis as this process sees it."""
+
+    def __init__(self) -> None:
+        self._ask_again_at = 0.0
+        self._came_back = False
+        self._is_down = False
+        self._trusted_from = 0
+
+    def run(self, command: Callable[[Any], T]) -> T | None:
+        """The answer to one command; None where Redis does not answer, or did not within the last second."""
+        if time.monotonic() < self._ask_again_at:
+            return None
+        try:
+            answer = command(get_redis_connection("default"))
+        except RedisError as error:
+            if not self._is_down:
+                logger.warning("Redis does not answer, lists are built without it: %s", error)
+            self._is_down = True
+            self._ask_again_at = time.monotonic() + _RETRY_S
+            return None
+        if self._is_down:
+            logger.info("Redis answers again.")
+            self._is_down, self._came_back = False, True
+        return answer
+
+    def trusted_from(self) -> int:
+        """Lists filed at earlier positions may have missed a move that Redis was not there to take."""
+        if self._came_back:
+            self._trusted_from, self._came_back = Event.head(), False
+        return self._trusted_from
+
+
+_redis = _Redis()

@@ -91,23 +91,14 @@ class TaskDeleted(_OfTask):
 
 
 @dataclass(frozen=True)
-class TaskCommented(Payload):
+class TaskCommented(_OfTask):
     comment: CommentRow
-    in_project: int
 
     kind = EventKind.TASK_COMMENTED.value
 
     @property
-    def project_id(self) -> int:
-        return self.in_project
-
-    @property
-    def task_id(self) -> int:
-        return self.comment.task_id
-
-    @property
     def data(self) -> dict[str, Any]:
-        return {"comment": self.comment.as_json()}
+        return {"comment": self.comment.as_json(), "task": self.task.as_json()}
 
 
 @dataclass(frozen=True)

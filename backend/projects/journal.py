@@ -18,8 +18,8 @@ from django.db import connection, transaction
 from django.db.models import Max, Min
 
 from . import bell, cache
-from .access import Viewer, visible_project_ids
-from .errors import BadArgument, ResumeRefused
+from .access import Viewer, project, visible_project_ids, visible_tasks
+from .errors import BadArgument, ResumeRefused, TaskNotFound
 from .events import ACCESS_CHANGED, EventKind, Payload
 from .models import Event
 from .rows import iso
@@ -118,21 +118,28 @@ class Kept:
     head: int
 
 
-def head() -> int:
-    """The newest position; 0 before the first change."""
-    return Event.head()
-
-
 def kept() -> Kept:
     bounds = Event.objects.aggregate(first=Min("position"), newest=Max("position"))
     return Kept(oldest=(bounds["first"] or 1) - 1, head=bounds["newest"] or 0)
 
 
 def read_after(position: int, *, limit: int) -> list[JournalEvent]:
-    """Up to `limit` events after `position`, in order: all of them, whoever may see them."""
+    """Up to `limit` events after `position`, in order: all of them, whoever may see them.
+
+    Moves the scopes of what it reads, as their writers may not have come to: whoever refetches on hearing of a change
+    must not meet the old list.
+    """
     fields = [field.name for field in dataclass_fields(JournalEvent)]
-    events = Event.objects.filter(position__gt=position).order_by("position").values_list(*fields)[:limit]
-    return [JournalEvent(*event) for event in events]
+    rows = Event.objects.filter(position__gt=position).order_by("position").values_list(*fields)[:limit]
+    events = [JournalEvent(*row) for row in rows]
+    cache.move({scope: event.position for event in events for scope in scopes_of(event)})
+    return events
+
+
+def position_at(moment: datetime) -> int:
+    """The position of the last event before a moment; 0, or where what is kept begins, if there is none."""
+    earlier = Event.objects.filter(at__lt=moment).order_by("-position").values_list("position", flat=True)
+    return earlier.first() or kept().oldest
 
 
 @dataclass(frozen=True)
@@ -165,8 +172,18 @@ class Sight:
     project_ids: frozenset[int]
 
     @classmethod
-    def of(cls, viewer: Viewer) -> Sight:
-        return cls(viewer, frozenset() if viewer.sees_all else visible_project_ids(viewer))
+    def since(cls, viewer: Viewer, position: int) -> Sight:
+        """The right to see of now, and what went with projects that were deleted after `position`.
+
+        For who sees all it has those alone. Memberships are read first: of a project that is deleted in between, the
+        event is there.
+        """
+        project_ids = frozenset() if viewer.sees_all else visible_project_ids(viewer)
+        deleted = Event.objects.filter(position__gt=position, kind=EventKind.PROJECT_DELETED)
+        if not viewer.sees_all:
+            deleted = deleted.filter(audience__contains=[viewer.user_id])
+        gone = (pk for pk in deleted.values_list("project_id", flat=True) if pk is not None)
+        return cls(viewer, project_ids.union(gone))
 
     def shows(self, event: JournalEvent) -> bool:
         if self.viewer.sees_all:
@@ -175,13 +192,20 @@ class Sight:
             return self.viewer.user_id in event.audience
         return event.project_id in self.project_ids
 
+    def require_shown(self, filter: EventFilter, position: int) -> None:
+        """Raises ProjectNotFound or TaskNotFound where `filter` names what is not there for the viewer.
 
-def deleted_since(viewer: Viewer, position: int) -> frozenset[int]:
-    """Projects deleted after a position that the viewer could see: who resumes before it still hears of them."""
-    deleted = Event.objects.filter(position__gt=position, kind=EventKind.PROJECT_DELETED)
-    if not viewer.sees_all:
-        deleted = deleted.filter(audience__contains=[viewer.user_id])
-    return frozenset(pk for pk in deleted.values_list("project_id", flat=True) if pk is not None)
+        A project or task that was deleted after `position` still is: who resumes before that hears of it.
+        """
+        project_id, task_id = filter.project_id, filter.task_id
+        if project_id is not None and project_id not in self.project_ids:
+            project(self.viewer, project_id)
+        if task_id is not None and not visible_tasks(self.viewer).filter(pk=task_id).exists():
+            told_of = Event.objects.filter(position__gt=position, task_id=task_id)
+            if not self.viewer.sees_all:
+                told_of = told_of.filter(project_id__in=self.project_ids)
+            if not told_of.exists():
+                raise TaskNotFound
 
 
 def check_resumable(after: int, kept: Kept) -> None:

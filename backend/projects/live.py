@@ -1,8 +1,8 @@
 """Live delivery: one reader per process hears the bell, reads the journal, and fans out to its listeners.
 
 The bell only wakes the reader; what is delivered is what the journal holds. A reader that heard nothing looks by
-itself every `LIVE_LOOK_S` seconds. It reads each event once, whatever the number of listeners, and moves the cache
-scopes of what it reads: a writer killed between its commit and its bell leaves nothing stale and nothing unheard.
+itself every `LIVE_LOOK_S` seconds. It reads each event once, whatever the number of listeners, and reading moves the
+cache scopes: a writer killed between its commit and its bell leaves nothing stale and nothing unheard.
 
 Read by the edges alone.
 """
@@ -12,21 +12,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from typing import ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from channels.layers import get_channel_layer
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, close_old_connections
+from django.utils import timezone
 
-from . import access, bell, cache, journal
+from . import access, bell, journal
 from .access import Viewer
-from .errors import NotSignedIn, ResumeRefused, TaskNotFound
+from .errors import NotSignedIn, ResumeRefused
 from .events import ACCESS_CHANGED
 from .journal import EventFilter, JournalEvent, Sight
-from .models import Event, User
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ EVERY_EVENT = EventFilter()
 
 # Events read at once, by the reader and by a listener that catches up.
 _READ = 500
+# Seconds that clocks of servers may differ by, and a list may take to be filed.
+_MARGIN_S = 30
 
 
 async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -55,16 +58,15 @@ async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 class Listener:
     """Catches up from its position by pages, then is handed what the reader reads. Made by `listen`."""
 
-    def __init__(self, reader: _Reader, position: int, filter: EventFilter, rights: _Rights, gone: frozenset[int]):
+    def __init__(self, reader: _Reader, position: int, filter: EventFilter, rights: _Rights):
         self.start = position
+        self.is_live = False
         self._reader = reader
         self._read_up_to = position
         self._filter = filter
         self._rights = rights
-        self._gone = gone
         self._waiting: deque[JournalEvent] = deque()
         self._grown = asyncio.Event()
-        self._is_live = False
         self._end: Exception | None = None
 
     @property
@@ -72,22 +74,32 @@ class Listener:
         """Everything at or below it has been handed out: what a client resumes from."""
         return self._waiting[0].position - 1 if self._waiting else self._read_up_to
 
+    @property
+    def viewer(self) -> Viewer:
+        """Who listens, with the rights of now."""
+        return self._rights.sight.viewer
+
     async def next(self, timeout_s: float | None = None) -> JournalEvent | None:
-        """The next event, or None after `timeout_s` without one.
+        """The next event, or None after about `timeout_s` without one.
 
         Raises ResumeRefused where the listener fell behind, NotSignedIn where its viewer's account is gone.
         """
+        deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
         while True:
             if self._end is not None:
                 raise self._end
-            if self._waiting:
-                return self._waiting.popleft()
-            if not self._is_live:
+            while self._waiting:
+                event = self._waiting.popleft()
+                if self._rights.sight.shows(event):  # which may have been lost while it waited
+                    return event
+            if not self.is_live:
                 await self._catch_up()
+                if not self._waiting and deadline is not None and asyncio.get_running_loop().time() >= deadline:
+                    return None
                 continue
             self._grown.clear()
             try:
-                async with asyncio.timeout(timeout_s):
+                async with asyncio.timeout_at(deadline):
                     await self._grown.wait()
             except TimeoutError:
                 return None
@@ -96,13 +108,12 @@ class Listener:
         found = await _in_thread(journal.read_after, self._read_up_to, limit=_READ)
         for event in found:
             # The reader may not have come to it yet, and what follows is to be judged by the right it gave or took.
-            if event.kind == ACCESS_CHANGED and self._rights.viewer.user_id in event.data["users"]:
+            if event.kind == ACCESS_CHANGED and self.viewer.user_id in event.data["users"]:
                 await self._rights.load()
             self._take(event)
         # No await between this comparison and the joining: what the reader has not read yet it will hand over.
         if len(found) < _READ and self._read_up_to >= self._reader.position:
-            self._is_live = True
-            self._reader.listeners.add(self)
+            self.is_live = True
 
     def offer(self, event: JournalEvent) -> None:
         """Called by the reader, in order, for every event."""
@@ -117,7 +128,7 @@ class Listener:
 
     def _take(self, event: JournalEvent) -> None:
         self._read_up_to = event.position
-        if self._filter.passes(event) and (self._rights.sight.shows(event) or event.project_id in self._gone):
+        if self._filter.passes(event) and self._rights.sight.shows(event):
             self._waiting.append(event)
 
     def end(self, reason: Exception) -> None:
@@ -127,32 +138,32 @@ class Listener:
         self._reader.listeners.discard(self)
         self._grown.set()
 
-    def listens_for(self, user_id: int) -> bool:
-        return self._rights.viewer.user_id == user_id
-
 
 class _Rights:
     """What one viewer may hear of, shared by all of their listeners in this process."""
 
     def __init__(self, viewer: Viewer) -> None:
-        self.viewer = viewer
         self.sight = Sight(viewer, frozenset())
         self.listeners = 0
+        self._since: int | None = None
         self._loading = asyncio.Lock()
 
-    async def load(self) -> None:
-        """Raises NotSignedIn where the account is gone or switched off. One at a time: an older answer would stay."""
+    async def load(self, *, since: int | None = None) -> None:
+        """The right to see of now, and since the earliest position that any of the listeners started from.
+
+        Raises NotSignedIn where the account is gone or switched off. One at a time: else an older answer could come
+        last, and stay.
+        """
         async with self._loading:
-            self.sight = await _in_thread(_current_sight, self.viewer)
+            known = [position for position in (since, self._since) if position is not None]
+            self._since = min(known, default=0)
+            self.sight = await _in_thread(_sight_of_now, self.sight.viewer, self._since)
 
 
-def _current_sight(viewer: Viewer) -> Sight:
-    """Raises NotSignedIn where the viewer's account is gone or switched off."""
-    if viewer.user_id is not None:
-        viewer = access.viewer_for(User.objects.filter(pk=viewer.user_id).first())
-        if not viewer.is_signed_in:
-            raise NotSignedIn
-    return Sight.of(viewer)
+def _sight_of_now(viewer: Viewer, since: int) -> Sight:
+    viewer = access.viewer_as_of_now(viewer)
+    access.require_access(viewer)
+    return Sight.since(viewer, since)
 
 
 class _Reader:
@@ -163,24 +174,28 @@ class _Reader:
         self.oldest = 0
         self.listeners: set[Listener] = set()
         self._rights: dict[int | None, _Rights] = {}
-        self._unmoved: Mapping[str, int] = {}
         self._bell = asyncio.Event()
         self._attached = 0
         self._started: asyncio.Future[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- lifetime --
-    async def attach(self) -> None:
+    @asynccontextmanager
+    async def attached(self) -> AsyncIterator[None]:
+        """The reader runs and knows where the journal stands."""
         self._attached += 1
-        if self._started is None:
-            self._started = asyncio.get_running_loop().create_future()
-            self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._hear_bell())]
-        await asyncio.shield(self._started)
+        try:
+            if self._started is None:
+                self._started = asyncio.get_running_loop().create_future()
+                self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._hear_bell())]
+            await asyncio.shield(self._started)
+            yield
+        finally:
+            self._attached -= 1
+            if not self._attached:
+                await self._stop()
 
-    async def detach(self) -> None:
-        self._attached -= 1
-        if self._attached:
-            return
+    async def _stop(self) -> None:
         tasks, self._tasks, self._started = self._tasks, [], None
         for task in tasks:
             task.cancel()
@@ -214,13 +229,14 @@ class _Reader:
             self._bell.clear()
 
     async def _look(self) -> None:
-        """Read what is new and hand it out. The first look only finds where the journal stands."""
+        """Read what is new and hand it out."""
         assert self._started is not None
+        if not self._started.done():
+            # Lists that are still held may be older than writers that died before this process was there to look.
+            lately = timezone.now() - timedelta(seconds=settings.CACHE_LIST_S + _MARGIN_S)
+            self.position = await _in_thread(journal.position_at, lately)
         kept = await _in_thread(journal.kept)
         self.oldest = kept.oldest
-        if not self._started.done():
-            self.position = kept.head
-            self._started.set_result(None)
         if kept.head < self.position:
             logger.warning("The journal stands before what was read from it (a restored backup?): resync.")
             self.position = kept.head
@@ -230,24 +246,15 @@ class _Reader:
             found = await _in_thread(journal.read_after, self.position, limit=_READ)
             if not found:
                 break
-            moved = {scope: event.position for event in found for scope in journal.scopes_of(event)}
-            self._unmoved = {**self._unmoved, **moved}
-            await self._move_scopes()
             for event in found:
                 if event.kind == ACCESS_CHANGED:
                     await self._reload_rights(event.data["users"])
                 self.position = event.position
                 for listener in list(self.listeners):
-                    listener.offer(event)
-        await self._move_scopes()
-
-    async def _move_scopes(self) -> None:
-        """Kept until Redis has taken them: after an outage it may still hold lists of before."""
-        if not self._unmoved:
-            return
-        moved = await _in_thread(cache.move, self._unmoved)
-        if moved:
-            self._unmoved = {}
+                    if listener.is_live:
+                        listener.offer(event)
+        if not self._started.done():
+            self._started.set_result(None)
 
     async def _reload_rights(self, user_ids: list[int]) -> None:
         for user_id in user_ids:
@@ -257,7 +264,7 @@ class _Reader:
             try:
                 await rights.load()
             except NotSignedIn as error:
-                for listener in [one for one in self.listeners if one.listens_for(user_id)]:
+                for listener in [one for one in self.listeners if one.viewer.user_id == user_id]:
                     listener.end(error)
 
     async def _hear_bell(self) -> None:
@@ -287,8 +294,9 @@ def _reader() -> _Reader:
 
 
 async def keep_reading() -> None:
-    """Attach the process itself: it moves cache scopes and stays ready, listeners or none."""
-    await _reader().attach()
+    """Read the journal for as long as the process runs: it keeps cached lists right, listeners or none."""
+    async with _reader().attached():
+        await asyncio.Event().wait()
 
 
 @asynccontextmanager
@@ -302,36 +310,23 @@ async def listen(
     """
     access.require_access(viewer)
     reader = _reader()
-    await reader.attach()
-    try:
-        async with reader.rights_of(viewer) as rights:
-            # First where to start, then the rights: what changes them later is an event that will be read.
-            start, gone = await _in_thread(_start, viewer, after)
-            await rights.load()
-            await _in_thread(_require_visible, rights.sight, filter, start, gone)
-            listener = Listener(reader, start, filter, rights, gone)
-            try:
-                yield listener
-            finally:
-                reader.listeners.discard(listener)
-    finally:
-        await reader.detach()
+    async with reader.attached(), reader.rights_of(viewer) as rights:
+        # First where to start, then the rights: what changes them later is an event that will be read.
+        start = await _in_thread(_start, after)
+        await rights.load(since=start)
+        await _in_thread(rights.sight.require_shown, filter, start)
+        listener = Listener(reader, start, filter, rights)
+        reader.listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            reader.listeners.discard(listener)
 
 
-def _start(viewer: Viewer, after: int | None) -> tuple[int, frozenset[int]]:
-    """Where to start, and the projects deleted since that the viewer could see. Raises ResumeRefused."""
+def _start(after: int | None) -> int:
+    """Raises ResumeRefused."""
     kept = journal.kept()
-    start = kept.head if after is None else after
-    journal.check_resumable(start, kept)
-    return start, journal.deleted_since(viewer, start)
-
-
-def _require_visible(sight: Sight, filter: EventFilter, start: int, gone: frozenset[int]) -> None:
-    """Raises ProjectNotFound, TaskNotFound."""
-    viewer, project_id, task_id = sight.viewer, filter.project_id, filter.task_id
-    if project_id is not None and project_id not in gone:
-        access.project(viewer, project_id)
-    if task_id is not None and not access.visible_tasks(viewer).filter(pk=task_id).exists():
-        since = Event.objects.filter(position__gt=start, task_id=task_id).values_list("project_id", flat=True)
-        if not any(viewer.sees_all or pk in sight.project_ids | gone for pk in since):
-            raise TaskNotFound
+    if after is None:
+        return kept.head
+    journal.check_resumable(after, kept)
+    return after

@@ -6,6 +6,7 @@ every event; `from_json` reads that back.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from typing import Any, ClassVar, Self
@@ -16,6 +17,24 @@ from django.db.models import Model, QuerySet
 def iso(moment: datetime) -> str:
     """`2027-03-01T09:30:00.000000Z`: of fixed width, so that text sorts as time does."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+# `fromisoformat` takes any character between date and time, and a NUL at the end.
+_MOMENT = re.compile(r"[0-9W-]+([Tt ][0-9:.,]+([Zz]|[+-][0-9:]+)?)?")
+
+
+def parse_moment(text: str) -> datetime:
+    """What ISO 8601 `text` says, in UTC; a date alone is its midnight, and what names no offset is UTC.
+
+    Raises ValueError, also for a moment that UTC has no year for.
+    """
+    if not _MOMENT.fullmatch(text):
+        raise ValueError(f"{text!r} is no moment in ISO 8601")
+    moment = datetime.fromisoformat(text)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
 
 
 def _plain(value: Any) -> Any:
@@ -49,6 +68,14 @@ class Row:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         return cls(**{field.name: data[cls.JSON_NAMES.get(field.name, field.name)] for field in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True)
+class UserRow:
+    """Somebody as others see them."""
+
+    id: int
+    name: str
 
 
 @dataclass(frozen=True, slots=True)

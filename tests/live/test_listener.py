@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import connection, transaction
+from django.db import transaction
 from django.test import override_settings
 
 from backend.projects import live, services
@@ -17,6 +17,9 @@ from backend.projects.errors import NotSignedIn, ProjectNotFound, ResumeRefused,
 from backend.projects.events import ACCESS_CHANGED
 from backend.projects.journal import EventFilter
 from backend.projects.models import Event, Project, Role
+from backend.projects.resolvers.event import list_events
+from backend.projects.resolvers.page import Order, PageRequest
+from backend.projects.resolvers.project import ProjectFilter, list_projects
 from tests.cases import CommittingCase
 from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
 
@@ -44,6 +47,15 @@ class ListenerCase(CommittingCase):
         for name in new_names:
             await rename(actor=SYSTEM, project_id=(project or self.project).pk, changes={"name": name})
 
+    async def write_quietly(self, *new_names: str) -> None:
+        """Without a bell, and without moving a scope."""
+
+        def write() -> None:
+            for name in new_names:
+                services.project.update_project(actor=SYSTEM, project_id=self.project.pk, changes={"name": name})
+
+        await sync_to_async(self.write_unannounced)(write)
+
 
 class HearingTests(ListenerCase):
     async def test_what_happens_from_now_on_is_heard_in_order(self) -> None:
@@ -61,7 +73,8 @@ class HearingTests(ListenerCase):
             writing = asyncio.create_task(self.write(*expected[10:]))
             self.assertEqual(await names(listener, 30), expected)
             await writing
-            self.assertIsNone(await listener.next(timeout_s=0))
+            await self.write("the last")
+            self.assertEqual(await names(listener, 1), ["the last"])
 
     async def test_catching_up_goes_page_by_page(self) -> None:
         pages, live._READ = live._READ, 3
@@ -82,15 +95,8 @@ class HearingTests(ListenerCase):
     @override_settings(LIVE_LOOK_S=0.2)
     async def test_a_change_whose_bell_was_lost_is_heard_at_the_next_look(self) -> None:
         async with live.listen(SYSTEM) as listener:
-            await self.write_without_bell("quiet")
+            await self.write_quietly("quiet")
             self.assertEqual(await names(listener, 1), ["quiet"])
-
-    @sync_to_async
-    def write_without_bell(self, name: str) -> None:
-        """As a writer that is killed between its commit and its bell leaves it."""
-        with transaction.atomic():
-            services.project.update_project(actor=SYSTEM, project_id=self.project.pk, changes={"name": name})
-            connection.run_on_commit.clear()
 
     async def test_nothing_is_left_behind_when_the_last_listener_is_gone(self) -> None:
         async with live.listen(SYSTEM), live.listen(SYSTEM) as listener:
@@ -133,11 +139,43 @@ class RightsTests(ListenerCase):
 
     async def test_who_is_removed_stops_hearing(self) -> None:
         await set_membership(actor=SYSTEM, project_id=self.other.pk, user_id=self.viewer.user_id, role=Role.VIEWER)
-        async with self.hearing() as listener:
+        async with self.hearing() as catching_up, self.hearing() as listener:
+            self.assertIsNone(await listener.next(timeout_s=0))
             await remove_membership(actor=SYSTEM, project_id=self.other.pk, user_id=self.viewer.user_id)
             await self.write("unheard", project=self.other)
             await self.write("heard")
             self.assertEqual(await names(listener, 1), ["heard"])
+            self.assertEqual(await names(catching_up, 1), ["heard"])
+
+    async def test_what_waits_is_not_handed_out_any_more_to_who_was_removed(self) -> None:
+        await set_membership(actor=SYSTEM, project_id=self.other.pk, user_id=self.viewer.user_id, role=Role.VIEWER)
+        async with self.hearing() as listener:
+            await self.write("waits", project=self.other)
+            await self.write("first")
+            await self.write("waits too", project=self.other)
+            self.assertEqual(await names(listener, 1), ["waits"])
+            await remove_membership(actor=SYSTEM, project_id=self.other.pk, user_id=self.viewer.user_id)
+            async with self.hearing() as other:
+                await self.write("last")
+                self.assertEqual(await names(other, 1), ["last"])
+            self.assertEqual(await names(listener, 2), ["first", "last"])
+
+    async def test_what_happened_in_a_project_before_it_was_deleted_is_heard(self) -> None:
+        """Also where all of it is read at once, behind a change of the listener's own access."""
+
+        @transaction.atomic
+        def write() -> None:
+            services.membership.set_membership(
+                actor=SYSTEM, project_id=self.other.pk, user_id=self.membership.user_id, role=Role.VIEWER
+            )
+            services.project.update_project(actor=SYSTEM, project_id=self.project.pk, changes={"name": "last words"})
+            services.project.delete_project(actor=SYSTEM, project_id=self.project.pk)
+
+        async with self.hearing() as catching_up, self.hearing() as listener:
+            self.assertIsNone(await listener.next(timeout_s=0))
+            await sync_to_async(write)()
+            for one in (listener, catching_up):
+                self.assertEqual(await names(one, 2), ["last words", "project.deleted"])
 
     async def test_a_project_of_ones_own_is_heard_from_its_creation_on(self) -> None:
         create = sync_to_async(services.project.create_project)
@@ -178,6 +216,35 @@ class RightsTests(ListenerCase):
             with self.assertRaises(error):
                 async with self.hearing(filter=wanted):
                     self.fail("It listens.")
+
+
+class CacheTests(ListenerCase):
+    """Who refetches on hearing of a change must not meet the old list, whatever became of its writer."""
+
+    def listed(self) -> list[str]:
+        page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(), default_size=9)
+        return [row.name for row in page.page.rows]
+
+    async def test_a_reader_that_starts_moves_what_a_killed_writer_left(self) -> None:
+        old = await sync_to_async(self.listed)()
+        await self.write_quietly("new")
+        self.assertEqual(await sync_to_async(self.listed)(), old)
+        async with live.listen(SYSTEM):
+            self.assertEqual(await sync_to_async(self.listed)(), ["new"])
+
+    async def test_a_listener_that_catches_up_moves_what_it_reads(self) -> None:
+        async with live.listen(SYSTEM) as listener:
+            await sync_to_async(self.listed)()
+            await self.write_quietly("new")
+            self.assertEqual(await names(listener, 1), ["new"])
+            self.assertEqual(await sync_to_async(self.listed)(), ["new"])
+
+    async def test_a_poller_moves_what_it_reads(self) -> None:
+        await sync_to_async(self.listed)()
+        await self.write_quietly("new")
+        page = await sync_to_async(list_events)(SYSTEM, after=0, filter=EventFilter())
+        self.assertEqual([event.position for event in page.events], [1])
+        self.assertEqual(await sync_to_async(self.listed)(), ["new"])
 
 
 class EndingTests(ListenerCase):

@@ -81,7 +81,12 @@ class FrameTests(SocketCase):
                     "task": deleted.as_json(),
                     "changes": ["title", "due_date"],
                 },
-                {"type": "task.commented", "project": project, "comment": commented.as_json()},
+                {
+                    "type": "task.commented",
+                    "project": project,
+                    "comment": commented.as_json(),
+                    "task": deleted.as_json(),
+                },
                 {"type": "task.deleted", "project": project, "task": deleted.as_json()},
                 {
                     "type": "project.updated",
@@ -186,6 +191,12 @@ class RefusalTests(SocketCase):
 
     async def test_a_position_not_yet_reached_closes_with_4410(self) -> None:
         self.assertEqual(await self.refused("?after=7"), ({"type": "resync", "oldest": "0"}, 4410))
+
+    @override_settings(LIVE_IDLE_S="nonsense")
+    async def test_a_fault_of_ours_closes_with_1011_instead_of_keeping_silent(self) -> None:
+        with self.assertLogs("rest.consumers", "ERROR"):
+            frame, code = await self.refused("")
+        self.assertEqual((frame["type"], code), ("ready", 1011))
 
     async def test_a_foreign_page_or_host_is_not_let_in(self) -> None:
         for headers in (

@@ -76,6 +76,27 @@ class CachedListTests(Case):
         cached_list("list", viewer=SYSTEM, params=None, build=build_while_another_reader_files)
         self.assertEqual(self.read(), 1)
 
+    def test_another_build_has_lists_of_its_own(self) -> None:
+        self.read()
+        with self.settings(BUILD="another"):
+            self.assertEqual(self.read(), 2)
+
+    def test_a_list_is_as_new_as_the_position_that_is_told_with_it(self) -> None:
+        """Also where the writer of that position has not moved the scopes yet."""
+        project = ProjectFactory()
+
+        def read_at(position: int) -> int:
+            rows: int = cached_list(
+                "list", viewer=SYSTEM, params=None, build=self.build, project_id=project.pk, not_before=position
+            ).rows
+            return rows
+
+        self.assertEqual([read_at(0), read_at(0)], [1, 1])
+        services.project.create_project(actor=SYSTEM, name="Other")
+        self.assertEqual(read_at(1), 1)
+        services.project.update_project(actor=SYSTEM, project_id=project.pk, changes={"name": "New"})
+        self.assertEqual([read_at(2), read_at(2)], [2, 2])
+
     def test_a_scope_whose_position_is_gone_is_unknown(self) -> None:
         self.read(project_id=7)
         django_cache.delete("scope:project:7")
@@ -96,13 +117,28 @@ class CachedListTests(Case):
 class WithoutRedisTests(Case):
     def test_lists_are_built_and_writes_go_on(self) -> None:
         nowhere = {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}
-        self.addCleanup(setattr, cache, "_is_down", False)
+        self.addCleanup(setattr, cache, "_redis", cache._Redis())
         with self.settings(CACHES={"default": nowhere}), self.assertLogs("backend.projects.cache") as logged:
             with self.committed():
                 services.project.create_project(actor=SYSTEM, name="New")
             page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(), default_size=9)
         self.assertEqual([row.name for row in page.page.rows], ["New"])
         self.assertEqual([record.levelname for record in logged.records], ["WARNING"])
+
+    def test_redis_back_with_what_it_held_is_not_stale(self) -> None:
+        def names() -> list[str]:
+            page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(), default_size=9)
+            return [row.name for row in page.page.rows]
+
+        self.assertEqual(names(), [])
+        nowhere = {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}
+        self.addCleanup(setattr, cache, "_redis", cache._Redis())
+        with self.settings(CACHES={"default": nowhere}), self.committed():
+            services.project.create_project(actor=SYSTEM, name="New")
+        cache._redis._ask_again_at = 0.0
+        self.assertEqual(names(), ["New"])
+        with self.assertNumQueries(0):
+            self.assertEqual(names(), ["New"])
 
 
 class FreshTests(Case):

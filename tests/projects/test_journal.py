@@ -144,7 +144,7 @@ class SightTests(Case):
         for project in (membership.project, other):
             journal.append(updated(project), actor=SYSTEM)
         viewer = viewer_for(membership.user)
-        shown = [event.project_id for event in journal.read_after(0, limit=9) if Sight.of(viewer).shows(event)]
+        shown = [event.project_id for event in journal.read_after(0, limit=9) if Sight.since(viewer, 0).shows(event)]
         self.assertEqual(shown, [membership.project_id])
 
     def test_a_deletion_is_shown_to_those_who_could_see_the_project(self) -> None:
@@ -152,12 +152,12 @@ class SightTests(Case):
         viewer = viewer_for(membership.user)
         services.project.delete_project(actor=viewer, project_id=membership.project_id)
         (event,) = journal.read_after(0, limit=9)
-        self.assertTrue(Sight.of(viewer).shows(event))
-        self.assertFalse(Sight.of(viewer_for(stranger)).shows(event))
-        self.assertTrue(Sight.of(viewer_for(UserFactory(is_staff=True))).shows(event))
-        self.assertEqual(journal.deleted_since(viewer, 0), {membership.project_id})
-        self.assertEqual(journal.deleted_since(viewer, 1), frozenset())
-        self.assertEqual(journal.deleted_since(viewer_for(stranger), 0), frozenset())
+        self.assertTrue(Sight.since(viewer, 0).shows(event))
+        self.assertFalse(Sight.since(viewer_for(stranger), 0).shows(event))
+        self.assertTrue(Sight.since(viewer_for(UserFactory(is_staff=True)), 0).shows(event))
+        self.assertEqual(Sight.since(viewer, 0).project_ids, {membership.project_id})
+        self.assertEqual(Sight.since(viewer, 1).project_ids, frozenset())
+        self.assertEqual(Sight.since(viewer_for(stranger), 0).project_ids, frozenset())
 
 
 class EventFilterTests(Case):

@@ -1,14 +1,15 @@
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 
-from backend.projects.access import SYSTEM
+from backend.projects.access import SYSTEM, viewer_for
 from backend.projects.errors import BadArgument
 from backend.projects.models import Task
+from backend.projects.resolvers import search
 from backend.projects.resolvers.page import Order, PageRequest
 from backend.projects.resolvers.task import TaskFilter, list_tasks, list_tasks_of_projects
 from backend.projects.rows import TaskRow
 from tests.cases import Case
-from tests.factories import ProjectFactory, TaskFactory
+from tests.factories import MembershipFactory, ProjectFactory, TaskFactory
 
 NEWEST_FIRST, BY_DUE_DATE, BY_DUE_DATE_DOWN = Order(), Order("due_date", False), Order("due_date", True)
 
@@ -99,10 +100,26 @@ class NestedPageTests(Case):
         ids = [project.pk for project in projects]
         with self.assertNumQueries(1):
             pages = list_tasks_of_projects(
-                ids, filter=TaskFilter(), order=NEWEST_FIRST, page=PageRequest(first=1), default_size=9
+                SYSTEM, ids, filter=TaskFilter(), order=NEWEST_FIRST, page=PageRequest(first=1), default_size=9
             )
         self.assertEqual([(len(pages[pk].rows), pages[pk].has_next) for pk in ids], [(0, False), (1, False), (1, True)])
         self.assertEqual(pages[ids[2]].rows[0].id, Task.objects.latest("pk").pk)
+
+    def test_a_search_is_not_cut_short_by_what_the_viewer_does_not_see(self) -> None:
+        self.addCleanup(setattr, search, "MAX_MATCHES", search.MAX_MATCHES)
+        search.MAX_MATCHES = 2
+        member = MembershipFactory()
+        mine = TaskFactory(project=member.project, title="needle")
+        TaskFactory.create_batch(3, title="needle")
+        pages = list_tasks_of_projects(
+            viewer_for(member.user),
+            [member.project_id],
+            filter=TaskFilter(search="needle"),
+            order=NEWEST_FIRST,
+            page=PageRequest(),
+            default_size=9,
+        )
+        self.assertEqual([row.id for row in pages[member.project_id].rows], [mine.pk])
 
 
 class FilterTests(Case):

@@ -65,8 +65,9 @@ class LimitTests(OpenCase):
         """Whoever walks a fragment at each spread would have 2 to the power of 100 to walk."""
         levels = 100
         doubling = [f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(levels)]
-        document = f"{{ ...F0 }} {' '.join(doubling)} fragment F{levels} on Query {{ cursor }}"
-        self.assertEqual(self.data(document), {"cursor": "0"})
+        for leaf, data in (("cursor", {"cursor": "0"}), ("__typename", {"__typename": "Query"})):
+            document = f"{{ ...F0 }} {' '.join(doubling)} fragment F{levels} on Query {{ {leaf} }}"
+            self.assertEqual(self.data(document), data)
 
     def test_the_standard_introspection_query_passes(self) -> None:
         schema = self.data(get_introspection_query())["__schema"]

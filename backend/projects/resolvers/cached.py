@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from typing import Generic, TypeVar
 
 from ..access import Viewer
@@ -32,7 +32,10 @@ def cached_page(
     read: type[R],
     build: Callable[[], Page[R]],
     project_id: int | None = None,
+    not_before: int | None = None,
 ) -> CachedPage[R]:
+    """`not_before`: see `cached_list`."""
+
     def build_json() -> dict[str, object]:
         built = build()
         return {
@@ -44,8 +47,9 @@ def cached_page(
     cached = cached_list(
         listing.name,
         viewer=viewer,
-        params=[listing.filter, listing.order, page, page.size(default_size)],
+        params=[[field.name for field in fields(read)], listing.filter, listing.order, page, page.size(default_size)],
         project_id=project_id,
+        not_before=not_before,
         build=build_json,
     )
     rows = [read(*row) for row in cached.rows["rows"]]

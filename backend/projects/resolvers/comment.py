@@ -27,11 +27,11 @@ def count_comments(viewer: Viewer, task_id: int | None) -> int:
 
 
 def list_comments_of_tasks(
-    task_ids: Sequence[int], *, page: PageRequest, default_size: int
+    viewer: Viewer, task_ids: Sequence[int], *, page: PageRequest, default_size: int
 ) -> dict[int, Page[CommentRow]]:
-    """One page for each of the tasks, which the caller has found visible, in one query. Raises BadArgument."""
+    """One page for each of the tasks, of what the viewer sees, in one query. Raises BadArgument."""
     return COMMENTS_OF_TASKS.pages(
-        Comment.objects.all(),
+        access.visible_comments(viewer).filter(task_id__in=task_ids),
         page,
         CommentRow,
         default_size=default_size,
@@ -40,6 +40,7 @@ def list_comments_of_tasks(
     )
 
 
-def count_comments_of_tasks(task_ids: Sequence[int]) -> dict[int, int]:
-    counts = Comment.objects.filter(task_id__in=task_ids).values("task_id").order_by().annotate(number=Count("id"))
+def count_comments_of_tasks(viewer: Viewer, task_ids: Sequence[int]) -> dict[int, int]:
+    comments = access.visible_comments(viewer).filter(task_id__in=task_ids)
+    counts = comments.values("task_id").order_by().annotate(number=Count("id"))
     return dict.fromkeys(task_ids, 0) | dict(counts.values_list("task_id", "number"))

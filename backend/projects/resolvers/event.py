@@ -32,7 +32,7 @@ def parse_position(text: str, argument: str = "after") -> int:
 def current_cursor(viewer: Viewer) -> int:
     """The newest position: what is read after this call is at least that new."""
     access.require_access(viewer)
-    return journal.head()
+    return journal.kept().head
 
 
 def list_events(viewer: Viewer, *, after: int | None, filter: EventFilter, size: int | None = None) -> EventPage:
@@ -48,12 +48,12 @@ def list_events(viewer: Viewer, *, after: int | None, filter: EventFilter, size:
     if after is None:
         return EventPage([], kept.head, has_more=False)
     journal.check_resumable(after, kept)
-    sight = journal.Sight.of(viewer)
-    gone = journal.deleted_since(viewer, after)
+    # First what happened, then the right to see it: a project joined in between is in both.
     found = journal.read_after(after, limit=_MOST_READ)
+    sight = journal.Sight.since(viewer, after)
     events: list[JournalEvent] = []
     for event in found:
-        if filter.passes(event) and (sight.shows(event) or event.project_id in gone):
+        if filter.passes(event) and sight.shows(event):
             if len(events) == size:
                 return EventPage(events, events[-1].position, has_more=True)
             events.append(event)

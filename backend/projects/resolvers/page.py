@@ -154,10 +154,10 @@ class Listing:
         parent: str,
         parent_ids: Sequence[int],
     ) -> dict[int, Page[R]]:
-        """The same page of the rows of each parent, in one query for all of them."""
+        """The same page of each parent's share of `rows`, in one query for all of them."""
         cut = self._cut(request, default_size)
         number = Window(RowNumber(), partition_by=[F(parent)], order_by=cut.order.columns)
-        windowed = cut.apply(rows.filter(**{f"{parent}__in": parent_ids})).annotate(number=number)
+        windowed = cut.apply(rows).annotate(number=number)
         found: dict[int, list[R]] = {parent_id: [] for parent_id in parent_ids}
         for row in read.read(windowed.filter(number__lte=cut.size + 1).order_by(parent, "number")):
             found[getattr(row, parent)].append(row)

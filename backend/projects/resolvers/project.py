@@ -43,8 +43,9 @@ def list_projects(
     order: Order,
     page: PageRequest,
     default_size: int,
+    not_before: int | None = None,
 ) -> CachedPage[ProjectRow]:
-    """What the viewer sees, cached. Raises BadArgument."""
+    """What the viewer sees, cached (`not_before`: see `cached_list`). Raises BadArgument."""
     access.require_access(viewer)
     listing = projects_listing(filter, order)
 
@@ -52,7 +53,15 @@ def list_projects(
         projects = filter.apply(access.visible_projects(viewer))
         return listing.page(projects, page, ProjectRow, default_size=default_size)
 
-    return cached_page(listing, viewer=viewer, page=page, default_size=default_size, read=ProjectRow, build=build)
+    return cached_page(
+        listing,
+        viewer=viewer,
+        page=page,
+        default_size=default_size,
+        read=ProjectRow,
+        build=build,
+        not_before=not_before,
+    )
 
 
 def count_projects(viewer: Viewer, filter: ProjectFilter) -> int:

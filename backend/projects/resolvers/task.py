@@ -59,9 +59,18 @@ def tasks_listing(filter: TaskFilter, order: Order) -> Listing:
 
 
 def list_tasks(
-    viewer: Viewer, *, filter: TaskFilter, order: Order, page: PageRequest, default_size: int
+    viewer: Viewer,
+    *,
+    filter: TaskFilter,
+    order: Order,
+    page: PageRequest,
+    default_size: int,
+    not_before: int | None = None,
 ) -> CachedPage[TaskRow]:
-    """What the viewer sees, cached: under the project where the filter names one. Raises BadArgument."""
+    """What the viewer sees, cached, under the project where the filter names one (`not_before`: see `cached_list`).
+
+    Raises BadArgument.
+    """
     access.require_access(viewer)
     listing = tasks_listing(filter, order)
 
@@ -77,6 +86,7 @@ def list_tasks(
         read=TaskRow,
         build=build,
         project_id=filter.project_id,
+        not_before=not_before,
     )
 
 
@@ -89,11 +99,20 @@ def tasks_of_projects_listing(filter: TaskFilter, order: Order) -> Listing:
 
 
 def list_tasks_of_projects(
-    project_ids: Sequence[int], *, filter: TaskFilter, order: Order, page: PageRequest, default_size: int
+    viewer: Viewer,
+    project_ids: Sequence[int],
+    *,
+    filter: TaskFilter,
+    order: Order,
+    page: PageRequest,
+    default_size: int,
 ) -> dict[int, Page[TaskRow]]:
-    """One page for each of the projects, which the caller has found visible, in one query. Raises BadArgument."""
+    """One page for each of the projects, of what the viewer sees, in one query. Raises BadArgument.
+
+    A search looks through the newest matches of all of these projects together.
+    """
     return tasks_of_projects_listing(filter, order).pages(
-        filter.apply(Task.objects.all()),
+        filter.apply(access.visible_tasks(viewer).filter(project_id__in=project_ids)),
         page,
         TaskRow,
         default_size=default_size,
@@ -102,8 +121,8 @@ def list_tasks_of_projects(
     )
 
 
-def count_tasks_of_projects(project_ids: Sequence[int], filter: TaskFilter) -> dict[int, int]:
-    tasks = filter.apply(Task.objects.filter(project_id__in=project_ids))
+def count_tasks_of_projects(viewer: Viewer, project_ids: Sequence[int], filter: TaskFilter) -> dict[int, int]:
+    tasks = filter.apply(access.visible_tasks(viewer).filter(project_id__in=project_ids))
     counts = tasks.values("project_id").order_by().annotate(number=Count("id"))
     return dict.fromkeys(project_ids, 0) | dict(counts.values_list("project_id", "number"))
 

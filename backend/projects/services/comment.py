@@ -5,7 +5,7 @@ from ..access import Viewer
 from ..errors import Invalid
 from ..events import TaskCommented
 from ..models import Comment
-from ..rows import CommentRow
+from ..rows import CommentRow, TaskRow
 from .clean import clean_fields, tidy
 
 
@@ -24,5 +24,5 @@ def add_comment(*, actor: Viewer, task_id: int | None, content: str | None, auth
     if not comment.content.strip():
         raise Invalid("content", "This field cannot be blank.", "BLANK")
     comment.save(force_insert=True)
-    journal.append(TaskCommented(CommentRow.of(comment), in_project=task.project_id), actor=actor)
+    journal.append(TaskCommented(TaskRow.of(task), CommentRow.of(comment)), actor=actor)
     return comment
