@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from backend.projects.access import Viewer
-from backend.projects.resolvers.page import Page
+from backend.projects.resolvers.cached import CachedPage
 from backend.projects.rows import Row
 
 from . import headers
@@ -103,13 +103,12 @@ class ListView(View):
 
     query: PageParameters
 
-    def page(self, page: Page[Any], *, cursor: int, count: Callable[[], int], etag: str | None = None) -> Response:
-        """`count` is called where the client wants the number of all rows; `cursor` was taken before any was read."""
-        told = {"X-Cursor": str(cursor)}
+    def page(self, found: CachedPage[Any], *, count: Callable[[], int]) -> Response:
+        """`count` is called where the client wants the number of all rows."""
+        page = found.page
+        told = {"X-Cursor": str(found.cursor), "ETag": found.etag}
         if page.has_next:
             told["Link"] = headers.link_to_next(self.request, page.cursor_of(page.rows[-1]))
-        if etag is not None:
-            told["ETag"] = etag
         answer = self._unless_held(told, lambda: [row.as_json() for row in page.rows])
         if self.query.wants_count and answer.status_code == 200:
             answer.headers["X-Total-Count"] = str(count())

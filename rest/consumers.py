@@ -75,7 +75,10 @@ def _parameters(query_string: bytes) -> tuple[int | None, EventFilter]:
     after: int | None = None
     project_id: int | None = None
     kinds: frozenset[str] | None = None
-    for name, value in parse_qsl(query_string.decode("latin-1"), keep_blank_values=True):
+    given = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
+    for name, value in given:
+        if [other for other, _ in given].count(name) > 1:
+            raise BadArgument(name, "It is given more than once.")
         match name:
             case "after":
                 after = parse_position(value)

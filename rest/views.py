@@ -31,9 +31,7 @@ class Projects(ListView):
             self.viewer, filter=wanted, order=Order(), page=self.query.page(), default_size=MAX_PAGE
         )
         return self.page(
-            found.page,
-            cursor=found.cursor,
-            etag=found.etag,
+            found,
             count=lambda: resolvers.project.count_projects(self.viewer, wanted),
         )
 
@@ -99,9 +97,7 @@ class Tasks(ListView):
             default_size=MAX_PAGE,
         )
         return self.page(
-            found.page,
-            cursor=found.cursor,
-            etag=found.etag,
+            found,
             count=lambda: resolvers.task.count_tasks(self.viewer, wanted),
         )
 
@@ -159,14 +155,15 @@ class Task(View):
 class Comments(ListView):
     body = serializers.CommentInput
     shape = serializers.Comment
+    has_etag = True
 
     def get(self, request: Request, id: str) -> Response:
         """The comments on a task, newest first."""
-        cursor = resolvers.event.current_cursor(self.viewer)
-        page = resolvers.comment.list_comments(self.viewer, parse_id(id), page=self.query.page(), default_size=MAX_PAGE)
+        found = resolvers.comment.list_comments(
+            self.viewer, parse_id(id), page=self.query.page(), default_size=MAX_PAGE
+        )
         return self.page(
-            page,
-            cursor=cursor,
+            found,
             count=lambda: resolvers.comment.count_comments(self.viewer, parse_id(id)),
         )
 
@@ -179,15 +176,15 @@ class Comments(ListView):
 class Reports(ListView):
     parameters = serializers.ReportParameters
     shape = serializers.SummaryReport
+    has_etag = True
 
     query: serializers.ReportParameters
 
     def get(self, request: Request) -> Response:
         """The daily summaries of the projects that you see, newest first."""
-        cursor = resolvers.event.current_cursor(self.viewer)
         wanted = self.query.filter()
-        page = resolvers.report.list_reports(self.viewer, filter=wanted, page=self.query.page(), default_size=MAX_PAGE)
-        return self.page(page, cursor=cursor, count=lambda: resolvers.report.count_reports(self.viewer, wanted))
+        found = resolvers.report.list_reports(self.viewer, filter=wanted, page=self.query.page(), default_size=MAX_PAGE)
+        return self.page(found, count=lambda: resolvers.report.count_reports(self.viewer, wanted))
 
 
 class Report(View):

@@ -130,11 +130,21 @@ class Query:
         narrowed = ReportFilter(narrowing_id(project_id))
         page = PageRequest(first, after, last, before)
         resolvers.report.reports_listing(narrowed).check(page, PAGE_SIZE)
-        asking = viewer(info)
+        asking, before_rows = viewer(info), read_before_rows()
+
+        async def load_page() -> Page[rows.ReportRow]:
+            cached = await info.context.in_database(
+                resolvers.report.list_reports,
+                asking,
+                filter=narrowed,
+                page=page,
+                default_size=PAGE_SIZE,
+                not_before=before_rows,
+            )
+            return cached.page
+
         return Connection(
-            load_page=lambda: info.context.in_database(
-                resolvers.report.list_reports, asking, filter=narrowed, page=page, default_size=PAGE_SIZE
-            ),
+            load_page=load_page,
             load_count=lambda: info.context.in_database(resolvers.report.count_reports, asking, narrowed),
         )
 

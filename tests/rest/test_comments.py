@@ -42,6 +42,14 @@ class ListCommentsTest(OpenCase):
                     response = self.send(method, f"/tasks/{absent}/comments/", {"content": "Hm.", "author": "Ada"})
                     self.assert_refused(response, 404)
 
+    def test_a_list_is_held_until_somebody_comments(self) -> None:
+        etag = self.client.get(self.path)["ETag"]
+        self.assertEqual(self.client.get(self.path, headers={"If-None-Match": etag}).status_code, 304)
+        with self.committed():
+            self.send("POST", self.path, {"content": "More.", "author": "Ada"})
+        again = self.client.get(self.path, headers={"If-None-Match": etag})
+        self.assertEqual((again.status_code, again.json()[0]["content"]), (200, "More."))
+
     def test_one_comment_costs_as_many_queries_as_twenty(self) -> None:
         with self.assertNumQueries(3):
             self.client.get(f"{self.path}?page_size=1")

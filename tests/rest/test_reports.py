@@ -2,6 +2,7 @@
 
 from datetime import date
 
+from backend.projects import services
 from tests.factories import MembershipFactory, SummaryReportFactory, UserFactory
 from tests.rest.cases import ABSENT_IDS, ClosedCase, OpenCase, report_json
 
@@ -66,6 +67,14 @@ class ReportsTest(OpenCase):
                     response = self.send(method, path)
                     self.assertEqual(response.status_code, 405)
                     self.assertEqual(response["Allow"], "GET, HEAD, OPTIONS")
+
+    def test_a_list_is_held_until_a_report_is_made(self) -> None:
+        etag = self.client.get("/reports/")["ETag"]
+        self.assertEqual(self.client.get("/reports/", headers={"If-None-Match": etag}).status_code, 304)
+        with self.committed():
+            services.report.generate(self.first.project_id, date(2026, 3, 3))
+        again = self.client.get("/reports/", headers={"If-None-Match": etag})
+        self.assertEqual((again.status_code, len(again.json())), (200, 4))
 
     def test_one_report_costs_as_many_queries_as_three(self) -> None:
         for size in (1, 3):

@@ -8,17 +8,28 @@ from .. import access
 from ..access import Viewer
 from ..models import Comment
 from ..rows import CommentRow
+from .cached import CachedPage, cached_page
 from .page import Listing, Order, Page, PageRequest
 
 _NEWEST_FIRST = Order()
 COMMENTS_OF_TASKS = Listing("task.comments", None, _NEWEST_FIRST)
 
 
-def list_comments(viewer: Viewer, task_id: int | None, *, page: PageRequest, default_size: int) -> Page[CommentRow]:
-    """Newest first. Raises TaskNotFound, BadArgument."""
-    comments = Comment.objects.filter(task=access.task(viewer, task_id))
-    listing = Listing("comments", task_id, _NEWEST_FIRST)
-    return listing.page(comments, page, CommentRow, default_size=default_size)
+def list_comments(
+    viewer: Viewer, task_id: int | None, *, page: PageRequest, default_size: int
+) -> CachedPage[CommentRow]:
+    """Newest first, cached under the task's project. Raises TaskNotFound, BadArgument."""
+    task = access.task(viewer, task_id)
+    listing = Listing("comments", task.pk, _NEWEST_FIRST)
+    return cached_page(
+        listing,
+        viewer=viewer,
+        page=page,
+        default_size=default_size,
+        read=CommentRow,
+        build=lambda: listing.page(Comment.objects.filter(task=task), page, CommentRow, default_size=default_size),
+        project_id=task.project_id,
+    )
 
 
 def count_comments(viewer: Viewer, task_id: int | None) -> int:

@@ -8,6 +8,7 @@ from .. import access
 from ..access import Viewer
 from ..models import SummaryReport
 from ..rows import ReportRow
+from .cached import CachedPage, cached_page
 from .page import Listing, Order, Page, PageRequest
 
 
@@ -30,10 +31,27 @@ def reports_listing(filter: ReportFilter) -> Listing:
     return Listing("reports", filter, Order())
 
 
-def list_reports(viewer: Viewer, *, filter: ReportFilter, page: PageRequest, default_size: int) -> Page[ReportRow]:
-    """Newest first. Raises BadArgument."""
-    reports = filter.apply(access.visible_reports(viewer))
-    return reports_listing(filter).page(reports, page, ReportRow, default_size=default_size)
+def list_reports(
+    viewer: Viewer, *, filter: ReportFilter, page: PageRequest, default_size: int, not_before: int | None = None
+) -> CachedPage[ReportRow]:
+    """Newest first, of what the viewer sees, cached (`not_before`: see `cached_list`). Raises BadArgument."""
+    access.require_access(viewer)
+    listing = reports_listing(filter)
+
+    def build() -> Page[ReportRow]:
+        reports = filter.apply(access.visible_reports(viewer))
+        return listing.page(reports, page, ReportRow, default_size=default_size)
+
+    return cached_page(
+        listing,
+        viewer=viewer,
+        page=page,
+        default_size=default_size,
+        read=ReportRow,
+        build=build,
+        project_id=filter.project_id,
+        not_before=not_before,
+    )
 
 
 def count_reports(viewer: Viewer, filter: ReportFilter) -> int:
