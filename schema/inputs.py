@@ -129,7 +129,10 @@ class CreateTaskInput:
     assignee_id: ID | None = UNSET
 
     def changes(self) -> TaskChanges:
-        return cast(TaskChanges, _changes(self))
+        changes = _changes(self)
+        if changes.get("status", UNSET) is None:
+            del changes["status"]  # null is no status, and a task without one is pending
+        return cast(TaskChanges, changes)
 
 
 @strawberry.input

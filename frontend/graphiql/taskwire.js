@@ -6,8 +6,7 @@ const TOUR = `# Welcome to Taskwire.
 #
 # Put the cursor into an operation and press
 # Ctrl-Enter. Ctrl-Space completes; the book on the
-# left is the schema. A token goes into "Headers"
-# below: {"Authorization": "Bearer ..."}.
+# left is the schema.
 
 # What is there. "cursor" is the position this was
 # read at: "events(after:)" goes on from there.

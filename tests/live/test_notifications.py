@@ -178,6 +178,7 @@ class RefusalTests(SocketCase):
             ("?kinds=task.exploded", "kinds"),
             ("?kinds=", "kinds"),
             ("?nonsense=1", "nonsense"),
+            ("?after=0&after=1", "after"),
         ):
             with self.subTest(query):
                 frame, code = await self.refused(query)

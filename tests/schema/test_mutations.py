@@ -292,8 +292,11 @@ class TaskTests(MutationCase):
     def test_null_for_what_a_task_must_have_is_refused(self) -> None:
         for field in ("title", "status", "dueDate"):
             self.assert_refused("updateTask", {"id": self.task.pk, field: None}, field, "NULL")
+
+    def test_a_new_task_without_a_status_is_pending(self) -> None:
         needed = {"projectId": self.project.pk, "title": "Mow", "dueDate": DUE}
-        self.assert_refused("createTask", {**needed, "status": None}, "status", "NULL")
+        for given in ({}, {"status": None}):
+            self.assertEqual(self.change("createTask", **needed, **given)["status"], "PENDING")
 
     def test_an_absent_task_or_project_is_refused(self) -> None:
         for absent in ABSENT_IDS:
