@@ -11,10 +11,10 @@ http_application = get_asgi_application()  # before what follows: it makes the m
 
 from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
-from django.urls import path  # noqa: E402
+from django.urls import path, re_path  # noqa: E402
 
 from backend.projects.live import keep_reading  # noqa: E402
-from backend.sockets import SameSite  # noqa: E402
+from backend.sockets import SameSite, refuse  # noqa: E402
 from rest.consumers import NotificationConsumer  # noqa: E402
 from schema.consumers import GraphQLConsumer  # noqa: E402
 
@@ -24,6 +24,7 @@ sockets = SameSite(
             [
                 path("graphql/", GraphQLConsumer.as_asgi()),
                 path("ws/notifications/", NotificationConsumer.as_asgi()),
+                re_path("", refuse),  # type: ignore[arg-type]
             ]
         )
     )

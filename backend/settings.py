@@ -159,6 +159,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
+SESSION_ENGINE = "backend.sessions"
 LOGIN_URL = "sign-in"
 LOGIN_REDIRECT_URL = "/graphql/"
 LOGOUT_REDIRECT_URL = "sign-in"
@@ -227,12 +228,21 @@ SPECTACULAR_SETTINGS = {
 }
 STRAWBERRY_DJANGO = {"MUTATIONS_DEFAULT_HANDLE_ERRORS": True}
 
+# What is tried again every second, and complains each time that its server is away.
+TRIED_AGAIN = ["backend.projects.bell", "backend.projects.live", "channels_redis.pubsub"]
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
+    "filters": {"now_and_then": {"()": "backend.log.NowAndThen"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
-    # Celery tells of every start and end of every task; what a task has done, it tells itself.
-    "loggers": {name: {"level": "WARNING"} for name in ("celery.app.trace", "celery.beat", "celery.worker.strategy")},
+    "loggers": {
+        # Celery tells of every start and end of every task; what a task has done, it tells itself.
+        **{name: {"level": "WARNING"} for name in ("celery.app.trace", "celery.beat", "celery.worker.strategy")},
+        **{name: {"filters": ["now_and_then"]} for name in TRIED_AGAIN},
+        # Somebody's mistake, told to them with a 400: no trace of it is ours to keep.
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
+    },
 }

@@ -10,6 +10,11 @@ from django.http.request import split_domain_port, validate_host
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[Any]]
 
 
+async def refuse(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Close before accepting: the client gets a 403."""
+    await send({"type": "websocket.close"})
+
+
 class SameSite:
     """Refuse (403) a Host that is not ours, as HTTP does, and a page of another origin.
 
@@ -23,7 +28,7 @@ class SameSite:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         if _is_welcome(headers.get(b"host", ""), headers.get(b"origin")):
             return await self.application(scope, receive, send)
-        return await send({"type": "websocket.close"})
+        return await refuse(scope, receive, send)
 
 
 def _is_welcome(host: str, origin: str | None) -> bool:

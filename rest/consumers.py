@@ -29,6 +29,8 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     the client resumes.
     """
 
+    # Nothing is sent to a socket by name: it takes from `live`, and needs no Redis to open.
+    channel_layer_alias = "none"
     _relaying: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:

@@ -17,6 +17,7 @@ class OpenApi(PrivateView, SpectacularJSONAPIView):
 class Docs(PrivateView, SpectacularSwaggerSplitView):
     """Its script comes from an address of its own, so that the Content-Security-Policy needs no exception."""
 
+    http_method_names = ["get", "head"]
     url_name = "rest:openapi"
     template_name = "docs.html"
 

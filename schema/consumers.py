@@ -87,6 +87,8 @@ def _is_well_formed(message: Any) -> bool:
 
 class GraphQLConsumer(GraphQLWSConsumer[Context, None]):
     graphql_transport_ws_handler_class = TransportHandler
+    # Nothing is sent to a socket by name: it takes from `live`, and needs no Redis to open.
+    channel_layer_alias = "none"
 
     def __init__(self) -> None:
         super().__init__(schema=schema, subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,))

@@ -1,6 +1,10 @@
-from django.db import OperationalError, connection
-from django.test import override_settings
+import logging
+import sys
 
+from django.db import OperationalError, connection
+from django.test import SimpleTestCase, override_settings
+
+from backend.log import NowAndThen
 from tests.cases import Case, OpenCase
 
 
@@ -16,6 +20,28 @@ class UnknownAddressTests(Case):
     def test_a_host_that_is_not_ours_is_a_400_in_json(self) -> None:
         answer = self.client.get("/healthz", headers={"host": "evil.example"})
         self.assertEqual((answer.status_code, answer.json()), (400, {"detail": "Bad request."}))
+
+
+class SessionTests(Case):
+    def test_a_cookie_that_can_be_no_session_is_none(self) -> None:
+        for cookie in ('"a\\000b1234567890"', "\xff" * 32, "a b c d e f g h", "short", "x" * 5000):
+            with self.subTest(cookie):
+                answer = self.client.get("/projects/", headers={"cookie": f"sessionid={cookie}"})
+                self.assertEqual(answer.status_code, 401)
+
+
+class LogTests(SimpleTestCase):
+    def test_the_same_complaint_passes_once_a_minute_and_without_a_trace(self) -> None:
+        quiet = NowAndThen()
+        try:
+            raise ConnectionError("refused")
+        except ConnectionError:
+            error = sys.exc_info()
+        first, again, other = (
+            logging.LogRecord("bell", logging.ERROR, "", 0, message, None, error) for message in ("No.", "No.", "Oh.")
+        )
+        self.assertEqual([quiet.filter(record) for record in (first, again, other)], [True, False, True])
+        self.assertEqual((first.getMessage(), first.exc_info), ("No.: refused", None))
 
 
 class HealthTests(Case):

@@ -167,6 +167,18 @@ class FrameTests(SocketCase):
         await socket.disconnect()
 
 
+@override_settings(ACCESS="open", LIVE_LOOK_S=0.2)
+class WithoutRedisTests(SocketCase):
+    async def test_a_socket_opens_and_hears_at_the_next_look(self) -> None:
+        nowhere = {**settings.CHANNEL_LAYERS["default"], "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"]}}
+        with self.settings(CHANNEL_LAYERS={"default": nowhere}), self.assertLogs("backend.projects", "WARNING"):
+            socket = await self.connect()
+            self.assertEqual((await self.frame(socket))["type"], "ready")
+            await self.rename("heard")
+            self.assertEqual((await self.frame(socket))["task"]["title"], "heard")
+            await socket.disconnect()
+
+
 @override_settings(ACCESS="open")
 class RefusalTests(SocketCase):
     async def test_bad_parameters_close_with_4400_and_are_named(self) -> None:
@@ -198,6 +210,15 @@ class RefusalTests(SocketCase):
         with self.assertLogs("rest.consumers", "ERROR"):
             frame, code = await self.refused("")
         self.assertEqual((frame["type"], code), ("ready", 1011))
+
+    async def test_an_address_that_is_none_is_not_let_in(self) -> None:
+        socket = WebsocketCommunicator(sockets, "/ws/nowhere/", headers=[(b"host", b"localhost")])
+        self.assertEqual((await socket.connect())[0], False)
+
+    async def test_a_cookie_that_can_be_no_session_is_none(self) -> None:
+        socket = await self.connect(cookie='sessionid="a\\000b1234567890"')
+        self.assertEqual((await self.frame(socket))["type"], "ready")
+        await socket.disconnect()
 
     async def test_a_foreign_page_or_host_is_not_let_in(self) -> None:
         for headers in (

@@ -69,6 +69,11 @@ class OpenApiTest(OpenCase):
 
 
 class DocsTest(OpenCase):
+    def test_it_is_there_to_be_read(self) -> None:
+        for method in ("OPTIONS", "POST", "DELETE"):
+            answer = self.send(method, "/docs/")
+            self.assertEqual((answer.status_code, answer["Allow"]), (405, "GET, HEAD"))
+
     def test_the_page_loads_everything_from_here(self) -> None:
         page = self.client.get("/docs/", headers={"Accept": "text/html"})
         self.assertEqual(page.status_code, 200)
