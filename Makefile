@@ -2,7 +2,7 @@
 
 # The interpreter that .venv is made with: make run PYTHON=python3.13
 PYTHON ?= python3
-# What goes to pytest or uv: make test ARGS="-k journal -x", make lock ARGS=--upgrade
+# What goes to pytest, uv or manage.py: make test ARGS="-k journal -x", make lock ARGS=--upgrade
 ARGS ?=
 
 SETUP := @$(PYTHON) backend/local/bootstrap.py
@@ -12,7 +12,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 	--no-annotate --no-header $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types check lock clean
+.PHONY: help run manage test lint types check lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
@@ -21,6 +21,10 @@ help: ## Show this list
 run: ## Run everything here: servers, demo data, web, worker and beat, until Ctrl-C
 	$(SETUP) local
 	$(IN_VENV) backend.local.run
+
+manage: ## Django's commands on what 'make run' runs: make manage ARGS=createsuperuser
+	$(SETUP) local
+	$(IN_VENV) backend.local.manage $(ARGS)
 
 test: ## Run the whole suite against throw-away servers; ARGS go to pytest
 	$(SETUP) dev

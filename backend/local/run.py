@@ -8,6 +8,7 @@ long as anything that it started is still there.
 import fcntl
 import http.client
 import importlib
+import json
 import os
 import secrets
 import signal
@@ -29,6 +30,9 @@ from backend.local.valkey import Valkey
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOCAL = CHECKOUT / ".local"
+# What the processes of the run are given beside the shell's own environment, for `make manage` to join them.
+ENVIRONMENT = LOCAL / "environment.json"
+GIVEN = ("ACCESS", "BIND", "BROKER_URL", "DATABASE_URL", "EMAIL_URL", "PORT", "REDIS_URL", "SECRET_KEY")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A killed run takes its processes with it within their grace periods.
 EARLIER_RUN_TIMEOUT_S = 60.0
@@ -88,6 +92,10 @@ def _run(cleanup: ExitStack) -> str:
         os.environ.setdefault("REDIS_URL", valkey.url)
         os.environ.setdefault("BROKER_URL", valkey.broker_url)
 
+    cleanup.callback(ENVIRONMENT.unlink, missing_ok=True)
+    ENVIRONMENT.touch(mode=0o600)
+    ENVIRONMENT.write_text(json.dumps({name: os.environ[name] for name in GIVEN}))
+
     say("Preparing the database ...")
     _manage("migrate", "--verbosity", "0", held=held)
     if is_embedded:
@@ -113,6 +121,14 @@ def _lock_this_checkout(cleanup: ExitStack) -> int:
         if not wait_until(lambda: _try_lock(running), timeout_s=EARLIER_RUN_TIMEOUT_S):
             raise Refusal(f"Processes of an earlier run do not stop: 'fuser {running.name}' names them.")
     return running.fileno()
+
+
+def is_running() -> bool:
+    """Whether there is a run of this checkout, with its servers started."""
+    if not ENVIRONMENT.exists():
+        return False
+    with (LOCAL / "run.lock").open("a+") as run:
+        return not _try_lock(run)
 
 
 def _try_lock(file: TextIO) -> bool:

@@ -143,3 +143,26 @@ def test_the_product_runs_and_its_data_outlives_a_kill(checkout: Path) -> None:
         assert run.process.returncode == 0
     finally:
         run.process.kill()
+
+
+def test_djangos_commands_join_the_run(checkout: Path) -> None:
+    def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "backend.local.manage", *arguments],
+            cwd=checkout,
+            env=without_servers() | {"DJANGO_SUPERUSER_PASSWORD": "a long enough one"},
+            capture_output=True,
+            text=True,
+        )
+
+    idle = manage("check")
+    assert (idle.returncode, "start it first" in idle.stderr) == (1, True)
+    run = Run(checkout, free_port())
+    try:
+        run.await_ready()
+        made = manage("createsuperuser", "--noinput", "--username", "boss", "--email", "boss@example.org")
+        assert (made.returncode, made.stdout.strip()) == (0, "Superuser created successfully."), made.stderr
+        run.end(signal.SIGINT)
+        assert manage("check").returncode == 1
+    finally:
+        run.process.kill()
