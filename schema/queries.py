@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import strawberry
 from strawberry import ID
 
-from backend.projects import resolvers, rows
+from backend.projects import resolvers
 from backend.projects.access import Viewer as DomainViewer
 from backend.projects.access import parse_id
 from backend.projects.errors import NotFound
 from backend.projects.journal import EventFilter
+from backend.projects.resolvers.cached import CachedPage
 from backend.projects.resolvers.page import Order, Page, PageRequest
 from backend.projects.resolvers.project import ProjectFilter as DomainProjectFilter
 from backend.projects.resolvers.report import ReportFilter
@@ -35,6 +37,17 @@ async def _found(info: Info, get: Callable[[DomainViewer, int | None], R], id: I
         return None
 
 
+def _connection(info: Info, read: Callable[..., CachedPage[Any]], count: Callable[..., int]) -> Connection[Any]:
+    """A connection over a cached list; `read` and `count` lack the viewer, `read` the size of a page and its age."""
+    asking, before_rows = viewer(info), read_before_rows()
+
+    async def load_page() -> Page[Any]:
+        cached = await info.context.in_database(read, asking, default_size=PAGE_SIZE, not_before=before_rows)
+        return cached.page
+
+    return Connection(load_page=load_page, load_count=lambda: info.context.in_database(count, asking))
+
+
 @strawberry.type
 class Query:
     @strawberry.field(description="Null where there is none, or none that you may see.")
@@ -56,24 +69,8 @@ class Query:
         ordered = order.to_domain() if order else Order()
         page = PageRequest(first, after, last, before)
         resolvers.project.projects_listing(narrowed, ordered).check(page, PAGE_SIZE)
-        asking, before_rows = viewer(info), read_before_rows()
-
-        async def load_page() -> Page[rows.ProjectRow]:
-            cached = await info.context.in_database(
-                resolvers.project.list_projects,
-                asking,
-                filter=narrowed,
-                order=ordered,
-                page=page,
-                default_size=PAGE_SIZE,
-                not_before=before_rows,
-            )
-            return cached.page
-
-        return Connection(
-            load_page=load_page,
-            load_count=lambda: info.context.in_database(resolvers.project.count_projects, asking, narrowed),
-        )
+        read = partial(resolvers.project.list_projects, filter=narrowed, order=ordered, page=page)
+        return _connection(info, read, partial(resolvers.project.count_projects, filter=narrowed))
 
     @strawberry.field(description="Null where there is none, or none that you may see.")
     async def task(self, info: Info, id: ID) -> Task | None:
@@ -94,24 +91,8 @@ class Query:
         ordered = order.to_domain() if order else Order()
         page = PageRequest(first, after, last, before)
         resolvers.task.tasks_listing(narrowed, ordered).check(page, PAGE_SIZE)
-        asking, before_rows = viewer(info), read_before_rows()
-
-        async def load_page() -> Page[rows.TaskRow]:
-            cached = await info.context.in_database(
-                resolvers.task.list_tasks,
-                asking,
-                filter=narrowed,
-                order=ordered,
-                page=page,
-                default_size=PAGE_SIZE,
-                not_before=before_rows,
-            )
-            return cached.page
-
-        return Connection(
-            load_page=load_page,
-            load_count=lambda: info.context.in_database(resolvers.task.count_tasks, asking, narrowed),
-        )
+        read = partial(resolvers.task.list_tasks, filter=narrowed, order=ordered, page=page)
+        return _connection(info, read, partial(resolvers.task.count_tasks, filter=narrowed))
 
     @strawberry.field(description="Null where there is none, or none that you may see.")
     async def report(self, info: Info, id: ID) -> SummaryReport | None:
@@ -130,23 +111,8 @@ class Query:
         narrowed = ReportFilter(narrowing_id(project_id))
         page = PageRequest(first, after, last, before)
         resolvers.report.reports_listing(narrowed).check(page, PAGE_SIZE)
-        asking, before_rows = viewer(info), read_before_rows()
-
-        async def load_page() -> Page[rows.ReportRow]:
-            cached = await info.context.in_database(
-                resolvers.report.list_reports,
-                asking,
-                filter=narrowed,
-                page=page,
-                default_size=PAGE_SIZE,
-                not_before=before_rows,
-            )
-            return cached.page
-
-        return Connection(
-            load_page=load_page,
-            load_count=lambda: info.context.in_database(resolvers.report.count_reports, asking, narrowed),
-        )
+        read = partial(resolvers.report.list_reports, filter=narrowed, page=page)
+        return _connection(info, read, partial(resolvers.report.count_reports, filter=narrowed))
 
     @strawberry.field(
         description="What happened after a position, oldest first. Without `after` no events, but the present position."
