@@ -13,6 +13,7 @@ from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import path, re_path  # noqa: E402
 
+from backend.loopback import LoopbackOnly  # noqa: E402
 from backend.projects.live import keep_reading  # noqa: E402
 from backend.sockets import SameSite, refuse  # noqa: E402
 from rest.consumers import NotificationConsumer  # noqa: E402
@@ -29,7 +30,7 @@ sockets = SameSite(
         )
     )
 )
-_routes = ProtocolTypeRouter({"http": http_application, "websocket": sockets})
+_routes = LoopbackOnly(ProtocolTypeRouter({"http": http_application, "websocket": sockets}))
 _reading: asyncio.Task[None] | None = None
 
 

@@ -104,7 +104,7 @@ class DockerfileTests(SimpleTestCase):
         parsed = CommandLineInterface().parser.parse_args(arguments)
 
         self.assertEqual((shell, flag, execute, program), ("sh", "-c", "exec", "daphne"))
-        self.assertEqual((parsed.host, parsed.port), ("0.0.0.0", 8000))  # noqa: S104
+        self.assertEqual((parsed.host, parsed.port), ("0.0.0.0", 8000))
         self.assertEqual(parsed.application, "backend.asgi:application")
         self.assertEqual((parsed.ping_interval, parsed.ping_timeout, parsed.websocket_timeout), (20, 30, -1))
         self.assertFalse(parsed.proxy_headers)

@@ -1,0 +1,43 @@
+from typing import Any
+
+from asgiref.testing import ApplicationCommunicator
+from django.test import SimpleTestCase, override_settings
+
+from backend.loopback import LoopbackOnly
+
+HERE = ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"]
+ELSEWHERE = ["192.168.1.7", "10.0.0.1", "8.8.8.8", "fe80::1", "::ffff:8.8.8.8", "0.0.0.0", "localhost", "", None]
+
+
+async def door(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Lets everybody in."""
+    await send({"type": "let.in"})
+
+
+class LoopbackTests(SimpleTestCase):
+    async def answers(self, kind: str, address: str | None) -> list[dict[str, Any]]:
+        scope = {"type": kind, "client": None if address is None else (address, 4711)}
+        visitor = ApplicationCommunicator(LoopbackOnly(door), scope)
+        await visitor.wait()
+        return [await visitor.receive_output() for _ in range(visitor.output_queue.qsize())]
+
+    @override_settings(ACCESS="open")
+    async def test_open_access_lets_in_who_is_on_this_machine(self) -> None:
+        for kind in ("http", "websocket"):
+            for address in HERE:
+                with self.subTest(kind=kind, address=address):
+                    self.assertEqual(await self.answers(kind, address), [{"type": "let.in"}])
+
+    @override_settings(ACCESS="open")
+    async def test_open_access_refuses_everybody_else(self) -> None:
+        for address in ELSEWHERE:
+            with self.subTest(address=address):
+                self.assertEqual(await self.answers("websocket", address), [{"type": "websocket.close"}])
+                start, body = await self.answers("http", address)
+                self.assertEqual(start["status"], 403)
+                self.assertEqual(body["body"], b'{"detail": "Open access is for this machine alone."}')
+
+    @override_settings(ACCESS="closed")
+    async def test_closed_access_asks_who_and_not_from_where(self) -> None:
+        for address in (*HERE, *ELSEWHERE):
+            self.assertEqual(await self.answers("http", address), [{"type": "let.in"}])
