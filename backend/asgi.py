@@ -37,6 +37,8 @@ _reading: asyncio.Task[None] | None = None
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """Everything, and from the first connection on the process reads the journal: daphne has no lifespan events."""
     global _reading
+    if scope["type"] == "lifespan":
+        raise NotImplementedError("no lifespan")  # by the ASGI spec, how an application says that it takes none
     if _reading is None:
         _reading = asyncio.create_task(keep_reading())
     await _routes(scope, receive, send)
