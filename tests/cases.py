@@ -6,18 +6,20 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.db import connection, transaction
 from django.test import TestCase, TransactionTestCase, override_settings
 
-from backend.projects.models import Event
+from backend.projects.models import Comment, Event, Membership, Project, SummaryReport, Task, User
 
 
 class _Case:
     client: Any
+    assertEqual: Callable[[Any, Any], None]  # noqa: N815
 
     def events(self) -> list[str]:
         """Kinds of the events in the journal, oldest first, without those delivered to nobody."""
@@ -30,6 +32,13 @@ class _Case:
             before = len(connection.run_on_commit)
             write()
             del connection.run_on_commit[before:]
+
+    @contextmanager
+    def nothing_changes(self) -> Iterator[None]:
+        """No row and no event is other than before."""
+        before = _everything()
+        yield
+        self.assertEqual(_everything(), before)
 
     def gql(self, query: str, **variables: Any) -> dict[str, Any]:
         """POST an operation that is expected to be executed; the whole answer."""
@@ -101,3 +110,8 @@ def database_url() -> str:
     """The database of this test run, for a process of its own."""
     parts = urlsplit(os.environ["DATABASE_URL"])
     return parts._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
+
+
+def _everything() -> list[Any]:
+    models = (User, Project, Membership, Task, Comment, SummaryReport, Event)
+    return [list(model.objects.order_by("pk").values()) for model in models]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from django.test.utils import override_settings
 
-from backend.projects.models import Comment, Event, Project, Task
 from backend.projects.rows import CommentRow, ProjectRow, ReportRow, TaskRow
 from tests.cases import Case
 
@@ -26,13 +23,6 @@ class RestCase(Case):
             content_type="application/json",
             headers={name.replace("_", "-"): value for name, value in headers.items()},
         )
-
-    @contextmanager
-    def nothing_changes(self) -> Iterator[None]:
-        """No row and no event is other than before."""
-        before = _everything()
-        yield
-        self.assertEqual(_everything(), before)
 
     def assert_refused(self, response: Any, status: int, *fields: str) -> None:
         """The status, with messages for these fields and no other."""
@@ -69,10 +59,6 @@ class OpenCase(RestCase):
 @override_settings(ACCESS="closed")
 class ClosedCase(RestCase):
     """Nobody gets in without an account."""
-
-
-def _everything() -> list[Any]:
-    return [list(model.objects.order_by("pk").values()) for model in (Project, Task, Comment, Event)]
 
 
 def project_json(project: Any) -> dict[str, Any]:

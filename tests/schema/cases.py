@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from django.test.utils import override_settings
 
-from backend.projects.models import Comment, Event, Membership, Project, Task
 from tests.cases import Case
 
 # No row has any of these; only the first ones are numbers.
@@ -76,13 +73,6 @@ class GraphQLCase(Case):
         self.assertEqual(list(result), ["messages"])
         return [(message["kind"], message["field"], message["code"]) for message in result["messages"]]
 
-    @contextmanager
-    def nothing_changes(self) -> Iterator[None]:
-        """No row and no event is other than before."""
-        before = _everything()
-        yield
-        self.assertEqual(_everything(), before)
-
 
 @override_settings(ACCESS="open")
 class OpenCase(GraphQLCase):
@@ -92,7 +82,3 @@ class OpenCase(GraphQLCase):
 @override_settings(ACCESS="closed")
 class ClosedCase(GraphQLCase):
     """Nobody gets in without an account."""
-
-
-def _everything() -> list[Any]:
-    return [list(model.objects.order_by("pk").values()) for model in (Project, Task, Comment, Membership, Event)]
