@@ -17,7 +17,7 @@ from backend.projects.errors import BadArgument, NotFound, NotSignedIn, ResumeRe
 from backend.projects.journal import EventFilter
 from backend.projects.resolvers.event import parse_position
 
-BAD_REQUEST, NO_ACCESS, RESYNC, FAILED = 4400, 4403, 4410, 1011
+BAD_REQUEST, NO_ACCESS, RESYNC, FAILED = 4400, 4403, 4410, 4500
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     """Parameters: `after`, `project`, `kinds` (separated by commas). What a client sends is not listened to.
 
-    Closes with 4400 (bad parameters), 4403 (no access), 4410 (resync): the last frame says why. 1011 is our fault;
+    Closes with 4400 (bad parameters), 4403 (no access), 4410 (resync): the last frame says why. 4500 is our fault;
     the client resumes.
     """
 

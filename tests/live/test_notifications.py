@@ -206,10 +206,10 @@ class RefusalTests(SocketCase):
         self.assertEqual(await self.refused("?after=7"), ({"type": "resync", "oldest": "0"}, 4410))
 
     @override_settings(LIVE_IDLE_S="nonsense")
-    async def test_a_fault_of_ours_closes_with_1011_instead_of_keeping_silent(self) -> None:
+    async def test_a_fault_of_ours_closes_with_4500_instead_of_keeping_silent(self) -> None:
         with self.assertLogs("rest.consumers", "ERROR"):
             frame, code = await self.refused("")
-        self.assertEqual((frame["type"], code), ("ready", 1011))
+        self.assertEqual((frame["type"], code), ("ready", 4500))
 
     async def test_an_address_that_is_none_is_not_let_in(self) -> None:
         socket = WebsocketCommunicator(sockets, "/ws/nowhere/", headers=[(b"host", b"localhost")])
