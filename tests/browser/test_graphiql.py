@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import unittest
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -78,6 +79,16 @@ class GraphiqlTests(DaphneCase):
         hosts = {urlsplit(url).netloc for url in self.requested if not url.startswith("data:")}
         self.assertEqual(hosts, {urlsplit(self.base_url).netloc})
 
+    def close_what_is_open(self) -> None:
+        """Escape, pressed again where it came before the page listened for it: a moment after it takes the focus."""
+        opened = self.page.locator("[role=menu], [role=dialog]")
+        for _ in range(10):
+            self.page.keyboard.press("Escape")
+            with suppress(AssertionError):
+                expect(opened).to_have_count(0, timeout=1_500)
+                return
+        expect(opened).to_have_count(0)
+
     def test_a_query_shows_its_answer(self) -> None:
         self.post("/projects/", name="Moon landing")
         self.open_graphiql()
@@ -123,10 +134,8 @@ class GraphiqlTests(DaphneCase):
 
         for label in ("Execute query", "Open short keys dialog", "Open settings dialog"):
             self.page.get_by_label(label).click()
-            # It hears Escape once it has the focus.
             expect(self.page.locator(":is([role=menu], [role=dialog]):focus-within")).to_be_visible()
-            self.page.keyboard.press("Escape")
-            expect(self.page.locator("[role=menu], [role=dialog]")).to_have_count(0)
+            self.close_what_is_open()
 
         self.assert_no_error_and_no_other_host()
 
