@@ -1,6 +1,7 @@
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
-from backend.projects.models import Membership, Project, Role, Task
+from backend.projects.models import Membership, Project, Role, Task, User
 from tests.cases import Case
 from tests.factories import MembershipFactory, UserFactory
 
@@ -22,3 +23,16 @@ class ConstraintTests(Case):
         for row in rows:
             with self.subTest(row=row), self.assertRaises(IntegrityError), transaction.atomic():
                 row.save(force_insert=True)
+
+
+class UserNameTests(Case):
+    def test_a_name_is_taken_in_every_case(self) -> None:
+        UserFactory(username="alice")
+        with self.assertRaises(IntegrityError), transaction.atomic():
+            UserFactory(username="Alice")
+        with self.assertRaises(ValidationError):
+            User(username="ALICE", password="x").full_clean()
+
+    def test_somebody_is_found_by_their_name_in_whichever_case(self) -> None:
+        alice = UserFactory(username="Alice")
+        self.assertEqual(User.objects.get_by_natural_key("aLICE"), alice)

@@ -1,10 +1,35 @@
-from django.contrib.auth.models import AbstractUser
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.contrib.auth.models import AbstractUser, UserManager
+from django.db import models
+from django.db.models.functions import Upper
+
+
+class People(UserManager["User"]):
+    def get_by_natural_key(self, username: str | None) -> User:
+        """Whoever has this name, in whichever case it is written: sign-in, commands and members are found by it."""
+        return self.get(username__iexact=username)
 
 
 class User(AbstractUser):
     """Somebody who signs in. What others see of them is `display_name`."""
 
     id: int
+
+    objects: ClassVar[People] = People()
+
+    class Meta(AbstractUser.Meta):  # type: ignore[name-defined,misc]
+        constraints = [
+            # `iexact` compares upper case, so this index serves it.
+            models.UniqueConstraint(
+                Upper("username"),
+                name="user_name_once",
+                violation_error_code="unique",
+                violation_error_message="A user with that name already exists, in this case or another.",
+            )
+        ]
 
     @property
     def display_name(self) -> str:
