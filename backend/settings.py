@@ -34,6 +34,11 @@ if ACCESS == "open" and BIND not in {"localhost", "127.0.0.1", "::1"}:
 if ACCESS == "open" and not set(ALLOWED_HOSTS) <= {*LOOPBACK_HOSTS, "::1"}:
     raise ImproperlyConfigured("ACCESS=open is for this machine alone: ALLOWED_HOSTS may name loopback only.")
 
+# A proxy stands in front that speaks TLS, and sets X-Forwarded-For and X-Forwarded-Proto itself, whatever they were.
+TLS_PROXY = env.bool("TLS_PROXY", default=False)
+if ACCESS == "open" and TLS_PROXY:
+    raise ImproperlyConfigured("ACCESS=open is for this machine alone, but TLS_PROXY is on: others come by the proxy.")
+
 INSTALLED_APPS = [
     "daphne",
     "django.contrib.admin",
@@ -164,8 +169,14 @@ LOGIN_URL = "sign-in"
 LOGIN_REDIRECT_URL = "/graphql/"
 LOGOUT_REDIRECT_URL = "sign-in"
 
-# Open access is plain HTTP on this machine; behind it there is no secure cookie to send back.
+# Open access and work on the code are plain HTTP on this machine. So may be closed access: browsers take secure cookies
+# from localhost, and HSTS goes out over TLS alone.
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG and ACCESS == "closed"
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if not DEBUG and ACCESS == "closed" else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TLS_PROXY else None
+SECURE_SSL_REDIRECT = TLS_PROXY
+SECURE_REDIRECT_EXEMPT = [r"^healthz$"]  # who asks for it stands beside us, and not behind the proxy
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
