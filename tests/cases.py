@@ -6,20 +6,36 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.db import connection, transaction
 from django.test import TestCase, TransactionTestCase, override_settings
 
-from backend.projects.models import Comment, Event, Membership, Project, SummaryReport, Task, User
+from backend.projects import cache, services
+from backend.projects.access import SYSTEM
+from backend.projects.models import (
+    AuditEntry,
+    Comment,
+    Event,
+    Membership,
+    Project,
+    Scope,
+    SummaryReport,
+    Task,
+    Token,
+    User,
+)
 
 
 class _Case:
     client: Any
     assertEqual: Callable[[Any, Any], None]  # noqa: N815
+    addCleanup: Callable[..., None]  # noqa: N815
 
     def events(self) -> list[str]:
         """Kinds of the events in the journal, oldest first, without those delivered to nobody."""
@@ -32,6 +48,15 @@ class _Case:
             before = len(connection.run_on_commit)
             write()
             del connection.run_on_commit[before:]
+
+    @contextmanager
+    def redis_down(self) -> Iterator[None]:
+        """No Redis answers within the block; after it this process finds it again as soon as it asks."""
+        nowhere = {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}
+        self.addCleanup(setattr, cache, "_redis", cache._Redis())
+        with override_settings(CACHES={"default": nowhere}):
+            yield
+        cache._redis._ask_again_at = 0.0
 
     @contextmanager
     def nothing_changes(self) -> Iterator[None]:
@@ -73,6 +98,27 @@ class OpenCase(Case):
 class CommittingCase(_Case, TransactionTestCase):
     """Real commits, in closed mode: for races, sockets and streams."""
 
+    def run_together(self, *jobs: Callable[[], Any]) -> list[Exception]:
+        """Run each job in a thread of its own; what they raised."""
+        raised: list[Exception] = []
+        barrier = threading.Barrier(len(jobs))
+
+        def run(job: Callable[[], Any]) -> None:
+            barrier.wait(10)
+            try:
+                job()
+            except Exception as error:
+                raised.append(error)
+            finally:
+                connection.close()
+
+        threads = [threading.Thread(target=run, args=[job]) for job in jobs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        return raised
+
 
 class DaphneCase(CommittingCase):
     """A running daphne on the test database, in open mode, new for every test: `base_url`, `ws_url`."""
@@ -101,6 +147,12 @@ class DaphneCase(CommittingCase):
         self.base_url, self.ws_url = f"http://{address[1]}", f"ws://{address[1]}"
 
 
+def token_of(user: User, scope: str = Scope.ADMIN, days: int | None = None) -> str:
+    """A new token of the user's: the text that a client sends."""
+    _, secret = services.token.create_token(actor=SYSTEM, user_id=user.pk, name="script", scope=scope, days=days)
+    return secret
+
+
 def _stop(server: subprocess.Popen[str]) -> None:
     server.terminate()
     server.communicate(timeout=20)
@@ -113,5 +165,7 @@ def database_url() -> str:
 
 
 def _everything() -> list[Any]:
-    models = (User, Project, Membership, Task, Comment, SummaryReport, Event)
-    return [list(model.objects.order_by("pk").values()) for model in models]
+    models = (User, Project, Membership, Task, Comment, SummaryReport, Event, AuditEntry)
+    rows = [list(model.objects.order_by("pk").values()) for model in models]
+    # A token's last use is written by whatever request it comes with.
+    return [*rows, list(Token.objects.order_by("pk").values("pk", "user", "name", "scope", "digest", "expires_at"))]

@@ -7,7 +7,8 @@ from django.contrib.auth.hashers import make_password
 from django.utils import timezone
 from factory.django import DjangoModelFactory
 
-from backend.projects.models import Comment, Membership, Project, Role, SummaryReport, Task, User
+from backend.projects.authentication import digest_of
+from backend.projects.models import Comment, Membership, Project, Role, Scope, SummaryReport, Task, Token, User
 
 
 class UserFactory(DjangoModelFactory[User]):
@@ -61,3 +62,18 @@ class SummaryReportFactory(DjangoModelFactory[SummaryReport]):
     date = factory.LazyFunction(lambda: timezone.now().date())
     figures = factory.LazyFunction(dict)
     generated_at = factory.LazyFunction(timezone.now)
+
+
+class TokenFactory(DjangoModelFactory[Token]):
+    """`secret` is what a script sends."""
+
+    class Meta:
+        model = Token
+
+    class Params:
+        secret = factory.Sequence(lambda n: f"tw_{n:043}")
+
+    user = factory.SubFactory(UserFactory)
+    name = factory.Sequence(lambda n: f"Script {n}")
+    scope = Scope.WRITE
+    digest = factory.LazyAttribute(lambda token: digest_of(token.secret))

@@ -5,44 +5,61 @@ What a viewer may not see does not exist for them: every function here answers b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import connection
 from django.db.models import Model, QuerySet
 
-from .errors import NotAllowed, NotFound, NotSignedIn, ProjectNotFound, ReportNotFound, TaskNotFound
-from .models import Comment, Membership, Project, Role, SummaryReport, Task, User
+from .errors import MissingScope, NotAllowed, NotFound, NotSignedIn, ProjectNotFound, ReportNotFound, TaskNotFound
+from .models import AuditEntry, Comment, Membership, Project, Role, Scope, SummaryReport, Task, Token, User
 
 MAX_ID = 2**31 - 1
 M = TypeVar("M", bound=Model)
+_EXTENT = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
 _RANK = {Role.VIEWER: 0, Role.EDITOR: 1, Role.OWNER: 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Who asks. Made once per request or connection, handed to every resolver and service."""
+    """Who asks. Made once per request or connection (`authentication`), handed to every resolver and service."""
 
     user_id: int | None
     name: str
     sees_all: bool
     is_signed_in: bool
+    # What they may do of that which their account may: less than everything for some tokens.
+    scope: Scope = Scope.ADMIN
+    # What they signed in with, where that may end before their account does.
+    token_id: int | None = None
+    session_key: str | None = field(default=None, repr=False)
+    expires_at: datetime | None = None
+    # Our own jobs and commands.
+    is_system: bool = False
+    # The client's IP address, for the audit log; "" where there is no client.
+    address: str = field(default="", compare=False)
 
     @property
     def key(self) -> str:
         """Equal for viewers who see the same rows; part of every cache key."""
         return "all" if self.sees_all else f"user:{self.user_id}"
 
+    @property
+    def may_look(self) -> bool:
+        """False for whoever may see nothing at all."""
+        return self.is_signed_in or self.sees_all
+
 
 ANONYMOUS = Viewer(user_id=None, name="", sees_all=False, is_signed_in=False)
 # In open mode anybody on this machine may do everything; so may our own jobs. Neither has a name.
 UNNAMED = Viewer(user_id=None, name="", sees_all=True, is_signed_in=False)
-SYSTEM = UNNAMED
+SYSTEM = replace(UNNAMED, is_system=True)
 
 
 def viewer_for(user: Any) -> Viewer:
-    """The viewer behind Django's request user, as each door found it."""
+    """The viewer who is `user`, in full; whoever is nobody may do what the access mode lets everybody do."""
     if isinstance(user, User) and user.is_active:
         return Viewer(user.pk, user.display_name, sees_all=user.is_staff, is_signed_in=True)
     return UNNAMED if settings.ACCESS == "open" else ANONYMOUS
@@ -58,8 +75,18 @@ def viewer_as_of_now(viewer: Viewer) -> Viewer:
 
 def require_access(viewer: Viewer) -> None:
     """Raise NotSignedIn for a viewer who may see nothing at all."""
-    if not (viewer.is_signed_in or viewer.sees_all):
+    if not viewer.may_look:
         raise NotSignedIn
+
+
+def require_scope(viewer: Viewer, scope: Scope) -> None:
+    """Raise NotSignedIn, or MissingScope where the viewer's token is for less than `scope`.
+
+    Asked before any row is looked for: the answer is about the token alone.
+    """
+    require_access(viewer)
+    if _EXTENT[viewer.scope] < _EXTENT[scope]:
+        raise MissingScope(scope)
 
 
 def parse_id(text: str | int) -> int | None:
@@ -123,9 +150,39 @@ def _get(rows: QuerySet[M], pk: int | None, absent: type[NotFound]) -> M:
     return row
 
 
+def tokens_of(viewer: Viewer) -> QuerySet[Token]:
+    """One's own, for staff too; commands see everybody's."""
+    require_scope(viewer, Scope.ADMIN)
+    return Token.objects.all() if viewer.is_system else Token.objects.filter(user=viewer.user_id)
+
+
+def revocable_tokens(viewer: Viewer) -> QuerySet[Token]:
+    """One's own; staff end everybody's, since a token that got out cannot wait for its owner."""
+    require_scope(viewer, Scope.ADMIN)
+    return Token.objects.all() if viewer.sees_all else Token.objects.filter(user=viewer.user_id)
+
+
+def visible_memberships(viewer: Viewer) -> QuerySet[Membership]:
+    require_access(viewer)
+    memberships = Membership.objects.all()
+    return memberships if viewer.sees_all else memberships.filter(project__memberships__user=viewer.user_id)
+
+
+def visible_audit(viewer: Viewer) -> QuerySet[AuditEntry]:
+    """Raises NotAllowed for whoever is not staff."""
+    require_scope(viewer, Scope.ADMIN)
+    if not viewer.sees_all:
+        raise NotAllowed
+    return AuditEntry.objects.all()
+
+
 # --- What a viewer may change ----------------------------------------------------------------------------
-def project_for_update(viewer: Viewer, project_id: int | None, *, role: Role) -> Project:
-    """The project, its row locked. Raises ProjectNotFound, NotAllowed where the viewer's role is less than `role`."""
+def project_for_update(viewer: Viewer, project_id: int | None, *, role: Role, scope: Scope = Scope.WRITE) -> Project:
+    """The project, its row locked.
+
+    Raises MissingScope, ProjectNotFound, NotAllowed where the viewer's role is less than `role`.
+    """
+    require_scope(viewer, scope)
     found = _get(_locked(visible_projects(viewer)), project_id, ProjectNotFound)
     _require_role(viewer, found.pk, role)
     return found
@@ -136,6 +193,7 @@ def project_to_delete(viewer: Viewer, project_id: int | None) -> Project:
 
     Top down and in the order of ids: whoever adds a row holds its parent (`hold`), so none can slip in unseen.
     """
+    require_scope(viewer, Scope.WRITE)
     found = _get(visible_projects(viewer).select_for_update(of=("self",)), project_id, ProjectNotFound)
     _require_role(viewer, found.pk, Role.OWNER)
     list(Task.objects.filter(project=found).order_by("pk").select_for_update().values_list("pk"))
@@ -143,21 +201,24 @@ def project_to_delete(viewer: Viewer, project_id: int | None) -> Project:
 
 
 def task_for_update(viewer: Viewer, task_id: int | None) -> Task:
-    """The task, its row locked. Raises TaskNotFound, NotAllowed where the viewer may only read."""
+    """The task, its row locked. Raises MissingScope, TaskNotFound, NotAllowed where the viewer may only read."""
+    require_scope(viewer, Scope.WRITE)
     found = _get(_locked(visible_tasks(viewer)), task_id, TaskNotFound)
     _require_role(viewer, found.project_id, Role.EDITOR)
     return found
 
 
 def task_to_delete(viewer: Viewer, task_id: int | None) -> Task:
-    """The task, locked against new comments too. Raises TaskNotFound, NotAllowed."""
+    """The task, locked against new comments too. Raises MissingScope, TaskNotFound, NotAllowed."""
+    require_scope(viewer, Scope.WRITE)
     found = _get(visible_tasks(viewer).select_for_update(of=("self",)), task_id, TaskNotFound)
     _require_role(viewer, found.project_id, Role.EDITOR)
     return found
 
 
 def project_to_add_to(viewer: Viewer, project_id: int | None) -> Project:
-    """The project, held so that it stays until the commit. Raises ProjectNotFound, NotAllowed."""
+    """The project, held so that it stays until the commit. Raises MissingScope, ProjectNotFound, NotAllowed."""
+    require_scope(viewer, Scope.WRITE)
     found = project(viewer, project_id)
     _require_role(viewer, found.pk, Role.EDITOR)
     if not hold(Project, found.pk):
@@ -166,7 +227,8 @@ def project_to_add_to(viewer: Viewer, project_id: int | None) -> Project:
 
 
 def task_to_add_to(viewer: Viewer, task_id: int | None) -> Task:
-    """The task, held so that it stays until the commit. Raises TaskNotFound, NotAllowed."""
+    """The task, held so that it stays until the commit. Raises MissingScope, TaskNotFound, NotAllowed."""
+    require_scope(viewer, Scope.WRITE)
     found = task(viewer, task_id)
     _require_role(viewer, found.project_id, Role.EDITOR)
     if not hold(Task, found.pk):

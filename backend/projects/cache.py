@@ -62,13 +62,19 @@ end
 
 
 @dataclass(frozen=True)
-class CachedList:
+class Stamp:
+    """How new something is: `cursor` is the newest position before it was read, `positions` those of its scopes."""
+
+    positions: dict[str, int]
+    cursor: int
+
+
+@dataclass(frozen=True)
+class CachedList(Stamp):
     """`rows` as they were built; `cursor`, the position to listen from so as to miss nothing after them."""
 
     key: str
     rows: Any
-    positions: dict[str, int]
-    cursor: int
 
     @property
     def etag(self) -> str:
@@ -118,13 +124,27 @@ def cached_list(
         return found
     cursor = Event.head()
     positions = _scopes_before_reading(viewer, project_id, cursor)
-    built = CachedList(key, build(), positions, cursor)
+    built = CachedList(positions, cursor, key, build())
     _file(built)
     return built
 
 
+def stamp_of(scopes: Sequence[str], head: int) -> Stamp:
+    """The stamp of what was read together with the newest position, `head`.
+
+    A scope that has moved on since then is put at `head` all the same: what was read is not current, and never will be.
+    """
+    positions = _known(scopes, head)
+    return Stamp({scope: min(position, head) for scope, position in positions.items()}, head)
+
+
+def is_current(stamp: Stamp) -> bool:
+    """False where something may have changed since, and while Redis does not answer."""
+    return stamp.cursor >= _redis.trusted_from() and _positions(stamp.positions) == stamp.positions
+
+
 def _is_current(found: CachedList, not_before: int | None) -> bool:
-    if found.cursor < _redis.trusted_from() or _positions(found.positions) != found.positions:
+    if not is_current(found):
         return False
     if not_before is None or found.cursor >= not_before:
         return True
@@ -176,7 +196,7 @@ def _load(key: str) -> CachedList | None:
         return None
     cursor, _, body = held.partition(b" ")
     entry = orjson.loads(body)
-    return CachedList(key, entry["rows"], entry["positions"], int(cursor))
+    return CachedList(entry["positions"], int(cursor), key, entry["rows"])
 
 
 def _file(built: CachedList) -> None:

@@ -1,7 +1,7 @@
 """What the domain refuses, each with a stable `code`.
 
-They extend Django's own exceptions, so that every edge maps them in one place. `NotSignedIn` extends none:
-it is about the request, not about what the request asked for.
+They extend Django's own exceptions, so that every edge maps them in one place. `NotSignedIn` and `MissingScope` extend
+none: they are about the request, not about what the request asked for.
 """
 
 from typing import Any
@@ -14,6 +14,23 @@ class NotSignedIn(Exception):
 
     def __init__(self) -> None:
         super().__init__("Sign in first.")
+
+
+class InvalidCredential(NotSignedIn):
+    """A token or session was shown, and it is none, or no longer one."""
+
+    def __init__(self, message: str) -> None:
+        Exception.__init__(self, message)
+
+
+class MissingScope(Exception):
+    """The viewer's token is for less than this."""
+
+    code = "INSUFFICIENT_SCOPE"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This needs a token with the scope `{scope}`.")
+        self.scope = str(scope)
 
 
 class NotFound(ObjectDoesNotExist):
@@ -38,6 +55,14 @@ class ReportNotFound(NotFound):
     noun = "report"
 
 
+class TokenNotFound(NotFound):
+    noun = "token"
+
+
+class MemberNotFound(NotFound):
+    noun = "member"
+
+
 class NotAllowed(PermissionDenied):
     """The viewer may see it, but not do this."""
 
@@ -45,6 +70,15 @@ class NotAllowed(PermissionDenied):
 
     def __init__(self) -> None:
         super().__init__("You may not do this.")
+
+
+class ForeignOrigin(PermissionDenied):
+    """A page of another site tries to use the session that its visitor has here."""
+
+    code = "FORBIDDEN"
+
+    def __init__(self) -> None:
+        super().__init__("A page of this origin may not use a session here.")
 
 
 class Conflict(ValidationError):
@@ -67,6 +101,25 @@ class NotAMember(Invalid):
 
     def __init__(self) -> None:
         super().__init__("assignee_id", "The assignee must be a member of the project.", "NOT_A_MEMBER")
+
+
+class UnknownUser(Invalid):
+    """There is nobody of that name who could become a member."""
+
+    def __init__(self) -> None:
+        super().__init__("username", "There is no such user.", "NOT_FOUND")
+
+
+class AlreadyAMember(Invalid):
+    def __init__(self) -> None:
+        super().__init__("username", "They are a member already.", "ALREADY_A_MEMBER")
+
+
+class LastOwner(ValidationError):
+    """Without them the project would have no owner."""
+
+    def __init__(self) -> None:
+        super().__init__("A project keeps one owner at least: make somebody else one first.", code="LAST_OWNER")
 
 
 class UnknownProject(Invalid):

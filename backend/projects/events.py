@@ -159,10 +159,14 @@ class ReportGenerated(Payload):
 
 @dataclass(frozen=True)
 class AccessChanged(Payload):
-    """What `users` see has changed: a membership, a role, staff, active, or a name that is shown to them."""
+    """What `users` see has changed, or how they get in: a membership, a role, staff, active, a token, a session.
+
+    `shown_in` are the projects in which their name is shown, where that has changed.
+    """
 
     users: Sequence[int]
     of_project: int | None = None
+    shown_in: Sequence[int] = ()
 
     kind = ACCESS_CHANGED
 
@@ -172,4 +176,4 @@ class AccessChanged(Payload):
 
     @property
     def data(self) -> dict[str, Any]:
-        return {"users": sorted(self.users)}
+        return {"users": sorted(self.users), "projects": sorted(self.shown_in)}

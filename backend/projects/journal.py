@@ -19,7 +19,7 @@ from django.db.models import Max, Min
 
 from . import bell, cache
 from .access import Viewer, project, visible_project_ids, visible_tasks
-from .errors import BadArgument, ResumeRefused, TaskNotFound
+from .errors import BadArgument, ProjectNotFound, ResumeRefused, TaskNotFound
 from .events import ACCESS_CHANGED, EventKind, Payload
 from .models import Event
 from .rows import iso
@@ -73,6 +73,7 @@ def scopes_of(event: Payload | JournalEvent) -> list[str]:
         scopes.append(cache.project_scope(event.project_id))
     if event.kind == ACCESS_CHANGED:
         scopes += [cache.access_scope(user_id) for user_id in event.data["users"]]
+        scopes += [cache.project_scope(project_id) for project_id in event.data.get("projects", ())]
     return scopes
 
 
@@ -172,13 +173,15 @@ class Sight:
     project_ids: frozenset[int]
 
     @classmethod
-    def since(cls, viewer: Viewer, position: int) -> Sight:
-        """The right to see of now, and what went with projects that were deleted after `position`.
+    def since(cls, viewer: Viewer, position: int | None) -> Sight:
+        """The right to see of now, and what went with projects that were deleted after `position`, if one is given.
 
         For who sees all it has those alone. Memberships are read first: of a project that is deleted in between, the
         event is there.
         """
         project_ids = frozenset() if viewer.sees_all else visible_project_ids(viewer)
+        if position is None:
+            return cls(viewer, project_ids)
         deleted = Event.objects.filter(position__gt=position, kind=EventKind.PROJECT_DELETED)
         if not viewer.sees_all:
             deleted = deleted.filter(audience__contains=[viewer.user_id])
@@ -199,7 +202,12 @@ class Sight:
         """
         project_id, task_id = filter.project_id, filter.task_id
         if project_id is not None and project_id not in self.project_ids:
-            project(self.viewer, project_id)
+            try:
+                project(self.viewer, project_id)
+            except ProjectNotFound:
+                # It may have been deleted since the right to see was read.
+                if project_id not in Sight.since(self.viewer, position).project_ids:
+                    raise
         if task_id is not None and not visible_tasks(self.viewer).filter(pk=task_id).exists():
             told_of = Event.objects.filter(position__gt=position, task_id=task_id)
             if not self.viewer.sees_all:

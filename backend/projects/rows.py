@@ -113,6 +113,57 @@ class CommentRow(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class MemberRow(Row):
+    """A membership, with the name of its user as others see it."""
+
+    project_id: int
+    user_id: int
+    name: str
+    role: str
+
+    @classmethod
+    def of(cls, membership: Any) -> Self:
+        return cls(
+            membership.pk,
+            membership.project_id,
+            membership.user_id,
+            membership.user.display_name,
+            membership.role,
+        )
+
+    @classmethod
+    def read(cls, rows: QuerySet[Any]) -> list[Self]:
+        names = ("user__first_name", "user__last_name", "user__username")
+        return [cls.of(row) for row in rows.select_related("user").only("project", "user", "role", *names)]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"user": self.user_id, "name": self.name, "role": self.role}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow(Row):
+    name: str
+    scope: str
+    created_at: str
+    expires_at: str | None
+    last_used_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow(Row):
+    at: str
+    action: str
+    actor_id: int | None
+    actor_name: str
+    actor_token_id: int | None
+    address: str
+    user_id: int | None
+    user_name: str
+    project_id: int | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReportRow(Row):
     project_id: int
     date: str

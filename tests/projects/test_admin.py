@@ -109,7 +109,9 @@ class AccountAdminTests(AdminCase):
         self.post("user_change", user.pk, **data)
         user.refresh_from_db()
         self.assertEqual(user.display_name, "Ada")
-        self.assertEqual(Event.objects.get().payload, f'{{"users":[{user.pk},{colleague.user_id}]}}')
+        self.assertEqual(
+            Event.objects.get().payload, f'{{"users":[{user.pk},{colleague.user_id}],"projects":[{member.project_id}]}}'
+        )
 
 
 class PagesTests(AdminCase):

@@ -1,3 +1,4 @@
+from .audit_entry import AuditAction, AuditEntry
 from .comment import Comment
 from .event import Event
 from .membership import Membership, Role
@@ -5,9 +6,12 @@ from .project import Project
 from .reminder import Reminder
 from .summary_report import ReportMail, SummaryReport
 from .task import Status, Task
+from .token import Scope, Token
 from .user import User
 
 __all__ = [
+    "AuditAction",
+    "AuditEntry",
     "Comment",
     "Event",
     "Membership",
@@ -15,8 +19,10 @@ __all__ = [
     "Reminder",
     "ReportMail",
     "Role",
+    "Scope",
     "Status",
     "SummaryReport",
     "Task",
+    "Token",
     "User",
 ]

@@ -3,14 +3,25 @@ from __future__ import annotations
 from typing import ClassVar
 
 from django.contrib.auth.models import AbstractUser, UserManager
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Upper
+
+from .text import validate_storable
 
 
 class People(UserManager["User"]):
     def get_by_natural_key(self, username: str | None) -> User:
-        """Whoever has this name, in whichever case it is written: sign-in, commands and members are found by it."""
-        return self.get(username__iexact=username)
+        """Whoever has this name, in whichever case and Unicode form it is written. Raises User.DoesNotExist.
+
+        Sign-in, commands and members are found by it.
+        """
+        name = self.model.normalize_username(username or "")
+        try:
+            validate_storable(name)
+        except ValidationError:
+            raise self.model.DoesNotExist from None
+        return self.get(username__iexact=name)
 
 
 class User(AbstractUser):

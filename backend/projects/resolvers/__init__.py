@@ -1,3 +1,3 @@
-from . import comment, event, project, report, task, user
+from . import audit, comment, event, project, report, task, token, user
 
-__all__ = ["comment", "event", "project", "report", "task", "user"]
+__all__ = ["audit", "comment", "event", "project", "report", "task", "token", "user"]

@@ -6,7 +6,7 @@ from .. import access, journal
 from ..access import Viewer
 from ..errors import NotSignedIn
 from ..events import AccessChanged, ProjectCreated, ProjectDeleted, ProjectUpdated
-from ..models import Membership, Project, Role, User
+from ..models import Membership, Project, Role, Scope, User
 from ..rows import ProjectRow
 from .clean import check_version, clean_fields, tidy
 
@@ -20,8 +20,8 @@ class ProjectChanges(TypedDict, total=False):
 
 @transaction.atomic
 def create_project(*, actor: Viewer, name: str | None, description: str | None = "") -> Project:
-    """A new project, owned by its creator. Raises NotSignedIn, ValidationError."""
-    access.require_access(actor)
+    """A new project, owned by its creator. Raises NotSignedIn, MissingScope, ValidationError."""
+    access.require_scope(actor, Scope.WRITE)
     project = Project()
     _assign(project, {"name": name, "description": description})
     project.save(force_insert=True)

@@ -1,0 +1,233 @@
+"""Who asks: the one place where a token, a session or nothing becomes a Viewer, for every door.
+
+An `Authorization: Bearer` header wins over a session. A token is stored as its SHA-256 alone: it is 256 random bits,
+which nobody guesses, so the slow hash that a password needs would only cost every request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.contrib.auth import get_user
+from django.contrib.sessions.models import Session
+from django.db.models import Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.http import HttpRequest, parse_cookie
+from django.utils import timezone
+from django.utils.http import is_same_domain
+
+from . import cache
+from .access import Viewer, viewer_for
+from .cache import Stamp
+from .errors import ForeignOrigin, InvalidCredential, MissingScope, NotSignedIn
+from .models import Event, Scope, Token, User
+
+# Tells a token apart from any other text, for people and for those who scan code for secrets.
+_PREFIX = "tw_"
+_TOKEN = re.compile(rf"{_PREFIX}[A-Za-z0-9_-]{{43}}")
+_LAST_USED_EVERY = timedelta(minutes=1)
+# Seconds for which a token that was checked is asked of Redis alone, while nothing was told of its user's access.
+_CHECKED_S = 10.0
+_MOST_CHECKED = 10_000
+
+
+# --- Doors -----------------------------------------------------------------------------------------------
+def viewer_of_request(request: HttpRequest) -> Viewer:
+    """Raises InvalidCredential; ForeignOrigin for a session that another site's page tries to use."""
+    header = request.headers.get("Authorization")
+    if header is not None:
+        return viewer_by_header(header, address=address_of_request(request))
+    viewer = viewer_of_browser(request)
+    origin = request.headers.get("Origin")
+    if viewer.is_signed_in and origin is not None and not is_our_origin(origin, request.get_host()):
+        raise ForeignOrigin
+    return viewer
+
+
+def viewer_of_browser(request: HttpRequest) -> Viewer:
+    """By the session alone: for pages that are about it, whatever else a proxy may send along."""
+    viewer = viewer_for(request.user)
+    session_key = request.session.session_key if viewer.is_signed_in else None
+    return replace(viewer, session_key=session_key, address=address_of_request(request))
+
+
+def viewer_of_socket(scope: dict[str, Any], authorization: str | None = None) -> Viewer:
+    """The viewer behind a WebSocket handshake, whose origin was checked before. Raises InvalidCredential.
+
+    A browser's script cannot give a handshake headers: what it says in its first message is `authorization`.
+    """
+    address = client_address((scope.get("client") or ("",))[0], _header(scope, b"x-forwarded-for"))
+    header = _header(scope, b"authorization") or authorization
+    if header is not None:
+        return viewer_by_header(header, address=address)
+    key = parse_cookie(_header(scope, b"cookie") or "").get(settings.SESSION_COOKIE_NAME)
+    by_session = _viewer_by_session(key) if key else None
+    return replace(by_session or viewer_for(None), address=address)
+
+
+def viewer_by_header(header: str, *, address: str) -> Viewer:
+    """The viewer whose token an `Authorization` header has. Raises InvalidCredential."""
+    scheme, _, token = header.strip().partition(" ")
+    if scheme.lower() != "bearer":
+        raise InvalidCredential("Send a token as `Authorization: Bearer <token>`.")
+    return viewer_by_token(token.strip(), address=address)
+
+
+def viewer_by_token(token: str, *, address: str) -> Viewer:
+    """Raises InvalidCredential. Costs no SQL for a token that was checked in the last seconds."""
+    if not _TOKEN.fullmatch(token):
+        raise InvalidCredential("This is no token of ours.")
+    digest = digest_of(token)
+    checked = _checked.get(digest)
+    if checked is None or not checked.is_good:
+        checked = _check(digest)
+    return replace(checked.viewer, address=address)
+
+
+def viewer_as_of_now(viewer: Viewer) -> Viewer:
+    """The same viewer, with the account and credential as they are by now. Raises InvalidCredential."""
+    now: Viewer | None
+    if viewer.token_id is not None:
+        token = _live_tokens().filter(pk=viewer.token_id).first()
+        now = _viewer_by(token) if token else None
+    elif viewer.session_key is not None:
+        now = _viewer_by_session(viewer.session_key)
+    elif viewer.user_id is not None:
+        user = User.objects.filter(pk=viewer.user_id, is_active=True).first()
+        now = viewer_for(user) if user else None
+    else:
+        return viewer
+    if now is None or now.user_id != viewer.user_id:
+        raise InvalidCredential("Sign in again: this token or session is no longer good.")
+    return replace(now, address=viewer.address)
+
+
+def address_of_request(request: HttpRequest) -> str:
+    return client_address(request.META.get("REMOTE_ADDR", ""), request.headers.get("X-Forwarded-For"))
+
+
+def client_address(peer: str, forwarded_for: str | None) -> str:
+    """The client's IP address: what our own proxy says, where there is one, since it alone can know."""
+    if settings.TLS_PROXY and forwarded_for:
+        peer = forwarded_for.rsplit(",", 1)[-1].strip()
+    return peer[:45]
+
+
+def is_our_origin(origin: str, host: str) -> bool:
+    """Whether a page of this origin may act for who is signed in here: ours, or one that the settings trust."""
+    try:
+        asking = urlsplit(origin.lower())
+    except ValueError:
+        return False
+    trusted = map(urlsplit, [*settings.CSRF_TRUSTED_ORIGINS, *settings.CORS_ALLOWED_ORIGINS])
+    return asking.netloc == host.lower() or any(
+        # `https://*.example.org` includes all below it, as Django's own check has it.
+        asking.scheme == one.scheme and is_same_domain(asking.netloc, one.netloc.lstrip("*"))
+        for one in trusted
+    )
+
+
+def _header(scope: dict[str, Any], name: bytes) -> str | None:
+    """Of several with one name, all; HTTP/2 splits cookies."""
+    headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+    values = [value.decode("latin-1") for given, value in headers if given.lower() == name]
+    return ("; " if name == b"cookie" else ", ").join(values) if values else None
+
+
+def challenge_for(error: NotSignedIn | MissingScope) -> str:
+    """`WWW-Authenticate` of an answer that refuses a request (RFC 6750, section 3)."""
+    match error:
+        case MissingScope():
+            details = {"error": "insufficient_scope", "error_description": str(error), "scope": error.scope}
+        case InvalidCredential():
+            details = {"error": "invalid_token", "error_description": str(error)}
+        case _:
+            details = {}
+    return ", ".join(['Bearer realm="Taskwire"', *(f'{name}="{value}"' for name, value in details.items())])
+
+
+# --- Sessions --------------------------------------------------------------------------------------------
+def _viewer_by_session(key: str) -> Viewer | None:
+    """None where the session has ended, its password was changed or its account is gone."""
+    store = import_module(settings.SESSION_ENGINE).SessionStore(key)
+    user = get_user(SimpleNamespace(session=store))  # type: ignore[arg-type]
+    if not isinstance(user, User):
+        return None
+    ends = Session.objects.filter(pk=key).values_list("expire_date", flat=True).first()
+    return replace(viewer_for(user), session_key=key, expires_at=ends)
+
+
+# --- Tokens ----------------------------------------------------------------------------------------------
+def new_token() -> str:
+    return f"{_PREFIX}{secrets.token_urlsafe(32)}"
+
+
+def digest_of(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A token that was found good, and what must not have moved since."""
+
+    viewer: Viewer
+    stamp: Stamp
+    until: float
+
+    @property
+    def is_good(self) -> bool:
+        expires_at = self.viewer.expires_at
+        return (
+            time.monotonic() < self.until
+            and (expires_at is None or timezone.now() < expires_at)
+            and cache.is_current(self.stamp)
+        )
+
+
+_checked: dict[str, _Checked] = {}
+
+
+def _live_tokens() -> QuerySet[Token]:
+    return Token.objects.filter(
+        Q(expires_at=None) | Q(expires_at__gt=timezone.now()), user__is_active=True
+    ).select_related("user")
+
+
+def _viewer_by(token: Token) -> Viewer:
+    return replace(viewer_for(token.user), scope=Scope(token.scope), token_id=token.pk, expires_at=token.expires_at)
+
+
+def _check(digest: str) -> _Checked:
+    """Ask the database. Raises InvalidCredential."""
+    # The newest position in the same statement: the row is as new as that.
+    head = Event.objects.order_by("-position").values("position")[:1]
+    token = _live_tokens().filter(digest=digest).annotate(head=Coalesce(Subquery(head), 0)).first()
+    if token is None:
+        raise InvalidCredential("This token is unknown, expired or revoked.")
+    checked = _Checked(
+        _viewer_by(token),
+        cache.stamp_of([cache.access_scope(token.user_id)], token.head),
+        time.monotonic() + _CHECKED_S,
+    )
+    _note_use(token)
+    if len(_checked) >= _MOST_CHECKED:
+        _checked.clear()
+    _checked[digest] = checked
+    return checked
+
+
+def _note_use(token: Token) -> None:
+    now = timezone.now()
+    if token.last_used_at is None or token.last_used_at <= now - _LAST_USED_EVERY:
+        Token.objects.filter(pk=token.pk, last_used_at=token.last_used_at).update(last_used_at=now)

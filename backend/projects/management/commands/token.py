@@ -1,0 +1,96 @@
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.core.management.base import BaseCommand, CommandError
+
+from backend.projects import access, services
+from backend.projects.access import SYSTEM, parse_id
+from backend.projects.models import Scope, User
+from backend.projects.services.mail import one_line
+from backend.projects.services.token import DAYS, MAX_DAYS
+
+HEADINGS = ("id", "user", "name", "scope", "created (UTC)", "expires (UTC)", "last use (UTC)")
+
+
+class Command(BaseCommand):
+    help = "Make, list and revoke tokens: what scripts sign in with."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True)
+        create = actions.add_parser("create", help="make a token, and print it")
+        create.add_argument("user", help="the name that they sign in with")
+        create.add_argument(
+            "--scope", required=True, choices=Scope.values, help="what it may do of that which its user may"
+        )
+        create.add_argument("--name", default="made with manage.py", help="what it is for, as lists show it")
+        ends = create.add_mutually_exclusive_group()
+        ends.add_argument("--days", type=int, default=DAYS, help=f"how long it lasts, 1 to {MAX_DAYS} ({DAYS})")
+        ends.add_argument("--never-expires", dest="days", action="store_const", const=None)
+        listed = actions.add_parser("list", help="show tokens, oldest first")
+        listed.add_argument("user", nargs="?", help="whose (everybody's)")
+        revoke = actions.add_parser("revoke", help="end a token at once, with every socket that it opened")
+        revoke.add_argument("id", help="its id, as `list` shows it")
+
+    def handle(self, *, action: str, **options: Any) -> None:
+        with _errors_in_one_line():
+            match action:
+                case "create":
+                    self._create(**{name: options[name] for name in ("user", "name", "scope", "days")})
+                case "list":
+                    self._list(options["user"])
+                case "revoke":
+                    self._revoke(options["id"])
+
+    def _create(self, *, user: str, name: str, scope: str, days: int | None) -> None:
+        """Nothing but the token goes to stdout, so that a script can take it from there."""
+        owner = _user(user)
+        if not owner.is_active:
+            raise CommandError(f"{owner.username} is not active.")
+        token, secret = services.token.create_token(actor=SYSTEM, user_id=owner.pk, name=name, scope=scope, days=days)
+        ends = f"until {token.expires_at:%Y-%m-%d %H:%M} UTC" if token.expires_at else "for ever"
+        self.stderr.write(
+            f"Token {token.pk} of {owner.username} lasts {ends}. Keep it: it is told here, and never again."
+        )
+        self.stdout.write(secret)
+
+    def _list(self, user: str | None) -> None:
+        tokens = access.tokens_of(SYSTEM).select_related("user").order_by("pk")
+        if user is not None:
+            tokens = tokens.filter(user=_user(user))
+        rows = [HEADINGS]
+        for token in tokens:
+            times = (_minute(token.created_at), _minute(token.expires_at), _minute(token.last_used_at))
+            rows.append((str(token.pk), token.user.username, one_line(token.name), token.scope, *times))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self.stdout.write("  ".join(cells).rstrip())
+
+    def _revoke(self, id: str) -> None:
+        row = services.token.revoke_token(actor=SYSTEM, token_id=parse_id(id))
+        self.stdout.write(f"Token {row.id} is revoked.")
+
+
+def _user(name: str) -> User:
+    try:
+        return User.objects.get_by_natural_key(name)
+    except User.DoesNotExist:
+        raise CommandError(f"There is no user {name!r}.") from None
+
+
+def _minute(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}" if moment else "never"
+
+
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        raise CommandError(" ".join(error.messages)) from None
+    except ObjectDoesNotExist as error:
+        raise CommandError(str(error)) from None

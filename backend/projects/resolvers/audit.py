@@ -1,0 +1,19 @@
+from .. import access
+from ..access import Viewer
+from ..rows import AuditRow
+from .page import Listing, Order, Page, PageRequest
+
+AUDIT_LOG = Listing("audit log", None, Order())
+
+
+def list_entries(viewer: Viewer, *, page: PageRequest, default_size: int) -> Page[AuditRow]:
+    """Newest first; not cached, since an entry takes no position.
+
+    Raises NotSignedIn, MissingScope, NotAllowed (viewer is not staff), BadArgument.
+    """
+    return AUDIT_LOG.page(access.visible_audit(viewer), page, AuditRow, default_size=default_size)
+
+
+def count_entries(viewer: Viewer) -> int:
+    """Raises NotSignedIn, MissingScope, NotAllowed."""
+    return access.visible_audit(viewer).count()

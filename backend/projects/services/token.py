@@ -1,0 +1,66 @@
+"""Tokens: how they come to be, and how they end."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from .. import access, audit, journal
+from ..access import Viewer
+from ..authentication import digest_of, new_token
+from ..errors import Invalid, NotAllowed, NotSignedIn, TokenNotFound
+from ..events import AccessChanged
+from ..models import AuditAction, Scope, Token, User
+from ..rows import TokenRow
+from .clean import clean_fields, tidy
+
+DAYS = 90
+MAX_DAYS = 3660
+
+
+@transaction.atomic
+def create_token(*, actor: Viewer, user_id: int | None, name: str, scope: str, days: int | None) -> tuple[Token, str]:
+    """A new token of a user, and what it is: told here, and never again. `days` of None is for ever.
+
+    Raises NotSignedIn where there is no such user, MissingScope, NotAllowed (it is somebody else's), ValidationError.
+    """
+    access.require_scope(actor, Scope.ADMIN)
+    if not actor.is_system and user_id != actor.user_id:
+        raise NotAllowed
+    user = User.objects.filter(pk=user_id, is_active=True).first() if user_id is not None else None
+    if user is None or not access.hold(User, user.pk):
+        raise NotSignedIn
+    secret = new_token()
+    token = Token(user=user, digest=digest_of(secret))
+    token.name, token.scope = tidy(name), scope  # type: ignore[assignment]
+    clean_fields(token, ["name", "scope"])
+    if days is not None:
+        if not 1 <= days <= MAX_DAYS:
+            raise Invalid("days", f"A token lasts 1 to {MAX_DAYS} days.", "OUT_OF_RANGE")
+        token.expires_at = timezone.now() + timedelta(days=days)
+    token.save(force_insert=True)
+    audit.record(AuditAction.TOKEN_CREATED, actor=actor, user=user, detail=_described(token))
+    return token, secret
+
+
+@transaction.atomic
+def revoke_token(*, actor: Viewer, token_id: int | None) -> TokenRow:
+    """End a token, and return it as it was. It takes a position: every open socket of it is closed.
+
+    Raises TokenNotFound (for another's too, unless actor is staff), NotSignedIn, MissingScope.
+    """
+    tokens = access.revocable_tokens(actor).select_related("user").select_for_update(of=("self",))
+    token = tokens.filter(pk=token_id).first() if token_id is not None else None
+    if token is None:
+        raise TokenNotFound
+    row = TokenRow.of(token)
+    token.delete()
+    audit.record(AuditAction.TOKEN_REVOKED, actor=actor, user=token.user, detail=_described(token))
+    journal.append(AccessChanged([token.user_id]), actor=actor)
+    return row
+
+
+def _described(token: Token) -> str:
+    return f"{token.name} ({Scope(token.scope).label.lower()})"

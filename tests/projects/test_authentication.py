@@ -1,0 +1,195 @@
+"""Who comes with which token or session, and until when."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.test import RequestFactory, override_settings
+from django.utils import timezone
+
+from backend.projects import authentication, services
+from backend.projects.access import SYSTEM, Viewer
+from backend.projects.authentication import viewer_as_of_now, viewer_by_header, viewer_by_token
+from backend.projects.errors import InvalidCredential
+from backend.projects.models import Scope, Token, User
+from backend.projects.services.token import revoke_token
+from tests.cases import Case, token_of
+from tests.factories import UserFactory
+
+
+class TokenCase(Case):
+    user: User
+
+    @classmethod
+    def setUpTestData(cls) -> None:
+        cls.user = UserFactory(username="ada", first_name="Ada")
+
+    def viewer(self, token: str) -> Viewer:
+        return viewer_by_token(token, address="192.0.2.7")
+
+    def assert_no_good(self, token: str) -> None:
+        with self.assertRaises(InvalidCredential):
+            self.viewer(token)
+
+
+class TokenTests(TokenCase):
+    def test_a_token_is_its_user_within_its_scope(self) -> None:
+        viewer = self.viewer(token_of(self.user, Scope.READ))
+        token = Token.objects.get()
+        self.assertEqual((viewer.user_id, viewer.name, viewer.is_signed_in), (self.user.pk, "Ada", True))
+        self.assertEqual((viewer.scope, viewer.token_id, viewer.address), (Scope.READ, token.pk, "192.0.2.7"))
+
+    def test_only_a_digest_of_it_is_kept(self) -> None:
+        secret = token_of(self.user)
+        [kept] = Token.objects.values()
+        self.assertNotIn(secret, str(kept))
+        self.assertEqual(kept["digest"], authentication.digest_of(secret))
+
+    def test_what_was_checked_a_moment_ago_costs_no_sql(self) -> None:
+        secret = token_of(self.user)
+        first = self.viewer(secret)
+        with self.assertNumQueries(0):
+            self.assertEqual(self.viewer(secret), first)
+
+    def test_what_is_none_of_ours_is_refused_without_asking_the_database(self) -> None:
+        secret = token_of(self.user)
+        for text in (
+            "",
+            "x",
+            secret[:-1],
+            f"{secret}x",
+            secret.upper()[:3] + secret[3:],
+            "tw_" + "é" * 43,
+            "x" * 10_240,
+        ):
+            with self.subTest(text[:50]), self.assertNumQueries(0):
+                self.assert_no_good(text)
+
+    def test_an_unknown_token_is_refused(self) -> None:
+        self.assert_no_good(authentication.new_token())
+
+    def test_a_token_dies_with_the_next_request_after_its_revocation(self) -> None:
+        secret = token_of(self.user)
+        viewer = self.viewer(secret)
+        with self.committed():
+            revoke_token(actor=SYSTEM, token_id=viewer.token_id)
+        self.assert_no_good(secret)
+
+    def test_a_token_dies_with_its_account(self) -> None:
+        secret = token_of(self.user)
+        self.viewer(secret)
+        self.user.is_active = False
+        with self.committed():
+            services.user.save_user(actor=SYSTEM, user=self.user)
+        self.assert_no_good(secret)
+
+    def test_a_change_of_the_account_shows_in_the_next_request(self) -> None:
+        secret = token_of(self.user)
+        self.assertFalse(self.viewer(secret).sees_all)
+        self.user.is_staff = True
+        with self.committed():
+            services.user.save_user(actor=SYSTEM, user=self.user)
+        self.assertTrue(self.viewer(secret).sees_all)
+
+    def test_a_token_dies_when_it_expires_though_it_was_just_checked(self) -> None:
+        secret = token_of(self.user)
+        expires_at = timezone.now() + timedelta(seconds=1)
+        Token.objects.update(expires_at=expires_at)
+        self.viewer(secret)
+        while timezone.now() < expires_at:
+            pass
+        self.assert_no_good(secret)
+
+    def test_without_redis_the_database_is_asked_each_time(self) -> None:
+        secret = token_of(self.user)
+        with self.redis_down():
+            viewer = self.viewer(secret)
+            with self.assertNumQueries(1):
+                self.assertEqual(self.viewer(secret), viewer)
+            Token.objects.all().delete()
+            self.assert_no_good(secret)
+
+    def test_its_last_use_is_written_once_a_minute_at_most(self) -> None:
+        secret = token_of(self.user)
+        self.viewer(secret)
+        used = Token.objects.get().last_used_at
+        self.assertIsNotNone(used)
+        authentication._checked.clear()
+        with self.assertNumQueries(1):
+            self.viewer(secret)
+        Token.objects.update(last_used_at=timezone.now() - timedelta(seconds=61))
+        authentication._checked.clear()
+        self.viewer(secret)
+        self.assertGreaterEqual(Token.objects.get().last_used_at, used)
+
+
+class HeaderTests(TokenCase):
+    def test_the_scheme_is_bearer_in_whichever_case(self) -> None:
+        secret = token_of(self.user)
+        for header in (f"Bearer {secret}", f"bearer {secret}", f"BEARER   {secret} "):
+            with self.subTest(header[:10]):
+                self.assertEqual(viewer_by_header(header, address="").user_id, self.user.pk)
+
+    def test_whatever_else_is_refused(self) -> None:
+        secret = token_of(self.user)
+        for header in ("", " ", "Bearer", secret, f"Token {secret}", f"Basic {secret}", f"Bearer {secret} {secret}"):
+            with self.subTest(header[:10]), self.assertRaises(InvalidCredential):
+                viewer_by_header(header, address="")
+
+    def test_the_header_wins_over_the_session(self) -> None:
+        other = UserFactory()
+        self.client.force_login(other)
+        response = self.client.get("/events/", headers={"Authorization": f"Bearer {token_of(self.user)}"})
+        self.assertEqual(response.wsgi_request.user.pk, other.pk)
+        viewer = authentication.viewer_of_request(response.wsgi_request)
+        self.assertEqual((viewer.user_id, viewer.session_key), (self.user.pk, None))
+
+
+class AsOfNowTests(TokenCase):
+    def assert_ended(self, viewer: Viewer) -> None:
+        with self.assertRaises(InvalidCredential):
+            viewer_as_of_now(viewer)
+
+    def by_session(self) -> Viewer:
+        self.client.force_login(self.user)
+        return authentication.viewer_of_request(self.client.get("/events/").wsgi_request)
+
+    def test_a_token_that_was_revoked(self) -> None:
+        viewer = self.viewer(token_of(self.user))
+        self.assertEqual(viewer_as_of_now(viewer), viewer)
+        revoke_token(actor=SYSTEM, token_id=viewer.token_id)
+        self.assert_ended(viewer)
+
+    def test_a_session_that_was_signed_out(self) -> None:
+        viewer = self.by_session()
+        now = viewer_as_of_now(viewer)
+        self.assertEqual((now.user_id, now.session_key), (viewer.user_id, viewer.session_key))
+        self.assertIsNotNone(now.expires_at)
+        self.client.logout()
+        self.assert_ended(viewer)
+
+    def test_a_session_of_a_password_that_was_changed(self) -> None:
+        viewer = self.by_session()
+        self.user.set_password("another one")
+        self.user.save()
+        self.assert_ended(viewer)
+
+    def test_a_session_of_an_account_that_is_gone(self) -> None:
+        viewer = self.by_session()
+        self.user.delete()
+        self.assert_ended(viewer)
+
+
+class AddressTests(Case):
+    def address(self, **headers: Any) -> str:
+        request = RequestFactory().get("/", headers=headers, REMOTE_ADDR="192.0.2.1")
+        return authentication.client_address(request.META["REMOTE_ADDR"], request.headers.get("X-Forwarded-For"))
+
+    def test_what_a_client_says_of_itself_is_not_believed(self) -> None:
+        self.assertEqual(self.address(x_forwarded_for="203.0.113.9"), "192.0.2.1")
+
+    @override_settings(TLS_PROXY=True)
+    def test_our_own_proxy_is_believed_and_none_before_it(self) -> None:
+        self.assertEqual(self.address(x_forwarded_for="198.51.100.1, 203.0.113.9"), "203.0.113.9")
+        self.assertEqual(self.address(), "192.0.2.1")

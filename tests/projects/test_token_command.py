@@ -1,0 +1,178 @@
+"""`manage.py token`."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from io import StringIO
+
+from django.core.management import CommandError, call_command
+
+from backend.projects.authentication import viewer_by_token
+from backend.projects.errors import InvalidCredential
+from backend.projects.models import AuditEntry, Scope, Token, User
+from tests.cases import Case
+from tests.factories import TokenFactory, UserFactory
+
+
+class TokenCommandCase(Case):
+    @classmethod
+    def setUpTestData(cls) -> None:
+        cls.alice = UserFactory(username="alice")
+
+    def run_command(self, *arguments: str) -> tuple[str, str]:
+        """What it wrote to stdout and to stderr."""
+        stdout, stderr = StringIO(), StringIO()
+        call_command("token", *arguments, stdout=stdout, stderr=stderr)
+        return stdout.getvalue(), stderr.getvalue()
+
+    def assert_refused(self, message: str, *arguments: str) -> None:
+        with self.subTest(arguments), self.nothing_changes(), self.assertRaises(CommandError) as refused:
+            self.run_command(*arguments)
+        self.assertEqual(str(refused.exception), message)
+
+
+def days_of(token: Token) -> int:
+    """How long it lasts; the two moments were not taken at once."""
+    return round((token.expires_at - token.created_at) / timedelta(days=1))
+
+
+class CreateTests(TokenCommandCase):
+    def test_the_token_alone_goes_to_stdout_and_signs_its_user_in(self) -> None:
+        stdout, _ = self.run_command("create", "alice", "--scope", "write")
+        token = Token.objects.get()
+        viewer = viewer_by_token(stdout.removesuffix("\n"), address="")
+        self.assertEqual((viewer.user_id, viewer.scope, viewer.token_id), (self.alice.pk, Scope.WRITE, token.pk))
+
+    def test_stderr_tells_that_it_is_told_once_and_how_long_it_lasts(self) -> None:
+        stdout, stderr = self.run_command("create", "alice", "--scope", "read", "--days", "7")
+        token = Token.objects.get()
+        self.assertEqual(days_of(token), 7)
+        self.assertEqual(
+            stderr,
+            f"Token {token.pk} of alice lasts until {token.expires_at:%Y-%m-%d %H:%M} UTC."
+            " Keep it: it is told here, and never again.\n",
+        )
+        self.assertNotIn(stdout.strip(), stderr)
+
+    def test_it_lasts_90_days_unless_told_otherwise(self) -> None:
+        self.run_command("create", "alice", "--scope", "read")
+        token = Token.objects.get()
+        self.assertEqual(days_of(token), 90)
+
+    def test_it_may_last_for_ever(self) -> None:
+        _, stderr = self.run_command("create", "alice", "--scope", "read", "--never-expires")
+        self.assertIsNone(Token.objects.get().expires_at)
+        self.assertIn("lasts for ever", stderr)
+
+    def test_it_has_the_name_that_it_is_given(self) -> None:
+        self.run_command("create", "alice", "--scope", "read", "--name", "laptop")
+        self.run_command("create", "alice", "--scope", "read")
+        self.assertEqual(
+            list(Token.objects.order_by("pk").values_list("name", flat=True)), ["laptop", "made with manage.py"]
+        )
+
+    def test_a_name_is_found_in_whichever_case_it_is_written(self) -> None:
+        self.run_command("create", "ALICE", "--scope", "read")
+        self.assertEqual(Token.objects.get().user, self.alice)
+
+    def test_it_is_told_to_the_audit_log_as_done_by_nobody(self) -> None:
+        self.run_command("create", "alice", "--scope", "admin", "--name", "laptop")
+        entry = AuditEntry.objects.get()
+        self.assertEqual(
+            (entry.action, entry.actor_id, entry.actor_name, entry.address, entry.user_id, entry.detail),
+            ("token_created", None, "", "", self.alice.pk, "laptop (admin)"),
+        )
+
+    def test_what_makes_no_sense_is_refused_in_one_line(self) -> None:
+        self.assert_refused("There is no user 'bob'.", "create", "bob", "--scope", "read")
+        self.assert_refused("There is no user 'a\\x00'.", "create", "a\x00", "--scope", "read")
+        self.assert_refused("There is no user '\\udcff'.", "create", "\udcff", "--scope", "read")
+        for days in ("0", "-1", "3661"):
+            self.assert_refused("A token lasts 1 to 3660 days.", "create", "alice", "--scope", "read", "--days", days)
+        self.assert_refused("This field cannot be blank.", "create", "alice", "--scope", "read", "--name", "")
+
+    def test_what_is_no_command_is_refused_in_one_line(self) -> None:
+        for arguments in (
+            ["create"],
+            ["create", "alice"],
+            ["create", "alice", "--scope", "all"],
+            ["create", "alice", "--scope", "read", "--days", "week"],
+            ["create", "alice", "--scope", "read", "--days", "5", "--never-expires"],
+        ):
+            with self.subTest(arguments), self.nothing_changes():
+                with self.assertRaises(CommandError) as refused:
+                    self.run_command(*arguments)
+                self.assertRegex(str(refused.exception), r"\AError: [^\n]+\Z")  # the words are argparse's
+
+    def test_an_account_that_is_switched_off_gets_none(self) -> None:
+        User.objects.update(is_active=False)
+        self.assert_refused("alice is not active.", "create", "alice", "--scope", "read")
+
+
+class ListTests(TokenCommandCase):
+    def test_everybodys_are_listed_oldest_first(self) -> None:
+        first = TokenFactory(user=self.alice, name="laptop", scope=Scope.READ)
+        second = TokenFactory(user__username="bob", name="robot", scope=Scope.ADMIN)
+        stdout, _ = self.run_command("list")
+        heading, *lines = stdout.splitlines()
+        self.assertEqual(
+            re.split("  +", heading),
+            ["id", "user", "name", "scope", "created (UTC)", "expires (UTC)", "last use (UTC)"],
+        )
+        self.assertEqual(
+            [line.split() for line in lines],
+            [
+                [str(token.pk), user, name, scope, *f"{token.created_at:%Y-%m-%d %H:%M}".split(), "never", "never"]
+                for token, user, name, scope in (
+                    (first, "alice", "laptop", "read"),
+                    (second, "bob", "robot", "admin"),
+                )
+            ],
+        )
+
+    def test_expiry_and_last_use_are_shown(self) -> None:
+        secret = self.run_command("create", "alice", "--scope", "read", "--name", "laptop")[0].strip()
+        viewer_by_token(secret, address="")
+        token = Token.objects.get()
+        line = self.run_command("list")[0].splitlines()[1]
+        self.assertIn(f"{token.expires_at:%Y-%m-%d %H:%M}", line)
+        self.assertIn(f"{token.last_used_at:%Y-%m-%d %H:%M}", line)
+        self.assertNotIn(secret, line)
+
+    def test_somebodys_are_found_by_their_name_in_any_case(self) -> None:
+        TokenFactory(user=self.alice, name="laptop")
+        TokenFactory(name="robot")
+        stdout, _ = self.run_command("list", "Alice")
+        self.assertIn("laptop", stdout)
+        self.assertNotIn("robot", stdout)
+
+    def test_a_name_that_would_draw_on_the_terminal_is_one_line_of_text(self) -> None:
+        TokenFactory(user=self.alice, name="a\n\x1b[31mb")
+        stdout, _ = self.run_command("list")
+        self.assertEqual(len(stdout.splitlines()), 2)
+        self.assertNotIn("\x1b", stdout)
+
+    def test_somebody_who_is_not_there_has_none_to_list(self) -> None:
+        self.assert_refused("There is no user 'bob'.", "list", "bob")
+
+    def test_as_many_queries_are_run_for_one_as_for_twenty(self) -> None:
+        for count in (1, 19):
+            TokenFactory.create_batch(count)
+            with self.assertNumQueries(1):
+                self.run_command("list")
+
+
+class RevokeTests(TokenCommandCase):
+    def test_a_token_ends_at_once(self) -> None:
+        secret = self.run_command("create", "alice", "--scope", "read")[0].strip()
+        viewer = viewer_by_token(secret, address="")
+        with self.committed():
+            stdout, _ = self.run_command("revoke", str(viewer.token_id))
+        self.assertEqual(stdout, f"Token {viewer.token_id} is revoked.\n")
+        with self.assertRaises(InvalidCredential):
+            viewer_by_token(secret, address="")
+
+    def test_what_is_no_token_is_refused_in_one_line(self) -> None:
+        for absent in ("7", "0", "99999999999", "seven", ""):
+            self.assert_refused("There is no such token.", "revoke", absent)
