@@ -13,12 +13,13 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponseRedirect
 
 from . import services
-from .access import Viewer, viewer_for
+from .access import Viewer
+from .authentication import viewer_of_browser
 from .models import Comment, Event, Membership, Project, Reminder, SummaryReport, Task, User
 
 
 def _actor(request: HttpRequest) -> Viewer:
-    return viewer_for(request.user)
+    return viewer_of_browser(request)
 
 
 def _changes(form: Any) -> dict[str, Any]:
@@ -146,13 +147,16 @@ class MembershipAdmin(ServiceAdmin):
         return ("project", "user") if obj else ()
 
     def save_model(self, request: HttpRequest, obj: Membership, form: Any, change: bool) -> None:
-        membership = services.membership.set_membership(
-            actor=_actor(request), project_id=obj.project_id, user_id=obj.user_id, role=obj.role
-        )
-        obj.pk = membership.pk
+        actor = _actor(request)
+        if change:
+            services.membership.change_role(actor=actor, project_id=obj.project_id, user_id=obj.user_id, role=obj.role)
+        else:
+            obj.pk = services.membership.add_member(
+                actor=actor, project_id=obj.project_id, username=obj.user.username, role=obj.role
+            ).pk
 
     def delete_model(self, request: HttpRequest, obj: Membership) -> None:
-        services.membership.remove_membership(actor=_actor(request), project_id=obj.project_id, user_id=obj.user_id)
+        services.membership.remove_member(actor=_actor(request), project_id=obj.project_id, user_id=obj.user_id)
 
 
 @admin.register(User)

@@ -25,8 +25,8 @@ from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, User
 
 rename = sync_to_async(services.project.update_project)
 delete = sync_to_async(services.project.delete_project)
-set_membership = sync_to_async(services.membership.set_membership)
-remove_membership = sync_to_async(services.membership.remove_membership)
+add_member = sync_to_async(services.membership.add_member)
+remove_member = sync_to_async(services.membership.remove_member)
 
 
 async def names(listener: live.Listener, count: int) -> list[str]:
@@ -131,30 +131,36 @@ class RightsTests(ListenerCase):
     async def test_who_joins_hears_from_then_on_and_may_read_what_was_before(self) -> None:
         await self.write("before", project=self.other)
         async with self.hearing() as listener:
-            await set_membership(actor=SYSTEM, project_id=self.other.pk, user_id=self.viewer.user_id, role=Role.VIEWER)
+            await add_member(
+                actor=SYSTEM, project_id=self.other.pk, username=self.membership.user.username, role=Role.VIEWER
+            )
             await self.write("after", project=self.other)
             self.assertEqual(await names(listener, 1), ["after"])
         async with self.hearing(after=0) as listener:
             self.assertEqual(await names(listener, 2), ["before", "after"])
 
     async def test_who_is_removed_stops_hearing(self) -> None:
-        await set_membership(actor=SYSTEM, project_id=self.other.pk, user_id=self.viewer.user_id, role=Role.VIEWER)
+        await add_member(
+            actor=SYSTEM, project_id=self.other.pk, username=self.membership.user.username, role=Role.VIEWER
+        )
         async with self.hearing() as catching_up, self.hearing() as listener:
             self.assertIsNone(await listener.next(timeout_s=0))
-            await remove_membership(actor=SYSTEM, project_id=self.other.pk, user_id=self.viewer.user_id)
+            await remove_member(actor=SYSTEM, project_id=self.other.pk, user_id=self.viewer.user_id)
             await self.write("unheard", project=self.other)
             await self.write("heard")
             self.assertEqual(await names(listener, 1), ["heard"])
             self.assertEqual(await names(catching_up, 1), ["heard"])
 
     async def test_what_waits_is_not_handed_out_any_more_to_who_was_removed(self) -> None:
-        await set_membership(actor=SYSTEM, project_id=self.other.pk, user_id=self.viewer.user_id, role=Role.VIEWER)
+        await add_member(
+            actor=SYSTEM, project_id=self.other.pk, username=self.membership.user.username, role=Role.VIEWER
+        )
         async with self.hearing() as listener:
             await self.write("waits", project=self.other)
             await self.write("first")
             await self.write("waits too", project=self.other)
             self.assertEqual(await names(listener, 1), ["waits"])
-            await remove_membership(actor=SYSTEM, project_id=self.other.pk, user_id=self.viewer.user_id)
+            await remove_member(actor=SYSTEM, project_id=self.other.pk, user_id=self.viewer.user_id)
             async with self.hearing() as other:
                 await self.write("last")
                 self.assertEqual(await names(other, 1), ["last"])
@@ -165,8 +171,8 @@ class RightsTests(ListenerCase):
 
         @transaction.atomic
         def write() -> None:
-            services.membership.set_membership(
-                actor=SYSTEM, project_id=self.other.pk, user_id=self.membership.user_id, role=Role.VIEWER
+            services.membership.add_member(
+                actor=SYSTEM, project_id=self.other.pk, username=self.membership.user.username, role=Role.VIEWER
             )
             services.project.update_project(actor=SYSTEM, project_id=self.project.pk, changes={"name": "last words"})
             services.project.delete_project(actor=SYSTEM, project_id=self.project.pk)
@@ -288,7 +294,7 @@ class EndingTests(ListenerCase):
     async def test_a_changed_access_is_never_delivered(self) -> None:
         user = await sync_to_async(UserFactory)()
         async with live.listen(SYSTEM) as listener:
-            await set_membership(actor=SYSTEM, project_id=self.project.pk, user_id=user.pk, role=Role.VIEWER)
+            await add_member(actor=SYSTEM, project_id=self.project.pk, username=user.username, role=Role.VIEWER)
             await self.write("heard")
             self.assertEqual(await names(listener, 1), ["heard"])
         self.assertEqual(await Event.objects.filter(kind=ACCESS_CHANGED).acount(), 1)

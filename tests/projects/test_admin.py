@@ -76,14 +76,14 @@ class TaskAdminTests(AdminCase):
 
 class AccountAdminTests(AdminCase):
     def test_memberships_take_a_position(self) -> None:
-        project, user = ProjectFactory(), UserFactory()
+        project, user = MembershipFactory(role=Role.OWNER).project, UserFactory()
         self.post("membership_add", project=project.pk, user=user.pk, role=Role.VIEWER)
-        membership = Membership.objects.get()
+        membership = Membership.objects.get(user=user)
         self.post("membership_change", membership.pk, role=Role.OWNER)
         membership.refresh_from_db()
         self.assertEqual(membership.role, Role.OWNER)
         self.post("membership_delete", membership.pk, post="yes")
-        self.assertEqual(Membership.objects.count(), 0)
+        self.assertFalse(Membership.objects.filter(user=user).exists())
         self.assertEqual(self.kinds(), [("access.changed", "boss")] * 3)
 
     def test_a_deleted_account_leaves_its_tasks_unassigned_each_with_its_event(self) -> None:

@@ -187,12 +187,12 @@ class FreshTests(Case):
         other = TaskFactory(title="Elsewhere")
         self.assertEqual(self.titles(), ["Old"])
         with self.committed():
-            services.membership.set_membership(
-                actor=SYSTEM, project_id=other.project_id, user_id=self.membership.user_id, role=Role.VIEWER
+            services.membership.add_member(
+                actor=SYSTEM, project_id=other.project_id, username=self.membership.user.username, role=Role.VIEWER
             )
         self.assertEqual(self.titles(), ["Elsewhere", "Old"])
         with self.committed():
-            services.membership.remove_membership(
+            services.membership.remove_member(
                 actor=SYSTEM, project_id=other.project_id, user_id=self.membership.user_id
             )
         self.assertEqual(self.titles(), ["Old"])

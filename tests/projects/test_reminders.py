@@ -122,7 +122,7 @@ class RecipientTests(ReminderCase):
 
     def test_an_assignee_who_left_the_project_hears_nothing_of_it(self) -> None:
         owner = MembershipFactory(project=self.project, role=Role.OWNER).user
-        services.membership.remove_membership(actor=access.SYSTEM, project_id=self.project.pk, user_id=self.ada.pk)
+        services.membership.remove_member(actor=access.SYSTEM, project_id=self.project.pk, user_id=self.ada.pk)
         remind()
         self.assertEqual(recipients(), [owner.email])
 

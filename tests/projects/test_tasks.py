@@ -1,10 +1,8 @@
-import threading
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from django.core.exceptions import ValidationError
-from django.db import connection
 
 from backend.projects.access import SYSTEM, viewer_for
 from backend.projects.errors import (
@@ -18,7 +16,7 @@ from backend.projects.errors import (
 from backend.projects.models import Comment, Event, Project, Role, Task
 from backend.projects.rows import TaskRow
 from backend.projects.services.comment import add_comment
-from backend.projects.services.membership import remove_membership
+from backend.projects.services.membership import remove_member
 from backend.projects.services.project import delete_project
 from backend.projects.services.task import create_task, delete_task, update_task
 from backend.projects.services.user import delete_user, save_user
@@ -144,27 +142,6 @@ class CommentTests(Case):
 
 
 class RaceTests(CommittingCase):
-    def run_together(self, *jobs: Any) -> list[Exception]:
-        """Run each job in a thread of its own; what they raised."""
-        raised: list[Exception] = []
-        barrier = threading.Barrier(len(jobs))
-
-        def run(job: Any) -> None:
-            barrier.wait(10)
-            try:
-                job()
-            except Exception as error:
-                raised.append(error)
-            finally:
-                connection.close()
-
-        threads = [threading.Thread(target=run, args=[job]) for job in jobs]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-        return raised
-
     def test_of_two_conditional_writers_one_wins(self) -> None:
         task = TaskFactory()
         raised = self.run_together(
@@ -206,7 +183,7 @@ class RaceTests(CommittingCase):
                 lambda new=new, member=member: update_task(  # type: ignore[misc]
                     actor=SYSTEM, task_id=new.pk, changes={"assignee_id": member.user_id}
                 ),
-                lambda member=member: remove_membership(  # type: ignore[misc]
+                lambda member=member: remove_member(  # type: ignore[misc]
                     actor=SYSTEM, project_id=member.project_id, user_id=member.user_id
                 ),
             )

@@ -170,8 +170,8 @@ class EventAccessTest(ClosedCase):
 
     def test_a_change_of_membership_is_told_to_nobody(self) -> None:
         project = ProjectFactory()
-        services.membership.set_membership(
-            actor=SYSTEM, project_id=project.pk, user_id=self.owner.user_id, role="viewer"
+        services.membership.add_member(
+            actor=SYSTEM, project_id=project.pk, username=self.owner.user.username, role="viewer"
         )
         self.assertEqual(self.kinds(self.owner.user), [])
         self.assertEqual(self.client.get("/events/").json()["cursor"], "1")

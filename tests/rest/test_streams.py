@@ -214,7 +214,7 @@ class StreamAccessTest(CommittingCase):
             await rename(self.task, "heard")
             position, frame = await frames.next() or (None, {})
             self.assertEqual((position, frame["task"]["title"]), ("1", "heard"))
-            await sync_to_async(services.membership.remove_membership)(
+            await sync_to_async(services.membership.remove_member)(
                 actor=SYSTEM, project_id=self.task.project_id, user_id=self.membership.user_id
             )
             await rename(self.task, "unheard")

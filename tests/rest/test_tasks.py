@@ -506,6 +506,6 @@ class TaskAccessTest(ClosedCase):
         self.client.force_login(editor)
         self.assertEqual(len(self.client.get("/tasks/").json()), 1)
         with self.committed():
-            services.membership.remove_membership(actor=SYSTEM, project_id=self.project.pk, user_id=editor.pk)
+            services.membership.remove_member(actor=SYSTEM, project_id=self.project.pk, user_id=editor.pk)
         self.assertEqual(self.client.get("/tasks/").json(), [])
         self.assert_refused(self.client.get(self.path), 404)

@@ -9,7 +9,7 @@ from django.test import Client
 
 from backend.projects.access import SYSTEM
 from backend.projects.models import Membership, Project, Role
-from backend.projects.services.membership import remove_membership, set_membership
+from backend.projects.services.membership import add_member, remove_member
 from backend.projects.services.project import delete_project, update_project
 from tests.factories import (
     CommentFactory,
@@ -182,9 +182,9 @@ class SightTests(ClosedCase):
         return [event["projectId"] for event in self.data(document)["events"]["nodes"]]
 
     def test_who_joins_may_read_all_that_is_kept_and_who_leaves_nothing(self) -> None:
-        set_membership(actor=SYSTEM, project_id=self.other.pk, user_id=self.ada.pk, role=Role.VIEWER)
+        add_member(actor=SYSTEM, project_id=self.other.pk, username=self.ada.username, role=Role.VIEWER)
         self.assertEqual(self.heard_of(), [str(self.mine.pk), str(self.other.pk)])
-        remove_membership(actor=SYSTEM, project_id=self.mine.pk, user_id=self.ada.pk)
+        remove_member(actor=SYSTEM, project_id=self.mine.pk, user_id=self.ada.pk)
         self.assertEqual(self.heard_of(), [str(self.other.pk)])
 
     def test_the_end_of_a_project_is_told_to_those_who_could_see_it(self) -> None:

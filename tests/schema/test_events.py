@@ -9,7 +9,7 @@ from backend.projects.access import SYSTEM, viewer_for
 from backend.projects.models import Event, Role
 from backend.projects.rows import iso
 from backend.projects.services.comment import add_comment
-from backend.projects.services.membership import set_membership
+from backend.projects.services.membership import add_member
 from backend.projects.services.project import create_project, delete_project, update_project
 from backend.projects.services.report import generate
 from backend.projects.services.task import create_task, delete_task, update_task
@@ -78,7 +78,7 @@ class EventTypeTests(OpenCase):
 
     def test_events_of_tasks_show_the_task_as_it_was_with_changes_as_graphql_names_them(self) -> None:
         project = ProjectFactory()
-        set_membership(actor=SYSTEM, project_id=project.pk, user_id=self.ada.pk, role=Role.EDITOR)
+        add_member(actor=SYSTEM, project_id=project.pk, username=self.ada.username, role=Role.EDITOR)
         task = create_task(actor=SYSTEM, project_id=project.pk, changes={"title": "Weed", "due_date": MARCH})
         shown = "... on {} {{ task {{ id title dueDate project {{ id }} assignee {{ name }} }} {} }}"
         as_it_was = {
@@ -201,7 +201,7 @@ class EventPageTests(OpenCase):
                 self.assertEqual(self.page(after="0", project=absent), ([], "5", False))
 
     def test_a_change_that_is_delivered_to_nobody_has_a_position_all_the_same(self) -> None:
-        set_membership(actor=SYSTEM, project_id=self.garden.pk, user_id=UserFactory().pk, role=Role.VIEWER)
+        add_member(actor=SYSTEM, project_id=self.garden.pk, username=UserFactory().username, role=Role.VIEWER)
         self.assertEqual(self.page(after="4"), ([5], "6", False))
         self.assertEqual(self.page(), ([], "6", False))
 

@@ -9,7 +9,7 @@ from django.core.cache import cache
 
 from backend.projects.access import SYSTEM, viewer_for
 from backend.projects.models import Comment, Project, Role, Task
-from backend.projects.services.membership import remove_membership, set_membership
+from backend.projects.services.membership import add_member, remove_member
 from backend.projects.services.project import create_project, update_project
 from backend.projects.services.task import create_task
 from backend.projects.services.user import save_user
@@ -215,9 +215,8 @@ class MemberListTests(ClosedCase):
 
     def test_a_list_is_fresh_after_each_change_of_what_its_reader_sees(self) -> None:
         self.assertEqual(self.names(), ["Garden"])
-        mine = {"project_id": self.kitchen.pk, "user_id": self.ada.pk}
         with self.committed():
-            set_membership(actor=SYSTEM, **mine, role=Role.VIEWER)
+            add_member(actor=SYSTEM, project_id=self.kitchen.pk, username=self.ada.username, role=Role.VIEWER)
         self.assertEqual(self.names(), ["Kitchen", "Garden"])
         with self.committed():
             update_project(actor=SYSTEM, project_id=self.kitchen.pk, changes={"name": "Cellar"})
@@ -226,7 +225,7 @@ class MemberListTests(ClosedCase):
             create_project(actor=viewer_for(self.ada), name="Attic")
         self.assertEqual(self.names(), ["Attic", "Cellar", "Garden"])
         with self.committed():
-            remove_membership(actor=SYSTEM, **mine)
+            remove_member(actor=SYSTEM, project_id=self.kitchen.pk, user_id=self.ada.pk)
         self.assertEqual(self.names(), ["Attic", "Garden"])
         self.ada.is_staff = True
         with self.committed():

@@ -18,7 +18,7 @@ from backend.projects.access import SYSTEM, viewer_for
 from backend.projects.models import Event, Role, User
 from backend.projects.rows import iso
 from backend.projects.services.comment import add_comment
-from backend.projects.services.membership import remove_membership, set_membership
+from backend.projects.services.membership import add_member, remove_member
 from backend.projects.services.project import create_project, delete_project, update_project
 from backend.projects.services.report import generate
 from backend.projects.services.task import create_task, delete_task, update_task
@@ -390,7 +390,7 @@ class MemberTests(CommittingCase):
             await socket.subscribe(LISTEN, after="0")
             await rename(self.mine, "Heard")
             self.assertEqual((await socket.next())["cursor"], "1")
-            await write(remove_membership, project_id=self.mine.pk, user_id=self.ada.pk)
+            await write(remove_member, project_id=self.mine.pk, user_id=self.ada.pk)
             await rename(self.mine, "Unheard")
             await rename(third.project, "Heard")
             self.assertEqual((await socket.next())["cursor"], "4")
@@ -400,7 +400,7 @@ class MemberTests(CommittingCase):
             await socket.subscribe(LISTEN, after="0")
             await rename(self.mine, "Heard")
             self.assertEqual((await socket.next())["cursor"], "1")
-            await write(set_membership, project_id=self.other.pk, user_id=self.ada.pk, role=Role.VIEWER)
+            await write(add_member, project_id=self.other.pk, username=self.ada.username, role=Role.VIEWER)
             await rename(self.other, "Heard")
             self.assertEqual((await socket.next())["cursor"], "3")
 

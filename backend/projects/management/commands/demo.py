@@ -52,8 +52,9 @@ class Command(BaseCommand):
         people = [_person(*names) for names in PEOPLE]
         shares = [len(range(turn, tasks or 60, len(PROJECTS))) for turn in range(len(PROJECTS))]
         for turn, (name, share) in enumerate(zip(PROJECTS, shares, strict=True)):
-            owner, editor, viewer = people[turn:] + people[:turn]
-            project_id = _project(name, owner, editor, viewer)
+            members = people[turn:] + people[:turn]
+            project_id = _project(name, *members)
+            owner, editor, _ = map(access.viewer_for, members)
             for done, title in enumerate(_titles(name, share), start=1):
                 _task(done, title, project_id, owner=owner, editor=editor)
                 if done % 500 == 0 or done == share:
@@ -62,21 +63,21 @@ class Command(BaseCommand):
         self.stdout.write(f"Demo data loaded: {len(PROJECTS)} projects, {sum(shares)} tasks.")
 
 
-def _person(username: str, first_name: str, last_name: str) -> Viewer:
+def _person(username: str, first_name: str, last_name: str) -> User:
     user = User.objects.filter(username=username).first()
     if user is None:
         user = User(username=username, first_name=first_name, last_name=last_name, email=f"{username}@example.org")
         user.set_unusable_password()
         services.user.save_user(actor=access.SYSTEM, user=user)
-    return access.viewer_for(user)
+    return user
 
 
-def _project(name: str, owner: Viewer, editor: Viewer, viewer: Viewer) -> int:
+def _project(name: str, owner: User, editor: User, viewer: User) -> int:
     description = f"Everything that the {name.lower()} takes."
-    project = services.project.create_project(actor=owner, name=name, description=description)
+    actor = access.viewer_for(owner)
+    project = services.project.create_project(actor=actor, name=name, description=description)
     for member, role in [(editor, Role.EDITOR), (viewer, Role.VIEWER)]:
-        assert member.user_id is not None
-        services.membership.set_membership(actor=owner, project_id=project.pk, user_id=member.user_id, role=role)
+        services.membership.add_member(actor=actor, project_id=project.pk, username=member.username, role=role)
     return project.pk
 
 

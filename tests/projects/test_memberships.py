@@ -1,0 +1,416 @@
+"""Who comes into a project, what they become there, and how they leave it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+from django.core.exceptions import ValidationError
+
+from backend.projects import cache
+from backend.projects.access import ANONYMOUS, SYSTEM, Viewer, viewer_for
+from backend.projects.authentication import viewer_by_token
+from backend.projects.cache import EVERYTHING, access_scope, project_scope
+from backend.projects.errors import (
+    AlreadyAMember,
+    LastOwner,
+    MemberNotFound,
+    MissingScope,
+    NotAllowed,
+    NotSignedIn,
+    ProjectNotFound,
+    UnknownUser,
+)
+from backend.projects.models import AuditEntry, Event, Membership, Role, Scope, Task, User
+from backend.projects.resolvers.membership import get_member, list_members
+from backend.projects.resolvers.page import PageRequest
+from backend.projects.rows import MemberRow
+from backend.projects.services.membership import add_member, change_role, remove_member
+from backend.projects.services.user import delete_user, save_user
+from tests.cases import Case, CommittingCase, token_of
+from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
+
+# Nobody has any of these names, and some could not even be looked for.
+NO_NAMES = ["nobody", "", " ", "alice\x00", "\x00", "alice\ud800", "x" * 10_000, "alice ", "al%", "a_ice", "alice\n"]
+
+
+class MembershipCase(Case):
+    """A garden with a member of each role, and Alice, who is in another project."""
+
+    @classmethod
+    def setUpTestData(cls) -> None:
+        cls.garden = ProjectFactory(name="Garden")
+        cls.owner, cls.editor, cls.viewer = (MembershipFactory(project=cls.garden, role=role).user for role in Role)
+        cls.alice = UserFactory(username="alice", first_name="Alice", last_name="Liddell")
+        cls.kitchen = MembershipFactory(user=cls.alice, role=Role.OWNER).project
+        cls.boss = viewer_for(cls.owner)
+
+    def role_of(self, user: User) -> str | None:
+        return Membership.objects.filter(project=self.garden, user=user).values_list("role", flat=True).first()
+
+    def journal(self) -> list[tuple[str, int | None, list[int]]]:
+        """Of every event its kind and project, and whose access it is about."""
+        events = Event.objects.order_by("position")
+        return [(event.kind, event.project_id, orjson.loads(event.payload).get("users", [])) for event in events]
+
+    def audit(self) -> list[tuple[str, int | None, int | None, int | None, str]]:
+        """Of every entry its action, actor, user, project and detail."""
+        return list(
+            AuditEntry.objects.order_by("pk").values_list("action", "actor_id", "user_id", "project_id", "detail")
+        )
+
+    @contextmanager
+    def refused(self, error: type[Exception]) -> Iterator[None]:
+        """The block raises `error`, and leaves no trace."""
+        with self.nothing_changes(), self.assertRaises(error):
+            yield
+
+    @contextmanager
+    def moves(self, *expected: str) -> Iterator[None]:
+        """Of all the scopes, what the block commits moves these and no other."""
+        users = User.objects.values_list("pk", flat=True)
+        scopes = [EVERYTHING, *map(access_scope, users), *map(project_scope, (self.garden.pk, self.kitchen.pk))]
+        stamps = {scope: cache.stamp_of([scope], Event.head()) for scope in scopes}
+        with self.committed():
+            yield
+        self.assertEqual({scope for scope in scopes if not cache.is_current(stamps[scope])}, set(expected))
+
+
+class AddTests(MembershipCase):
+    def add(self, actor: Viewer | None = None, **given: Any) -> Membership:
+        return add_member(actor=actor or self.boss, **{"project_id": self.garden.pk, "username": "alice", **given})
+
+    def test_an_owner_lets_somebody_in_as_an_editor_unless_told_otherwise(self) -> None:
+        with self.moves(EVERYTHING, project_scope(self.garden.pk), access_scope(self.alice.pk)):
+            added = self.add()
+        self.assertEqual(
+            MemberRow.of(added), MemberRow(added.pk, self.garden.pk, self.alice.pk, "Alice Liddell", "editor")
+        )
+        self.assertEqual(self.role_of(self.alice), Role.EDITOR)
+        self.assertEqual(self.journal(), [("access.changed", self.garden.pk, [self.alice.pk])])
+        self.assertEqual(self.audit(), [("member_added", self.owner.pk, self.alice.pk, self.garden.pk, "editor")])
+
+    def test_they_may_come_in_any_role(self) -> None:
+        for role in Role:
+            self.assertEqual(self.add(username=UserFactory().username, role=role).role, role)
+
+    def test_a_name_is_found_in_whichever_case_it_is_written(self) -> None:
+        self.assertEqual(self.add(username="ALICE").user, self.alice)
+
+    def test_nobody_of_a_name_becomes_a_member(self) -> None:
+        for username in NO_NAMES:
+            with self.subTest(username[:20]), self.refused(UnknownUser):
+                self.add(username=username)
+
+    def test_an_account_that_is_switched_off_does_not_become_a_member(self) -> None:
+        User.objects.filter(pk=self.alice.pk).update(is_active=False)
+        with self.refused(UnknownUser):
+            self.add()
+
+    def test_a_member_is_not_added_again_and_keeps_their_role(self) -> None:
+        for member in (self.owner, self.editor):
+            for role in Role:
+                with self.refused(AlreadyAMember):
+                    self.add(username=member.username, role=role)
+
+    def test_an_unknown_role_is_refused(self) -> None:
+        for role in ("boss", "", "OWNER", None):
+            with self.subTest(role), self.refused(ValidationError):
+                self.add(role=role)
+
+    def test_who_is_no_owner_lets_nobody_in(self) -> None:
+        for member in (self.editor, self.viewer):
+            with self.refused(NotAllowed):
+                self.add(viewer_for(member))
+
+    def test_whether_there_is_somebody_of_a_name_is_told_to_owners_alone(self) -> None:
+        for username in ("alice", "nobody", self.owner.username):
+            with self.subTest(username), self.refused(NotAllowed):
+                self.add(viewer_for(self.editor), username=username)
+
+    def test_an_invisible_project_is_like_an_absent_one(self) -> None:
+        for project_id in (self.kitchen.pk, 999999, None):
+            with self.subTest(project_id), self.refused(ProjectNotFound):
+                self.add(project_id=project_id)
+
+    def test_who_is_not_signed_in_lets_nobody_in(self) -> None:
+        with self.refused(NotSignedIn):
+            self.add(ANONYMOUS)
+
+    def test_staff_let_people_in_everywhere(self) -> None:
+        self.add(viewer_for(UserFactory(is_staff=True)))
+        self.assertEqual(self.role_of(self.alice), Role.EDITOR)
+
+
+class ChangeTests(MembershipCase):
+    def change(self, user_id: int | None, role: Any, actor: Viewer | None = None, **given: Any) -> Membership:
+        where = {"project_id": self.garden.pk, **given}
+        return change_role(actor=actor or self.boss, user_id=user_id, role=role, **where)
+
+    def test_an_owner_gives_somebody_another_role(self) -> None:
+        with self.moves(EVERYTHING, project_scope(self.garden.pk), access_scope(self.editor.pk)):
+            changed = self.change(self.editor.pk, Role.VIEWER)
+        self.assertEqual((changed.role, self.role_of(self.editor)), (Role.VIEWER, Role.VIEWER))
+        self.assertEqual(self.journal(), [("access.changed", self.garden.pk, [self.editor.pk])])
+        self.assertEqual(
+            self.audit(), [("role_changed", self.owner.pk, self.editor.pk, self.garden.pk, "editor to viewer")]
+        )
+
+    def test_a_role_that_they_hold_already_is_no_change(self) -> None:
+        with self.nothing_changes(), self.moves():
+            self.assertEqual(self.change(self.editor.pk, Role.EDITOR).role, Role.EDITOR)
+            self.assertEqual(self.change(self.owner.pk, Role.OWNER).role, Role.OWNER)
+
+    def test_the_last_owner_is_not_made_less(self) -> None:
+        for role in (Role.EDITOR, Role.VIEWER):
+            with self.refused(LastOwner):
+                self.change(self.owner.pk, role)
+
+    def test_one_of_two_owners_may_become_less(self) -> None:
+        self.change(self.editor.pk, Role.OWNER)
+        self.change(self.owner.pk, Role.VIEWER, actor=viewer_for(self.editor))
+        self.assertEqual((self.role_of(self.editor), self.role_of(self.owner)), (Role.OWNER, Role.VIEWER))
+
+    def test_an_unknown_role_is_refused(self) -> None:
+        for role in ("boss", "", "OWNER", None):
+            with self.subTest(role), self.refused(ValidationError):
+                self.change(self.editor.pk, role)
+
+    def test_who_is_no_member_has_no_role_to_change(self) -> None:
+        for user_id in (self.alice.pk, 999999, None):
+            with self.subTest(user_id), self.refused(MemberNotFound):
+                self.change(user_id, Role.VIEWER)
+
+    def test_who_is_no_owner_changes_nobody_not_even_themselves(self) -> None:
+        for member in (self.editor, self.viewer):
+            for user_id in (member.pk, self.owner.pk, self.alice.pk):
+                with self.refused(NotAllowed):
+                    self.change(user_id, Role.OWNER, actor=viewer_for(member))
+
+    def test_an_invisible_project_is_like_an_absent_one(self) -> None:
+        for project_id in (self.kitchen.pk, 999999, None):
+            with self.subTest(project_id), self.refused(ProjectNotFound):
+                self.change(self.alice.pk, Role.VIEWER, project_id=project_id)
+
+    def test_staff_change_roles_everywhere_but_leave_an_owner(self) -> None:
+        staff = viewer_for(UserFactory(is_staff=True))
+        with self.refused(LastOwner):
+            self.change(self.owner.pk, Role.EDITOR, actor=staff)
+        self.change(self.viewer.pk, Role.OWNER, actor=staff)
+        self.change(self.owner.pk, Role.EDITOR, actor=staff)
+        self.assertEqual((self.role_of(self.viewer), self.role_of(self.owner)), (Role.OWNER, Role.EDITOR))
+
+
+class RemoveTests(MembershipCase):
+    def remove(self, user_id: int | None, actor: Viewer | None = None, **given: Any) -> Membership:
+        return remove_member(actor=actor or self.boss, user_id=user_id, **{"project_id": self.garden.pk, **given})
+
+    def test_an_owner_removes_somebody(self) -> None:
+        with self.moves(EVERYTHING, project_scope(self.garden.pk), access_scope(self.editor.pk)):
+            removed = self.remove(self.editor.pk)
+        self.assertEqual((removed.user, removed.role, self.role_of(self.editor)), (self.editor, Role.EDITOR, None))
+        self.assertEqual(self.journal(), [("access.changed", self.garden.pk, [self.editor.pk])])
+        self.assertEqual(self.audit(), [("member_removed", self.owner.pk, self.editor.pk, self.garden.pk, "editor")])
+
+    def test_editors_and_viewers_leave_by_themselves(self) -> None:
+        for member in (self.editor, self.viewer):
+            self.remove(member.pk, actor=viewer_for(member))
+            self.assertIsNone(self.role_of(member))
+        self.assertEqual([actor for _, actor, *_ in self.audit()], [self.editor.pk, self.viewer.pk])
+
+    def test_who_is_no_owner_removes_nobody_else(self) -> None:
+        for member, other in ((self.editor, self.viewer), (self.viewer, self.owner), (self.viewer, self.alice)):
+            with self.refused(NotAllowed):
+                self.remove(other.pk, actor=viewer_for(member))
+
+    def test_the_last_owner_does_not_leave(self) -> None:
+        for actor in (self.boss, SYSTEM):
+            with self.refused(LastOwner):
+                self.remove(self.owner.pk, actor=actor)
+
+    def test_one_of_two_owners_may_leave(self) -> None:
+        MembershipFactory(project=self.garden, role=Role.OWNER)
+        self.remove(self.owner.pk)
+        self.assertIsNone(self.role_of(self.owner))
+
+    def test_their_tasks_stay_unassigned_each_with_its_event(self) -> None:
+        theirs = TaskFactory.create_batch(2, project=self.garden, assignee=self.editor)
+        others = [
+            TaskFactory(project=self.garden, assignee=self.owner),
+            TaskFactory(project=MembershipFactory(user=self.editor).project, assignee=self.editor),
+        ]
+        self.remove(self.editor.pk)
+        self.assertEqual(
+            [(task.assignee, task.version) for task in Task.objects.filter(pk__in=[one.pk for one in theirs])],
+            [(None, 2), (None, 2)],
+        )
+        for task in others:
+            before = (task.assignee, task.version)
+            task.refresh_from_db()
+            self.assertEqual((task.assignee, task.version), before)
+        updates = Event.objects.filter(kind="task.updated").order_by("position")
+        self.assertEqual(list(updates.values_list("task_id", flat=True)), [task.pk for task in theirs])
+        self.assertEqual({tuple(orjson.loads(update.payload)["changes"]) for update in updates}, {("assignee",)})
+
+    def test_who_is_no_member_is_not_removed(self) -> None:
+        for user_id in (self.alice.pk, 999999, None):
+            with self.subTest(user_id), self.refused(MemberNotFound):
+                self.remove(user_id)
+
+    def test_staff_who_are_no_member_have_nothing_to_leave(self) -> None:
+        staff = UserFactory(is_staff=True)
+        with self.refused(MemberNotFound):
+            self.remove(staff.pk, actor=viewer_for(staff))
+
+    def test_an_invisible_project_is_like_an_absent_one(self) -> None:
+        for project_id in (self.kitchen.pk, 999999, None):
+            with self.subTest(project_id), self.refused(ProjectNotFound):
+                self.remove(self.owner.pk, project_id=project_id)
+
+
+class CredentialTests(MembershipCase):
+    def changes(self, actor: Viewer) -> list[Callable[[], Any]]:
+        where: Any = {"actor": actor, "project_id": self.garden.pk}
+        return [
+            lambda: add_member(**where, username="alice"),
+            lambda: change_role(**where, user_id=self.editor.pk, role=Role.VIEWER),
+            lambda: remove_member(**where, user_id=self.viewer.pk),
+        ]
+
+    def test_the_audit_log_tells_by_which_token_and_from_where(self) -> None:
+        actor = viewer_by_token(token_of(self.owner), address="203.0.113.7")
+        for change in self.changes(actor):
+            change()
+        told = AuditEntry.objects.filter(actor_token_id=actor.token_id, address="203.0.113.7").order_by("pk")
+        self.assertEqual(
+            list(told.values_list("action", "actor_name", "user_name")),
+            [
+                ("member_added", self.owner.username, "Alice Liddell"),
+                ("role_changed", self.owner.username, self.editor.username),
+                ("member_removed", self.owner.username, self.viewer.username),
+            ],
+        )
+
+    def test_a_token_for_less_than_everything_manages_nobody(self) -> None:
+        for scope in (Scope.READ, Scope.WRITE):
+            for change in self.changes(viewer_by_token(token_of(self.owner, scope), address="")):
+                with self.subTest(scope), self.refused(MissingScope):
+                    change()
+
+    def test_what_a_token_is_for_is_asked_before_any_row_is_looked_for(self) -> None:
+        actor = viewer_by_token(token_of(self.owner, Scope.WRITE), address="")
+        with self.refused(MissingScope):
+            remove_member(actor=actor, project_id=999999, user_id=self.owner.pk)
+
+
+class ListTests(MembershipCase):
+    def names(self, viewer: Viewer) -> list[tuple[str, str]]:
+        """Name and role of each, read twice: the second time only the project is asked for."""
+        first, again = (list_members(viewer, self.garden.pk, page=PageRequest(), default_size=10) for _ in range(2))
+        self.assertEqual(first, again)
+        return [(row.name, row.role) for row in first.page.rows]
+
+    def test_a_list_is_fresh_after_each_change_of_who_is_in_it(self) -> None:
+        owner, editor, reader = (user.username for user in (self.owner, self.editor, self.viewer))
+        for looking in (self.boss, viewer_for(self.viewer), SYSTEM):
+            before = [(reader, "viewer"), (editor, "editor"), (owner, "owner")]
+            where: Any = {"actor": self.boss, "project_id": self.garden.pk}
+            with self.subTest(looking.key):
+                self.assertEqual(self.names(looking), before)
+                with self.committed():
+                    add_member(**where, username="alice", role=Role.VIEWER)
+                self.assertEqual(self.names(looking), [("Alice Liddell", "viewer"), *before])
+                with self.committed():
+                    change_role(**where, user_id=self.alice.pk, role=Role.OWNER)
+                self.assertEqual(self.names(looking), [("Alice Liddell", "owner"), *before])
+                self.alice.last_name = "Pleasance"
+                with self.committed():
+                    save_user(actor=SYSTEM, user=self.alice)
+                self.assertEqual(self.names(looking), [("Alice Pleasance", "owner"), *before])
+                with self.committed():
+                    remove_member(**where, user_id=self.alice.pk)
+                self.assertEqual(self.names(looking), before)
+                self.alice.last_name = "Liddell"
+                with self.committed():
+                    save_user(actor=SYSTEM, user=self.alice)
+
+    def test_a_list_is_fresh_after_the_end_of_an_account(self) -> None:
+        self.assertEqual(len(self.names(self.boss)), 3)
+        with self.committed():
+            delete_user(actor=SYSTEM, user_id=self.editor.pk)
+        self.assertEqual([name for name, _ in self.names(self.boss)], [self.viewer.username, self.owner.username])
+
+    def test_a_member_is_read_by_whoever_sees_the_project(self) -> None:
+        row = get_member(viewer_for(self.viewer), self.garden.pk, self.owner.pk)
+        self.assertEqual(row.as_json(), {"user": self.owner.pk, "name": self.owner.username, "role": "owner"})
+        for user_id in (self.alice.pk, 999999, None):
+            with self.subTest(user_id), self.assertRaises(MemberNotFound):
+                get_member(self.boss, self.garden.pk, user_id)
+        for project_id in (self.garden.pk, 999999, None):
+            with self.subTest(project_id), self.assertRaises(ProjectNotFound):
+                get_member(viewer_for(self.alice), project_id, self.owner.pk)
+
+
+class RaceTests(CommittingCase):
+    def test_of_two_owners_who_leave_at_once_one_stays(self) -> None:
+        for _ in range(10):
+            project = ProjectFactory()
+            owners = [MembershipFactory(project=project, role=Role.OWNER).user for _ in range(2)]
+            raised = self.run_together(
+                *(
+                    lambda owner=owner, project=project: remove_member(
+                        actor=viewer_for(owner), project_id=project.pk, user_id=owner.pk
+                    )
+                    for owner in owners
+                )
+            )
+            self.assertEqual(list(map(type, raised)), [LastOwner])
+            self.assertEqual(Membership.objects.filter(project=project, role=Role.OWNER).count(), 1)
+            self.assertEqual(Event.objects.filter(project_id=project.pk).count(), 1)
+
+    def test_of_two_owners_who_make_each_other_less_at_once_one_stays_owner(self) -> None:
+        for _ in range(10):
+            project = ProjectFactory()
+            one, other = (MembershipFactory(project=project, role=Role.OWNER).user for _ in range(2))
+            raised = self.run_together(
+                *(
+                    lambda actor=actor, user=user, project=project: change_role(
+                        actor=viewer_for(actor), project_id=project.pk, user_id=user.pk, role=Role.VIEWER
+                    )
+                    for actor, user in ((one, other), (other, one))
+                )
+            )
+            self.assertEqual(list(map(type, raised)), [NotAllowed])
+            self.assertEqual(Membership.objects.filter(project=project, role=Role.OWNER).count(), 1)
+
+    def test_somebody_who_is_added_twice_at_once_is_a_member_once(self) -> None:
+        for _ in range(10):
+            project, user = ProjectFactory(), UserFactory()
+            add = [
+                lambda project=project, user=user: add_member(
+                    actor=SYSTEM, project_id=project.pk, username=user.username
+                )
+            ]
+            self.assertEqual(list(map(type, self.run_together(*add * 2))), [AlreadyAMember])
+            self.assertEqual(Membership.objects.filter(project=project, user=user).count(), 1)
+
+    def test_a_member_whose_account_ends_meanwhile_deadlocks_nobody(self) -> None:
+        for _ in range(10):
+            member = MembershipFactory()
+            TaskFactory.create_batch(3, project=member.project, assignee=member.user)
+            raised = self.run_together(
+                lambda member=member: remove_member(actor=SYSTEM, project_id=member.project_id, user_id=member.user_id),
+                lambda member=member: delete_user(actor=SYSTEM, user_id=member.user_id),
+            )
+            self.assertLessEqual(set(map(type, raised)), {MemberNotFound})
+            other = MembershipFactory(role=Role.VIEWER)
+            raised = self.run_together(
+                lambda other=other: change_role(
+                    actor=SYSTEM, project_id=other.project_id, user_id=other.user_id, role=Role.EDITOR
+                ),
+                lambda other=other: delete_user(actor=SYSTEM, user_id=other.user_id),
+            )
+            self.assertLessEqual(set(map(type, raised)), {MemberNotFound})
+            self.assertEqual((Membership.objects.count(), Task.objects.exclude(assignee=None).count()), (0, 0))
