@@ -5,7 +5,7 @@ from django.http.response import HttpResponseBase
 from drf_spectacular.renderers import OpenApiJsonRenderer2
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 
-from backend.projects.errors import NotSignedIn
+from backend.projects.errors import InvalidCredential, NotSignedIn
 
 from .base import PrivateView
 
@@ -22,6 +22,6 @@ class Docs(PrivateView, SpectacularSwaggerSplitView):
     template_name = "docs.html"
 
     def handle_exception(self, exc: Exception) -> HttpResponseBase:  # type: ignore[override]
-        if isinstance(exc, NotSignedIn):
+        if isinstance(exc, NotSignedIn) and not isinstance(exc, InvalidCredential):
             return redirect_to_login(self.request.get_full_path())
         return super().handle_exception(exc)

@@ -8,7 +8,8 @@ from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.views import exception_handler
 
-from backend.projects.errors import BadArgument, Conflict, NotFound, NotSignedIn, ResumeRefused
+from backend.projects.authentication import challenge_for
+from backend.projects.errors import BadArgument, Conflict, MissingScope, NotFound, NotSignedIn, ResumeRefused
 from backend.projects.rows import CommentRow, TaskRow
 
 logger = logging.getLogger(__name__)
@@ -29,8 +30,10 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response:
     view = context["view"]
     match error:
         case NotSignedIn():
-            challenge = {"WWW-Authenticate": view.get_authenticate_header(context["request"])}
-            return Response({"detail": str(error)}, 401, headers=challenge)
+            return Response({"detail": str(error)}, 401, headers={"WWW-Authenticate": challenge_for(error)})
+        case MissingScope():
+            challenge = {"WWW-Authenticate": challenge_for(error)}
+            return Response({"detail": str(error), "scope": error.scope}, 403, headers=challenge)
         case NotFound():
             return Response({"detail": str(error)}, 404)
         case ResumeRefused():

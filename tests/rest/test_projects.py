@@ -308,7 +308,7 @@ class ProjectAccessTest(ClosedCase):
                 response = self.send(method, path, body)
                 self.assert_refused(response, 401)
                 self.assertEqual(response.json(), {"detail": "Sign in first."})
-                self.assertEqual(response["WWW-Authenticate"], 'Session realm="taskwire"')
+                self.assertEqual(response["WWW-Authenticate"], 'Bearer realm="Taskwire"')
 
     def test_a_stranger_does_not_see_it_in_any_way(self) -> None:
         self.client.force_login(self.stranger)

@@ -1,0 +1,122 @@
+"""Tokens and sessions on REST."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.test import Client
+
+from backend.projects import services
+from backend.projects.access import SYSTEM
+from backend.projects.models import Comment, Membership, Project, Role, Scope, Token
+from tests.cases import token_of
+from tests.factories import MembershipFactory, TaskFactory, UserFactory
+from tests.rest.cases import RestCase
+
+
+class BearerCase(RestCase):
+    membership: Membership
+
+    @classmethod
+    def setUpTestData(cls) -> None:
+        cls.membership = MembershipFactory(role=Role.OWNER)
+
+    def get(self, path: str, token: str, **headers: str) -> Any:
+        return self.client.get(path, headers={"Authorization": f"Bearer {token}", **headers})
+
+    def bearer(self, scope: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {token_of(self.membership.user, scope)}"}
+
+
+class BearerTests(BearerCase):
+    def test_a_token_sees_what_its_user_sees(self) -> None:
+        MembershipFactory()
+        response = self.get("/projects/", token_of(self.membership.user, Scope.READ))
+        self.assertEqual([project["id"] for project in response.json()], [self.membership.project_id])
+
+    def test_a_list_that_is_filed_costs_a_checked_token_no_sql(self) -> None:
+        token = token_of(self.membership.user)
+        first = self.get("/projects/", token)
+        with self.assertNumQueries(0):
+            self.assertEqual(self.get("/projects/", token).content, first.content)
+
+    def test_a_token_is_no_browser_and_needs_no_csrf_token(self) -> None:
+        self.client = Client(enforce_csrf_checks=True)
+        response = self.send("POST", "/projects/", {"name": "New"}, **self.bearer(Scope.WRITE))
+        self.assertEqual(response.status_code, 201)
+
+    def test_what_is_no_good_token_is_refused_whatever_else_is_there(self) -> None:
+        self.client.force_login(self.membership.user)
+        for header in ("", "Bearer", "Bearer x", "Basic eDp5", f"Bearer {'x' * 10_240}", "Bearer tw_" + "A" * 43):
+            with self.subTest(header[:20]):
+                response = self.client.get("/projects/", headers={"Authorization": header})
+                self.assert_refused(response, 401, "detail")
+                self.assertTrue(
+                    response["WWW-Authenticate"].startswith('Bearer realm="Taskwire", error="invalid_token"')
+                )
+
+    def test_what_a_token_may_not_do_is_refused_by_the_name_of_the_scope(self) -> None:
+        task = TaskFactory(project=self.membership.project)
+        for method, path, body in (
+            ("POST", "/projects/", {"name": "New"}),
+            ("PATCH", f"/projects/{task.project_id}/", {"name": "New"}),
+            ("DELETE", f"/projects/{task.project_id}/", None),
+            ("PATCH", f"/tasks/{task.pk}/", {"title": "New"}),
+            ("DELETE", f"/tasks/{task.pk}/", None),
+            ("DELETE", "/tasks/999999/", None),
+            ("POST", f"/tasks/{task.pk}/comments/", {"content": "Fine."}),
+        ):
+            bearer = self.bearer(Scope.READ)
+            with self.subTest(method=method, path=path), self.nothing_changes():
+                Token.objects.update(last_used_at=None)
+                response = self.send(method, path, body, **bearer)
+                self.assert_refused(response, 403, "detail", "scope")
+                self.assertEqual(response.json()["scope"], "write")
+                self.assertIn('error="insufficient_scope"', response["WWW-Authenticate"])
+
+    def test_the_token_of_an_account_that_is_switched_off_is_none(self) -> None:
+        token = token_of(self.membership.user)
+        self.membership.user.is_active = False
+        with self.committed():
+            services.user.save_user(actor=SYSTEM, user=self.membership.user)
+        self.assertEqual(self.get("/projects/", token).status_code, 401)
+
+
+class CommentAuthorTests(BearerCase):
+    def author(self, scope: str | None, **body: str) -> str:
+        task = TaskFactory(project=self.membership.project)
+        headers = {} if scope is None else self.bearer(scope)
+        response = self.send("POST", f"/tasks/{task.pk}/comments/", {"content": "Fine.", **body}, **headers)
+        self.assertEqual(response.status_code, 201, response.content)
+        return Comment.objects.get(task=task).author
+
+    def test_a_comment_carries_the_name_of_who_is_signed_in(self) -> None:
+        own_name = self.membership.user.display_name
+        self.assertEqual(self.author(Scope.WRITE, author="Bob"), own_name)
+        self.assertEqual(self.author(Scope.ADMIN), own_name)
+        self.client.force_login(self.membership.user)
+        self.assertEqual(self.author(None, author="Bob"), own_name)
+
+    def test_a_token_for_everything_brings_in_what_others_wrote(self) -> None:
+        self.assertEqual(self.author(Scope.ADMIN, author=" Bob "), "Bob")
+
+
+class ForeignOriginTests(RestCase):
+    def test_a_session_is_of_no_use_to_a_page_of_another_origin(self) -> None:
+        self.client.force_login(UserFactory())
+        for path in ("/projects/", "/events/"):
+            for origin, status in (
+                ("https://evil.example.org", 403),
+                ("null", 403),
+                ("http://testserver.evil.example.org", 403),
+                ("http://testserver:8000", 403),
+                ("http://testserver", 200),
+            ):
+                with self.subTest(path=path, origin=origin):
+                    self.assertEqual(self.client.get(path, headers={"Origin": origin}).status_code, status)
+
+    def test_a_token_may_be_used_from_anywhere(self) -> None:
+        token = token_of(UserFactory())
+        headers = {"Authorization": f"Bearer {token}", "Origin": "https://app.example.org"}
+        self.assertEqual(self.client.get("/projects/", headers=headers).status_code, 200)
+        self.assertEqual(Project.objects.count(), 0)
