@@ -10,7 +10,7 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError
 from strawberry.types import ExecutionResult
 from strawberry.utils.str_converters import to_camel_case
 
-from backend.projects.errors import BadArgument, NotAllowed, NotFound, NotSignedIn, ResumeRefused
+from backend.projects.errors import BadArgument, MissingScope, NotAllowed, NotFound, NotSignedIn, ResumeRefused
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ def describe(error: GraphQLError) -> GraphQLError:
             extensions = {"code": "BAD_USER_INPUT", "argument": to_camel_case(cause.argument)}
         case ResumeRefused():
             message, extensions = str(cause), {"code": cause.code, "oldest": str(cause.oldest)}
+        case MissingScope():
+            message, extensions = str(cause), {"code": cause.code, "scope": cause.scope}
         case NotSignedIn() | NotFound() | NotAllowed():
             message, extensions = str(cause), {"code": cause.code}
         case GraphQLSyntaxError():
@@ -68,6 +70,14 @@ def describe(error: GraphQLError) -> GraphQLError:
         path=error.path,
         extensions=extensions,
     )
+
+
+def missing_scope(result: ExecutionResult) -> MissingScope | None:
+    """Why nothing was done, where it is that the viewer's token was for less."""
+    causes = [_cause(error) for error in result.errors or ()]
+    if result.data is None and causes and all(isinstance(cause, MissingScope) for cause in causes):
+        return causes[0]  # type: ignore[return-value]
+    return None
 
 
 def _cause(error: GraphQLError) -> Exception:

@@ -26,10 +26,12 @@ from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
-from backend.projects.access import ANONYMOUS, Viewer, viewer_for
+from backend.projects.access import Viewer, require_access
+from backend.projects.authentication import challenge_for, viewer_of_request
+from backend.projects.errors import ForeignOrigin, NotSignedIn
 
 from .context import Context
-from .errors import describe_all, is_our_fault, is_request_error
+from .errors import describe_all, is_our_fault, is_request_error, missing_scope
 
 GRAPHQL_RESPONSE = "application/graphql-response+json"
 JSON = "application/json"
@@ -64,31 +66,38 @@ class GraphQLView(AsyncGraphQLView[Context, None]):
     CSRF is checked by hand, for cookie sessions alone: a script has no cookie that another site could ride on.
     """
 
+    viewer: Viewer
+
     async def dispatch(  # type: ignore[override]
         self, request: HttpRequest, *args: Any, **kwargs: Any
     ) -> HttpResponseBase:
         try:
             if request.method not in ("GET", "POST"):
                 raise HTTPException(405, "Use GET for queries and POST for every operation.")
-            viewer = viewer_for(await request.auser())
+            self.viewer = await sync_to_async(viewer_of_request)(request)
             if _wants_page(request):
-                page = await _page(request, viewer)
+                page = await _page(request, self.viewer)
                 patch_vary_headers(page, ["Accept"])
                 return page
             _acceptable(request)
-            if viewer == ANONYMOUS:
-                raise HTTPException(401, "Sign in first.")
-            if request.method == "POST" and viewer.is_signed_in:
+            require_access(self.viewer)
+            if request.method == "POST" and self.viewer.session_key is not None:
                 await _check_csrf(request)
             return await self.run(request=request)
         except HTTPException as error:
             return _refusal(request, error)
+        except ForeignOrigin as error:
+            return _refusal(request, HTTPException(403, str(error)))
+        except NotSignedIn as error:
+            response = _refusal(request, HTTPException(401, str(error)))
+            response["WWW-Authenticate"] = challenge_for(error)
+            return response
 
     def should_render_graphql_ide(self, request: Any) -> bool:
         return False  # `dispatch` has done so
 
     async def get_context(self, request: HttpRequest, response: HttpResponse) -> Context:
-        return Context(viewer=viewer_for(await request.auser()), request=request, response=response)
+        return Context(viewer=self.viewer, request=request, response=response)
 
     async def get_sub_response(self, request: HttpRequest) -> TemporalHttpResponse:
         response = await super().get_sub_response(request)
@@ -137,6 +146,9 @@ class GraphQLView(AsyncGraphQLView[Context, None]):
         if is_request_error(result) and sub_response["Content-Type"].startswith(GRAPHQL_RESPONSE):
             describe_all(result)
             sub_response.status_code = 500 if is_our_fault(result) else 400
+        elif (refused := missing_scope(result)) and sub_response["Content-Type"].startswith(GRAPHQL_RESPONSE):
+            sub_response.status_code = 403
+            sub_response["WWW-Authenticate"] = challenge_for(refused)
         return result
 
     async def process_result(self, request: HttpRequest, result: ExecutionResult) -> GraphQLHTTPResponse:
@@ -153,7 +165,7 @@ def _wants_page(request: HttpRequest) -> bool:
 
 
 async def _page(request: HttpRequest, viewer: Viewer) -> HttpResponseBase:
-    if viewer == ANONYMOUS:
+    if not viewer.may_look:
         return redirect_to_login(request.get_full_path())
     page: HttpResponseBase = await sync_to_async(_graphiql)(request)
     return page
@@ -230,6 +242,4 @@ def _refusal(request: HttpRequest, error: HTTPException) -> HttpResponse:
     response["Vary"] = "Accept"
     if error.status_code == 405:
         response["Allow"] = "POST" if request.method == "GET" else "GET, POST"
-    if error.status_code == 401:
-        response["WWW-Authenticate"] = 'Session realm="Taskwire"'
     return response

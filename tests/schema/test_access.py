@@ -28,7 +28,7 @@ MARCH = datetime(2027, 3, 1, tzinfo=UTC)
 class AnonymousTests(ClosedCase):
     def assert_sign_in_first(self, response: Any) -> None:
         self.assertEqual(response.status_code, 401)
-        self.assertEqual(response["WWW-Authenticate"], 'Session realm="Taskwire"')
+        self.assertEqual(response["WWW-Authenticate"], 'Bearer realm="Taskwire"')
         self.assertEqual(
             response.json(), {"errors": [{"message": "Sign in first.", "extensions": {"code": "UNAUTHENTICATED"}}]}
         )
