@@ -9,7 +9,6 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "backend.settings")
 http_application = get_asgi_application()  # before what follows: it makes the models ready
 
-from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import path, re_path  # noqa: E402
 
@@ -20,14 +19,12 @@ from rest.consumers import NotificationConsumer  # noqa: E402
 from schema.consumers import GraphQLConsumer  # noqa: E402
 
 sockets = SameSite(
-    AuthMiddlewareStack(
-        URLRouter(
-            [
-                path("graphql/", GraphQLConsumer.as_asgi()),
-                path("ws/notifications/", NotificationConsumer.as_asgi()),
-                re_path("", refuse),  # type: ignore[arg-type]
-            ]
-        )
+    URLRouter(
+        [
+            path("graphql/", GraphQLConsumer.as_asgi()),
+            path("ws/notifications/", NotificationConsumer.as_asgi()),
+            re_path("", refuse),  # type: ignore[arg-type]
+        ]
     )
 )
 _routes = LoopbackOnly(ProtocolTypeRouter({"http": http_application, "websocket": sockets}))

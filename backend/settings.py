@@ -150,6 +150,8 @@ LIVE_LOOK_S = env.float("LIVE_LOOK_S", default=3.0)
 LIVE_IDLE_S = env.float("LIVE_IDLE_S", default=20.0)
 # Events that may wait for one listener before it is told to resume instead.
 LIVE_QUEUE_EVENTS = env.int("LIVE_QUEUE_EVENTS", default=1000)
+# Seconds that a socket may take to say who comes.
+SOCKET_INIT_S = 5.0
 # Seconds that a cached list lives at most; what makes it right is its positions.
 CACHE_LIST_S = env.int("CACHE_LIST_S", default=60)
 

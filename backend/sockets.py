@@ -2,10 +2,11 @@
 
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
+
+from backend.projects.authentication import is_our_origin
 
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[Any]]
 
@@ -36,12 +37,4 @@ def _is_welcome(host: str, origin: str | None) -> bool:
     allowed = settings.ALLOWED_HOSTS or (["localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else [])
     if not (domain and validate_host(domain, allowed)):
         return False
-    trusted = [*settings.CSRF_TRUSTED_ORIGINS, *settings.CORS_ALLOWED_ORIGINS]
-    return origin is None or _host_of(origin) == host.lower() or origin in trusted
-
-
-def _host_of(origin: str) -> str:
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return ""
+    return origin is None or is_our_origin(origin, host)

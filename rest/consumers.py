@@ -8,32 +8,39 @@ import logging
 from typing import Any
 from urllib.parse import parse_qsl
 
+from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 
 from backend.projects import live
-from backend.projects.access import parse_id, viewer_for
-from backend.projects.errors import BadArgument, NotFound, NotSignedIn, ResumeRefused
+from backend.projects.access import Viewer, parse_id
+from backend.projects.authentication import viewer_by_token, viewer_of_socket
+from backend.projects.errors import BadArgument, InvalidCredential, NotFound, NotSignedIn, ResumeRefused
 from backend.projects.journal import EventFilter
 from backend.projects.resolvers.event import parse_position
 
-BAD_REQUEST, NO_ACCESS, RESYNC, FAILED = 4400, 4403, 4410, 4500
+BAD_REQUEST, UNAUTHORIZED, NO_ACCESS, RESYNC, FAILED = 4400, 4401, 4403, 4410, 4500
 
 logger = logging.getLogger(__name__)
 
 
 class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
-    """Parameters: `after`, `project`, `kinds` (separated by commas). What a client sends is not listened to.
+    """Parameters: `after`, `project`, `kinds` (separated by commas).
 
-    Closes with 4400 (bad parameters), 4403 (no access), 4410 (resync): the last frame says why. 4500 is our fault;
-    the client resumes.
+    Who comes with no token in a header and no session sends one in their first frame, which a browser's script can do:
+    `{"type": "authenticate", "token": "..."}`. Nothing else that a client sends is listened to.
+
+    Closes with 4400 (bad parameters or first frame), 4401 (the token or session is not, or no longer, good), 4403 (no
+    access), 4410 (resync): the last frame says why. 4500 is our fault; the client resumes.
     """
 
     # Nothing is sent to a socket by name: it takes from `live`, and needs no Redis to open.
     channel_layer_alias = "none"
     _relaying: asyncio.Task[None] | None = None
+    _first_frame: asyncio.Future[str | None]
 
     async def connect(self) -> None:
+        self._first_frame = asyncio.get_running_loop().create_future()
         await self.accept()
         self._relaying = asyncio.create_task(self._relay())
 
@@ -42,10 +49,15 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             self._relaying.cancel()
             await asyncio.gather(self._relaying, return_exceptions=True)
 
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if not self._first_frame.done():
+            self._first_frame.set_result(text_data)
+
     async def _relay(self) -> None:
         try:
+            viewer = await self._viewer()
             after, wanted = _parameters(self.scope["query_string"])
-            async with live.listen(viewer_for(self.scope["user"]), after=after, filter=wanted) as listener:
+            async with live.listen(viewer, after=after, filter=wanted) as listener:
                 await self._send_frame({"type": "ready", "cursor": str(listener.start)})
                 while True:
                     event = await listener.next(settings.LIVE_IDLE_S)
@@ -55,6 +67,8 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                         await self.send(text_data=event.frame)
         except BadArgument as error:
             await self._end(BAD_REQUEST, {"type": "error", "message": f"{error.argument}: {error.text}"})
+        except InvalidCredential as error:
+            await self._end(UNAUTHORIZED, {"type": "error", "message": str(error)})
         except (NotSignedIn, NotFound) as error:
             await self._end(NO_ACCESS, {"type": "error", "message": str(error)})
         except ResumeRefused as error:
@@ -64,12 +78,37 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             logger.exception("A socket's relay failed.")
             await self.close(code=FAILED)
 
+    async def _viewer(self) -> Viewer:
+        """Raises InvalidCredential; BadArgument where the first frame is none that says who comes."""
+        viewer: Viewer = await database_sync_to_async(viewer_of_socket, thread_sensitive=False)(self.scope)
+        if viewer.may_look:
+            return viewer
+        try:
+            async with asyncio.timeout(settings.SOCKET_INIT_S):
+                frame = await self._first_frame
+        except TimeoutError:
+            raise NotSignedIn from None
+        check = database_sync_to_async(viewer_by_token, thread_sensitive=False)
+        by_token: Viewer = await check(_token_in(frame), address=viewer.address)
+        return by_token
+
     async def _send_frame(self, frame: dict[str, Any]) -> None:
         await self.send(text_data=json.dumps(frame, separators=(",", ":")))
 
     async def _end(self, code: int, frame: dict[str, Any]) -> None:
         await self._send_frame(frame)
         await self.close(code=code)
+
+
+def _token_in(frame: str | None) -> str:
+    """Raises BadArgument."""
+    try:
+        said = json.loads(frame or "")
+    except (ValueError, RecursionError):
+        said = None
+    if isinstance(said, dict) and said.get("type") == "authenticate" and isinstance(said.get("token"), str):
+        return str(said["token"])
+    raise BadArgument("first frame", 'It must be {"type": "authenticate", "token": "..."}.')
 
 
 def _parameters(query_string: bytes) -> tuple[int | None, EventFilter]:

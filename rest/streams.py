@@ -17,7 +17,7 @@ from rest_framework.response import Response
 
 from backend.projects import live, resolvers
 from backend.projects.access import Viewer
-from backend.projects.errors import NotSignedIn, ResumeRefused
+from backend.projects.errors import NotFound, NotSignedIn, ResumeRefused
 from backend.projects.journal import EventFilter
 from backend.projects.resolvers.event import EventPage, parse_position
 
@@ -117,8 +117,8 @@ async def _chunks(viewer: Viewer, after: int | None, filter: EventFilter) -> Asy
                     yield f"id: {event.position}\ndata: {event.frame}\n\n"
         except ResumeRefused as error:
             yield f"data: {_json(type='resync', oldest=str(error.oldest))}\n\n"
-        except NotSignedIn:
-            return
+        except (NotSignedIn, NotFound):
+            return  # whoever comes again is told why
 
 
 def _positioned(type: str, position: int) -> str:

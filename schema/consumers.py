@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from datetime import timedelta
 from json import JSONDecodeError
 from typing import Any
 
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 from graphql import GraphQLError
 from strawberry.channels import GraphQLWSConsumer
@@ -14,11 +18,18 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import Bas
 from strawberry.types import ExecutionResult
 from strawberry.types.unset import UNSET
 
-from backend.projects.access import ANONYMOUS, viewer_as_of_now, viewer_for
+from backend.projects import live
+from backend.projects.access import ANONYMOUS, Viewer
+from backend.projects.authentication import viewer_as_of_now, viewer_of_socket
+from backend.projects.errors import InvalidCredential
 
 from .context import Context
 from .errors import describe, describe_all, is_request_error
 from .schema import schema
+
+UNAUTHORIZED, FAILED = 4401, 4500
+
+logger = logging.getLogger(__name__)
 
 _OPTIONAL = {"variables": dict, "operationName": str, "extensions": dict}
 
@@ -36,15 +47,24 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
             return
         await super().handle_message(message)
 
+    async def handle_connection_init(self, message: Any) -> None:
+        try:
+            await super().handle_connection_init(message)
+        except InvalidCredential as error:
+            await self.websocket.close(code=UNAUTHORIZED, reason=str(error))
+        except (DatabaseError, InterfaceError):
+            logger.exception("A socket could not be opened.")
+            await self.websocket.close(code=FAILED, reason="Something went wrong on our side.")
+
     async def run_operation(self, operation: Operation[Context, None]) -> None:
         """For the viewer as of now: a socket may outlive what it was opened with."""
         try:
             viewer = await self.context.in_database(viewer_as_of_now, self.context.viewer)
+        except InvalidCredential as error:
+            await self.websocket.close(code=UNAUTHORIZED, reason=str(error))
+            return
         except (DatabaseError, InterfaceError) as error:
             await operation.send_initial_errors([describe(GraphQLError(str(error), original_error=error))])
-            return
-        if viewer == ANONYMOUS:
-            await self.websocket.close(code=4403, reason="Forbidden")
             return
         self.context.look_as(viewer)
         await super().run_operation(operation)
@@ -89,9 +109,14 @@ class GraphQLConsumer(GraphQLWSConsumer[Context, None]):
     graphql_transport_ws_handler_class = TransportHandler
     # Nothing is sent to a socket by name: it takes from `live`, and needs no Redis to open.
     channel_layer_alias = "none"
+    _watching: asyncio.Task[None] | None = None
 
     def __init__(self) -> None:
-        super().__init__(schema=schema, subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,))
+        super().__init__(
+            schema=schema,
+            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
+            connection_init_wait_timeout=timedelta(seconds=settings.SOCKET_INIT_S),
+        )
 
     def is_websocket_origin_allowed(self, request: GraphQLWSConsumer, origin: str) -> bool:
         return True  # `SameSite` has asked, and knows the origins that are trusted
@@ -104,10 +129,30 @@ class GraphQLConsumer(GraphQLWSConsumer[Context, None]):
             raise JSONDecodeError("This is not JSON.", "", 0) from None
 
     async def get_context(self, request: GraphQLWSConsumer, response: GraphQLWSConsumer) -> Context:
-        return Context(viewer=viewer_for(self.scope["user"]), request=request, response=response, is_long_lived=True)
+        """Who asks is not known before the first message, `connection_init`."""
+        return Context(viewer=ANONYMOUS, request=request, response=response, is_long_lived=True)
 
     async def on_ws_connect(self, context: Context) -> Any:
-        """Raises ConnectionRejectionError (4403) for a viewer who may see nothing."""
-        if context.viewer == ANONYMOUS:
+        """Raises InvalidCredential, ConnectionRejectionError (4403) for a viewer who may see nothing."""
+        said = {name.lower(): value for name, value in context.connection_params.items()}.get("authorization")
+        viewer = await context.in_database(viewer_of_socket, self.scope, None if said is None else str(said))
+        if not viewer.may_look:
             raise ConnectionRejectionError
+        context.viewer = viewer
+        self._watching = asyncio.create_task(self._close_when_invalid(viewer))
         return UNSET
+
+    async def disconnect(self, code: int) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        await super().disconnect(code)
+
+    async def _close_when_invalid(self, viewer: Viewer) -> None:
+        try:
+            reason = await live.until_invalid(viewer)
+        except Exception:
+            logger.exception("A socket's credential is watched no longer.")
+            await self.close(code=FAILED)
+        else:
+            await self.close(code=UNAUTHORIZED, reason=str(reason))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
@@ -38,9 +38,9 @@ class Context:
         return Loaders(self.viewer, self.in_database)
 
     def look_as(self, viewer: Viewer) -> None:
-        """Go on with the rights of now."""
+        """Go on with the rights of now; the client is the same."""
         if viewer != self.viewer:
-            self.viewer = viewer
+            self.viewer = replace(viewer, address=self.viewer.address)
             self.__dict__.pop("loaders", None)
 
     async def in_database(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

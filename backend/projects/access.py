@@ -65,14 +65,6 @@ def viewer_for(user: Any) -> Viewer:
     return UNNAMED if settings.ACCESS == "open" else ANONYMOUS
 
 
-def viewer_as_of_now(viewer: Viewer) -> Viewer:
-    """The same viewer, with the account as it is by now; ANONYMOUS where it is gone or switched off."""
-    if viewer.user_id is None:
-        return viewer
-    user = User.objects.filter(pk=viewer.user_id, is_active=True).first()
-    return ANONYMOUS if user is None else viewer_for(user)
-
-
 def require_access(viewer: Viewer) -> None:
     """Raise NotSignedIn for a viewer who may see nothing at all."""
     if not viewer.may_look:

@@ -25,7 +25,8 @@ from django.utils import timezone
 
 from . import access, bell, journal
 from .access import Viewer
-from .errors import NotSignedIn, ResumeRefused
+from .authentication import viewer_as_of_now
+from .errors import InvalidCredential, NotFound, ResumeRefused
 from .events import ACCESS_CHANGED
 from .journal import EventFilter, JournalEvent, Sight
 
@@ -61,10 +62,10 @@ class Listener:
     def __init__(self, reader: _Reader, position: int, filter: EventFilter, rights: _Rights):
         self.start = position
         self.is_live = False
+        self.filter = filter
+        self.rights = rights
         self._reader = reader
         self._read_up_to = position
-        self._filter = filter
-        self._rights = rights
         self._waiting: deque[JournalEvent] = deque()
         self._grown = asyncio.Event()
         self._end: Exception | None = None
@@ -77,12 +78,13 @@ class Listener:
     @property
     def viewer(self) -> Viewer:
         """Who listens, with the rights of now."""
-        return self._rights.sight.viewer
+        return self.rights.sight.viewer
 
     async def next(self, timeout_s: float | None = None) -> JournalEvent | None:
         """The next event, or None after about `timeout_s` without one.
 
-        Raises ResumeRefused where the listener fell behind, NotSignedIn where its viewer's account is gone.
+        Raises ResumeRefused where the listener fell behind, InvalidCredential where its viewer is let in no longer,
+        ProjectNotFound or TaskNotFound where they lost the right to see what it is narrowed to.
         """
         deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
         while True:
@@ -90,7 +92,7 @@ class Listener:
                 raise self._end
             while self._waiting:
                 event = self._waiting.popleft()
-                if self._rights.sight.shows(event):  # which may have been lost while it waited
+                if self.rights.sight.shows(event):  # which may have been lost while it waited
                     return event
             if not self.is_live:
                 await self._catch_up()
@@ -109,7 +111,7 @@ class Listener:
         for event in found:
             # The reader may not have come to it yet, and what follows is to be judged by the right it gave or took.
             if event.kind == ACCESS_CHANGED and self.viewer.user_id in event.data["users"]:
-                await self._rights.load()
+                await self.rights.load()
             self._take(event)
         # No await between this comparison and the joining: what the reader has not read yet it will hand over.
         if len(found) < _READ and self._read_up_to >= self._reader.position:
@@ -128,7 +130,7 @@ class Listener:
 
     def _take(self, event: JournalEvent) -> None:
         self._read_up_to = event.position
-        if self._filter.passes(event) and self._rights.sight.shows(event):
+        if self.filter.passes(event) and self.rights.sight.shows(event):
             self._waiting.append(event)
 
     def end(self, reason: Exception) -> None:
@@ -140,30 +142,33 @@ class Listener:
 
 
 class _Rights:
-    """What one viewer may hear of, shared by all of their listeners in this process."""
+    """What one viewer may hear of, shared by all in this process who came with the same token or session."""
 
     def __init__(self, viewer: Viewer) -> None:
         self.sight = Sight(viewer, frozenset())
-        self.listeners = 0
+        self.holders = 0
+        self.ended: asyncio.Future[InvalidCredential] = asyncio.get_running_loop().create_future()
         self._since: int | None = None
         self._loading = asyncio.Lock()
 
     async def load(self, *, since: int | None = None) -> None:
         """The right to see of now, and since the earliest position that any of the listeners started from.
 
-        Raises NotSignedIn where the account is gone or switched off. One at a time: else an older answer could come
-        last, and stay.
+        Raises InvalidCredential where the account, token or session is no longer good. One at a time: else an older
+        answer could come last, and stay.
         """
         async with self._loading:
             known = [position for position in (since, self._since) if position is not None]
-            self._since = min(known, default=0)
+            self._since = min(known, default=None)
             self.sight = await _in_thread(_sight_of_now, self.sight.viewer, self._since)
 
 
-def _sight_of_now(viewer: Viewer, since: int) -> Sight:
-    viewer = access.viewer_as_of_now(viewer)
-    access.require_access(viewer)
-    return Sight.since(viewer, since)
+def _sight_of_now(viewer: Viewer, since: int | None) -> Sight:
+    return Sight.since(viewer_as_of_now(viewer), since)
+
+
+def _credential(viewer: Viewer) -> tuple[int | None, int | None, str | None]:
+    return viewer.user_id, viewer.token_id, viewer.session_key
 
 
 class _Reader:
@@ -173,7 +178,7 @@ class _Reader:
         self.position = 0
         self.oldest = 0
         self.listeners: set[Listener] = set()
-        self._rights: dict[int | None, _Rights] = {}
+        self._rights: dict[tuple[int | None, int | None, str | None], _Rights] = {}
         self._bell = asyncio.Event()
         self._attached = 0
         self._started: asyncio.Future[None] | None = None
@@ -205,19 +210,21 @@ class _Reader:
 
     @asynccontextmanager
     async def rights_of(self, viewer: Viewer) -> AsyncIterator[_Rights]:
-        rights = self._rights.setdefault(viewer.user_id, _Rights(viewer))
-        rights.listeners += 1
+        key = _credential(viewer)
+        rights = self._rights.setdefault(key, _Rights(viewer))
+        rights.holders += 1
         try:
             yield rights
         finally:
-            rights.listeners -= 1
-            if not rights.listeners:
-                self._rights.pop(viewer.user_id, None)
+            rights.holders -= 1
+            if not rights.holders and self._rights.get(key) is rights:
+                del self._rights[key]
 
     # -- work --
     async def _run(self) -> None:
         while True:
             try:
+                self._end_expired()
                 await self._look()
             except (DatabaseError, InterfaceError) as error:
                 logger.warning("The journal could not be read, trying again: %s", error)
@@ -257,15 +264,36 @@ class _Reader:
             self._started.set_result(None)
 
     async def _reload_rights(self, user_ids: list[int]) -> None:
-        for user_id in user_ids:
-            rights = self._rights.get(user_id)
-            if rights is None:
-                continue
+        """Let everybody whose access has changed go on with what they may see by now, or end."""
+        for rights in [one for one in self._rights.values() if one.sight.viewer.user_id in user_ids]:
             try:
                 await rights.load()
-            except NotSignedIn as error:
-                for listener in [one for one in self.listeners if one.viewer.user_id == user_id]:
+            except InvalidCredential as error:
+                self._end(rights, error)
+                continue
+            for listener in self._listeners_of(rights):
+                try:
+                    await _in_thread(rights.sight.require_shown, listener.filter, listener.start)
+                except NotFound as error:
                     listener.end(error)
+
+    def _end_expired(self) -> None:
+        now = timezone.now()
+        for rights in list(self._rights.values()):
+            expires_at = rights.sight.viewer.expires_at
+            if expires_at is not None and expires_at <= now:
+                self._end(rights, InvalidCredential("This token or session has expired."))
+
+    def _end(self, rights: _Rights, reason: InvalidCredential) -> None:
+        """Whoever comes with this credential from now on is asked for it anew."""
+        self._rights.pop(_credential(rights.sight.viewer), None)
+        for listener in self._listeners_of(rights):
+            listener.end(reason)
+        if not rights.ended.done():
+            rights.ended.set_result(reason)
+
+    def _listeners_of(self, rights: _Rights) -> list[Listener]:
+        return [listener for listener in self.listeners if listener.rights is rights]
 
     async def _hear_bell(self) -> None:
         while True:
@@ -299,14 +327,26 @@ async def keep_reading() -> None:
         await asyncio.Event().wait()
 
 
+async def until_invalid(viewer: Viewer) -> InvalidCredential:
+    """Wait until the viewer's account, token or session is no longer good; return why."""
+    reader = _reader()
+    async with reader.attached(), reader.rights_of(viewer) as rights:
+        try:
+            await rights.load()  # it may have ended while nobody watched
+        except InvalidCredential as error:
+            return error
+        return await asyncio.shield(rights.ended)
+
+
 @asynccontextmanager
 async def listen(
     viewer: Viewer, *, after: int | None = None, filter: EventFilter = EVERY_EVENT
 ) -> AsyncIterator[Listener]:
     """A listener for what happens after the position `after`, or from now on; `listener.start` says from where.
 
-    Raises NotSignedIn; ResumeRefused where `after` is no longer kept or not yet reached; ProjectNotFound or
-    TaskNotFound where the filter names what the viewer cannot see and could not see after that position.
+    Raises NotSignedIn, InvalidCredential; ResumeRefused where `after` is no longer kept or not yet reached;
+    ProjectNotFound or TaskNotFound where the filter names what the viewer cannot see and could not see after that
+    position.
     """
     access.require_access(viewer)
     reader = _reader()

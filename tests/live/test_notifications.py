@@ -245,6 +245,7 @@ class RefusalTests(SocketCase):
 
 
 class ClosedModeTests(SocketCase):
+    @override_settings(SOCKET_INIT_S=0.1)
     async def test_nobody_in_particular_gets_4403(self) -> None:
         self.assertEqual(await self.refused(""), ({"type": "error", "message": "Sign in first."}, 4403))
 

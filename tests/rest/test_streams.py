@@ -13,8 +13,8 @@ from django.test.utils import override_settings
 
 from backend.projects import services
 from backend.projects.access import SYSTEM
-from backend.projects.models import Event
-from tests.cases import CommittingCase
+from backend.projects.models import Event, Scope, Token
+from tests.cases import CommittingCase, token_of
 from tests.factories import MembershipFactory, TaskFactory, UserFactory
 from tests.rest.asgi import Exchange
 
@@ -221,6 +221,25 @@ class StreamAccessTest(CommittingCase):
             await rename(elsewhere, "heard still")
             position, frame = await frames.next() or (None, {})
             self.assertEqual((position, frame["task"]["title"]), ("4", "heard still"))
+
+    async def test_a_stream_of_one_project_ends_with_the_right_to_see_it(self) -> None:
+        cookie = await self.cookie(self.membership.user)
+        async with stream(f"project={self.task.project_id}", Cookie=cookie) as answer:
+            frames = Frames(answer)
+            await frames.next()
+            await sync_to_async(services.membership.remove_member)(
+                actor=SYSTEM, project_id=self.task.project_id, user_id=self.membership.user_id
+            )
+            self.assertIsNone(await frames.next())
+
+    async def test_a_stream_ends_with_its_token(self) -> None:
+        secret = await sync_to_async(token_of)(self.membership.user, Scope.READ)
+        async with stream(Authorization=f"Bearer {secret}") as answer:
+            frames = Frames(answer)
+            await frames.next()
+            token = await Token.objects.aget()
+            await sync_to_async(services.token.revoke_token)(actor=SYSTEM, token_id=token.pk)
+            self.assertIsNone(await frames.next())
 
     async def test_a_stream_ends_with_the_account(self) -> None:
         user = self.membership.user

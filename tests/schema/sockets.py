@@ -27,8 +27,14 @@ class Communicator(WebsocketCommunicator):
 
 
 class GraphQLSocket:
-    def __init__(self, *, subprotocol: str = PROTOCOL, session: str | None = None, **headers: str) -> None:
-        """`session` is the key of a signed-in session. A header is written as a keyword."""
+    def __init__(
+        self, *, subprotocol: str = PROTOCOL, session: str | None = None, said: Any = None, **headers: str
+    ) -> None:
+        """`session` is the key of a signed-in session, `said` the payload of the first message.
+
+        A header is written as a keyword.
+        """
+        self.said = said
         headers = {"host": "localhost", **headers}
         if session is not None:
             headers["cookie"] = f"sessionid={session}"
@@ -46,14 +52,19 @@ class GraphQLSocket:
     async def send(self, type: str, **fields: Any) -> None:
         await self.communicator.send_to(json.dumps({"type": type, **fields}))
 
+    async def init(self) -> None:
+        await self.send("connection_init", **({} if self.said is None else {"payload": self.said}))
+
     async def receive(self) -> dict[str, Any]:
         """The next message."""
         message: dict[str, Any] = json.loads(await self.communicator.receive_from(timeout=TIMEOUT_S))
         return message
 
-    async def close_code(self) -> int:
-        """The code with which the server closes the socket next."""
+    async def close_code(self, *, after_messages: bool = False) -> int:
+        """The code with which the server closes the socket next, or after what it still sends."""
         closing = await self.communicator.receive_output(timeout=TIMEOUT_S)
+        while after_messages and closing["type"] == "websocket.send":
+            closing = await self.communicator.receive_output(timeout=TIMEOUT_S)
         assert closing["type"] == "websocket.close", closing
         code: int = closing["code"]
         return code
@@ -100,6 +111,6 @@ async def accepted(**options: Any) -> AsyncIterator[GraphQLSocket]:
 async def ready(**options: Any) -> AsyncIterator[GraphQLSocket]:
     """A socket on which operations may be sent."""
     async with accepted(**options) as socket:
-        await socket.send("connection_init")
+        await socket.init()
         assert await socket.receive() == {"type": "connection_ack"}
         yield socket

@@ -1,15 +1,21 @@
-"""Tokens on GraphQL."""
+"""Tokens on GraphQL, over HTTP and on a socket."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.test import Client
+from django.utils import timezone
 
-from backend.projects.models import Project, Role, Scope
-from tests.cases import token_of
+from backend.projects import services
+from backend.projects.access import SYSTEM
+from backend.projects.models import Project, Role, Scope, Token
+from tests.cases import CommittingCase, token_of
 from tests.factories import MembershipFactory, UserFactory
 from tests.schema.cases import ClosedCase, mutation
+from tests.schema.sockets import accepted, ready
 
 ME = "{ me { name } }"
 JSON = "application/json"
@@ -58,3 +64,67 @@ class BearerTests(ClosedCase):
         self.assertEqual(response.status_code, 200)
         self.assertEqual(response.json()["errors"][0]["extensions"]["scope"], "write")
         self.assertEqual(Project.objects.count(), 1)
+
+
+class SocketTests(CommittingCase):
+    def setUp(self) -> None:
+        self.user = MembershipFactory(role=Role.OWNER).user
+
+    async def token(self, scope: str = Scope.READ) -> str:
+        return await sync_to_async(token_of)(self.user, scope)
+
+    async def assert_let_in(self, **options: Any) -> None:
+        async with ready(**options) as socket:
+            self.assertEqual(await socket.answer(ME), {"data": {"me": {"name": self.user.username}}})
+
+    async def assert_refused(self, **options: Any) -> None:
+        async with accepted(**options) as socket:
+            await socket.init()
+            self.assertEqual(await socket.close_code(), 4401)
+
+    async def test_a_token_comes_in_a_header_or_in_the_first_message(self) -> None:
+        bearer = f"Bearer {await self.token()}"
+        await self.assert_let_in(authorization=bearer)
+        await self.assert_let_in(said={"Authorization": bearer})
+        await self.assert_let_in(said={"authorization": bearer, "else": 5})
+
+    async def test_one_that_is_no_good_closes_with_4401(self) -> None:
+        for header in ("Bearer x", "", "Bearer tw_" + "A" * 43, "Bearer " + "x" * 10_240):
+            with self.subTest(header[:10]):
+                await self.assert_refused(said={"Authorization": header})
+        await self.assert_refused(authorization="Bearer x")
+        await self.assert_refused(said={"Authorization": 5})
+
+    async def test_the_header_wins_over_the_first_message_and_both_over_a_session(self) -> None:
+        other = await sync_to_async(UserFactory)()
+        await sync_to_async(self.client.force_login)(other)
+        session = self.client.cookies["sessionid"].value
+        bearer = f"Bearer {await self.token()}"
+        await self.assert_let_in(session=session, said={"Authorization": bearer})
+        await self.assert_let_in(session=session, authorization=bearer, said={"Authorization": "Bearer x"})
+
+    async def test_a_mutation_beyond_its_scope_names_the_scope(self) -> None:
+        async with ready(authorization=f"Bearer {await self.token()}") as socket:
+            answer = await socket.answer(mutation("createProject"), input={"name": "New"})
+        self.assertEqual(answer["errors"][0]["extensions"], {"code": "INSUFFICIENT_SCOPE", "scope": "write"})
+        self.assertEqual(await Project.objects.acount(), 1)
+
+    async def test_a_revoked_token_closes_its_sockets_and_no_other(self) -> None:
+        first, second = [f"Bearer {await self.token()}" for _ in range(2)]
+        async with ready(authorization=first) as ended, ready(authorization=second) as still_open:
+            token = await Token.objects.order_by("pk").afirst()
+            assert token is not None
+            await sync_to_async(services.token.revoke_token)(actor=SYSTEM, token_id=token.pk)
+            self.assertEqual(await ended.close_code(), 4401)
+            self.assertEqual(await still_open.answer(ME), {"data": {"me": {"name": self.user.username}}})
+
+    async def test_a_token_that_expires_closes_its_sockets(self) -> None:
+        secret = await self.token()
+        await Token.objects.aupdate(expires_at=timezone.now() + timedelta(seconds=1))
+        async with ready(authorization=f"Bearer {secret}") as socket:
+            self.assertEqual(await socket.close_code(), 4401)
+
+    async def test_an_account_that_is_gone_closes_its_sockets(self) -> None:
+        async with ready(authorization=f"Bearer {await self.token()}") as socket:
+            await sync_to_async(services.user.delete_user)(actor=SYSTEM, user_id=self.user.pk)
+            self.assertEqual(await socket.close_code(), 4401)
