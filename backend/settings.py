@@ -235,6 +235,8 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {
+        "Role": "backend.projects.models.membership.Role",
+        "TokenScope": "backend.projects.models.token.Scope",
         "TaskStatus": "backend.projects.models.task.Status",
         "EventKind": "backend.projects.events.EventKind",
     },

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from drf_spectacular.authentication import SessionScheme
+from django.conf import settings
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _JSON = "application/json"
 _HEADER: Final = "header"
 
-_ID = OpenApiParameter("id", int, "path")
+_IDS = {name: OpenApiParameter(name, int, "path") for name in ("id", "user_id")}
 _IF_MATCH = OpenApiParameter("If-Match", str, _HEADER, description='Change only this version: `"3"`.')
 _IF_NONE_MATCH = OpenApiParameter("If-None-Match", str, _HEADER, description="Answer 304 where this is still current.")
 _X_CURSOR = OpenApiParameter(
@@ -29,6 +30,9 @@ _TOTAL = OpenApiParameter("X-Total-Count", int, _HEADER, response=[200], descrip
 _LOCATION = OpenApiParameter("Location", str, _HEADER, response=[201], required=True)
 _LAST_EVENT_ID = OpenApiParameter("Last-Event-ID", str, _HEADER, description="Of a stream: where to go on.")
 _CHALLENGE = OpenApiParameter("WWW-Authenticate", str, _HEADER, response=[401], required=True)
+_SCOPE_CHALLENGE = OpenApiParameter(
+    "WWW-Authenticate", str, _HEADER, response=[403], description="Where a token is for less than this."
+)
 
 _BAD_REQUEST = {
     "type": "object",
@@ -37,9 +41,20 @@ _BAD_REQUEST = {
 }
 
 
-class ViewerScheme(SessionScheme):  # type: ignore[no-untyped-call]
+class ViewerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """Either a token or a session."""
+
     target_class = "rest.authentication.ViewerAuthentication"
-    name = "session"
+    name = ["token", "session"]
+
+    def get_security_requirement(self, auto_schema: AutoSchema) -> list[dict[str, list[Any]]]:
+        return [{name: []} for name in self.name]
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> list[dict[str, Any]]:
+        return [
+            {"type": "http", "scheme": "bearer"},
+            {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME},
+        ]
 
 
 class Described(AutoSchema):
@@ -50,8 +65,8 @@ class Described(AutoSchema):
         return cast("View", self.view)
 
     @property
-    def _has_id(self) -> bool:
-        return "{id}" in self.path
+    def _ids(self) -> list[OpenApiParameter]:
+        return [parameter for name, parameter in _IDS.items() if f"{{{name}}}" in self.path]
 
     @property
     def _has_body(self) -> bool:
@@ -65,11 +80,11 @@ class Described(AutoSchema):
         return self._declared.body
 
     def get_override_parameters(self) -> list[Any]:
-        parameters: list[Any] = [_CHALLENGE]
-        if self._has_id:
-            parameters.append(_ID)
+        parameters: list[Any] = [_CHALLENGE, *self._ids]
         if self._is_conditional:
             parameters.append(_IF_MATCH)
+        if self.method != "GET":
+            parameters.append(_SCOPE_CHALLENGE)
         if self.method == "POST":
             parameters.append(_LOCATION)
         if self.method == "GET":
@@ -112,8 +127,10 @@ class Described(AutoSchema):
             401: OpenApiResponse(detail, "Not signed in"),
         }
         if self.method != "GET":
-            refusals[403] = OpenApiResponse(detail, "You may see it, but not do this")
-        if self._has_id:
+            refusals[403] = OpenApiResponse(
+                serializers.RefusedAction, "You may see it, but not do this; or your token is for less"
+            )
+        if self._ids:
             refusals[404] = OpenApiResponse(detail, "Not there, or not visible to you")
         if self._is_conditional:
             refusals[412] = OpenApiResponse(

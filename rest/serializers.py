@@ -16,7 +16,7 @@ from rest_framework import serializers
 from backend.projects import access
 from backend.projects.events import EventKind
 from backend.projects.journal import EventFilter
-from backend.projects.models import Status
+from backend.projects.models import Role, Scope, Status
 from backend.projects.resolvers import event as event_resolver
 from backend.projects.resolvers.page import MAX_PAGE, Order, PageRequest
 from backend.projects.resolvers.project import ProjectFilter
@@ -202,6 +202,15 @@ class CommentInput(serializers.Serializer[Any]):
     )
 
 
+class MemberInput(serializers.Serializer[Any]):
+    username = Text(allow_blank=True, help_text="What they sign in with, in whichever case.")
+    role = serializers.ChoiceField(Role.choices, default=Role.EDITOR.value)
+
+
+class RoleInput(serializers.Serializer[Any]):
+    role = serializers.ChoiceField(Role.choices)
+
+
 # --- Answers: the shapes of `backend.projects.rows`, for the OpenAPI document ----------------------------
 class Project(serializers.Serializer[Any]):
     id = serializers.IntegerField()
@@ -231,6 +240,12 @@ class Comment(serializers.Serializer[Any]):
     author = serializers.CharField(max_length=255)
     content = serializers.CharField()
     created_at = serializers.DateTimeField()
+
+
+class Member(serializers.Serializer[Any]):
+    user = serializers.IntegerField()
+    name = serializers.CharField()
+    role = serializers.ChoiceField(Role.choices)
 
 
 class SummaryReport(serializers.Serializer[Any]):
@@ -267,6 +282,10 @@ class EventPage(serializers.Serializer[Any]):
 
 class Refusal(serializers.Serializer[Any]):
     detail = serializers.CharField()
+
+
+class RefusedAction(Refusal):
+    scope = serializers.ChoiceField(Scope.choices, required=False, help_text="What a token for this must be for.")
 
 
 class RefusedResume(Refusal):

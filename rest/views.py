@@ -10,7 +10,7 @@ from backend.projects import resolvers, services
 from backend.projects.access import parse_id
 from backend.projects.errors import Invalid
 from backend.projects.resolvers.page import MAX_PAGE, Order
-from backend.projects.rows import CommentRow, ProjectRow, TaskRow
+from backend.projects.rows import CommentRow, MemberRow, ProjectRow, TaskRow
 
 from . import serializers
 from .base import ListView, View, created
@@ -76,6 +76,61 @@ class Project(View):
 
     def _version_to_match(self, id: str) -> int | None:
         return self.version_to_match(lambda: resolvers.project.get_project(self.viewer, parse_id(id)).version)
+
+
+class Members(ListView):
+    body = serializers.MemberInput
+    shape = serializers.Member
+    has_etag = True
+
+    def get(self, request: Request, id: str) -> Response:
+        """The members of a project, newest first."""
+        found = resolvers.membership.list_members(
+            self.viewer, parse_id(id), page=self.query.page(), default_size=MAX_PAGE
+        )
+        return self.page(
+            found,
+            count=lambda: resolvers.membership.count_members(self.viewer, parse_id(id)),
+        )
+
+    def post(self, request: Request, id: str) -> Response:
+        """Let somebody into a project that you own."""
+        added = services.membership.add_member(actor=self.viewer, project_id=parse_id(id), **self.given())
+        return created(MemberRow.of(added), reverse("rest:member", args=[added.project_id, added.user_id]))
+
+
+class Member(View):
+    body = serializers.RoleInput
+    shape = serializers.Member
+
+    def get(self, request: Request, id: str, user_id: str) -> Response:
+        """A member of a project."""
+        cursor = resolvers.event.current_cursor(self.viewer)
+        return self.detail(self._read(id, user_id), cursor=cursor)
+
+    def put(self, request: Request, id: str, user_id: str) -> Response:
+        """Give a member of a project that you own another role."""
+        return Response(self._change_role(id, user_id, **self.given()).as_json())
+
+    def patch(self, request: Request, id: str, user_id: str) -> Response:
+        """Give a member of a project that you own another role. What is absent stays as it is."""
+        given = self.given(partial=True)
+        row = self._change_role(id, user_id, **given) if given else self._read(id, user_id)
+        return Response(row.as_json())
+
+    def delete(self, request: Request, id: str, user_id: str) -> Response:
+        """Leave a project, or take somebody out of one that you own. Their tasks stay, unassigned."""
+        services.membership.remove_member(actor=self.viewer, project_id=parse_id(id), user_id=parse_id(user_id))
+        return Response(status=204)
+
+    def _read(self, id: str, user_id: str) -> MemberRow:
+        return resolvers.membership.get_member(self.viewer, parse_id(id), parse_id(user_id))
+
+    def _change_role(self, id: str, user_id: str, *, role: str) -> MemberRow:
+        changed = services.membership.change_role(
+            actor=self.viewer, project_id=parse_id(id), user_id=parse_id(user_id), role=role
+        )
+        return MemberRow.of(changed)
 
 
 class Tasks(ListView):

@@ -10,7 +10,9 @@ from typing import Any
 
 from django.core.management import call_command
 
-from tests.factories import CommentFactory, SummaryReportFactory, UserFactory
+from backend.projects.models import Scope
+from tests.cases import token_of
+from tests.factories import CommentFactory, MembershipFactory, SummaryReportFactory, UserFactory
 from tests.rest.cases import ClosedCase, OpenCase
 
 
@@ -30,6 +32,8 @@ class OpenApiTest(OpenCase):
                 "/events/": ["get"],
                 "/projects/": ["get", "post"],
                 "/projects/{id}/": ["delete", "get", "patch", "put"],
+                "/projects/{id}/members/": ["get", "post"],
+                "/projects/{id}/members/{user_id}/": ["delete", "get", "patch", "put"],
                 "/reports/": ["get"],
                 "/reports/{id}/": ["get"],
                 "/tasks/": ["get", "post"],
@@ -53,10 +57,45 @@ class OpenApiTest(OpenCase):
         self.assertEqual(set(events["200"]["content"]), {"application/json", "text/event-stream"})
         self.assertIn("410", events)
 
+    def test_it_tells_of_members_what_is_true_of_them(self) -> None:
+        paths = document()["paths"]
+        added = paths["/projects/{id}/members/"]["post"]
+        self.assertEqual(set(added["responses"]["201"]["headers"]), {"Location"})
+        given = document()["components"]["schemas"]["MemberInput"]
+        self.assertEqual((given["required"], given["properties"]["role"]["default"]), (["username"], "editor"))
+        changed = paths["/projects/{id}/members/{user_id}/"]["patch"]
+        self.assertEqual([parameter["name"] for parameter in changed["parameters"]], ["id", "user_id"])
+        self.assertEqual(set(changed["responses"]), {"200", "400", "401", "403", "404", "413", "415"})
+        self.assertEqual(
+            set(paths["/projects/{id}/members/{user_id}/"]["get"]["responses"]), {"200", "400", "401", "404"}
+        )
+
+    def test_it_tells_that_a_token_or_a_session_lets_one_in(self) -> None:
+        self.assertEqual(
+            document()["components"]["securitySchemes"],
+            {
+                "session": {"type": "apiKey", "in": "cookie", "name": "sessionid"},
+                "token": {"type": "http", "scheme": "bearer"},
+            },
+        )
+        for path, methods in document()["paths"].items():
+            for method, operation in methods.items():
+                with self.subTest(path, method=method):
+                    self.assertEqual(operation["security"], [{"token": []}, {"session": []}])
+
+    def test_it_tells_how_a_token_for_less_is_refused(self) -> None:
+        refused = document()["paths"]["/projects/"]["post"]["responses"]["403"]
+        self.assertEqual(set(refused["headers"]), {"WWW-Authenticate"})
+        told = document()["components"]["schemas"]["RefusedAction"]
+        token = token_of(UserFactory(), Scope.READ)
+        answer = self.send("POST", "/projects/", {"name": "Garden"}, Authorization=f"Bearer {token}")
+        self.assertEqual((answer.status_code, list(answer.json())), (403, list(told["properties"])))
+
     def test_the_shapes_are_those_of_the_answers(self) -> None:
-        comment, report = CommentFactory(), SummaryReportFactory()
+        comment, report, member = CommentFactory(), SummaryReportFactory(), MembershipFactory()
         for name, path in [
             ("Project", "/projects/"),
+            ("Member", f"/projects/{member.project_id}/members/"),
             ("Task", "/tasks/"),
             ("Comment", f"/tasks/{comment.task_id}/comments/"),
             ("SummaryReport", "/reports/"),

@@ -1,0 +1,268 @@
+"""`/projects/<id>/members/` and `/projects/<id>/members/<user id>/`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend.projects.access import SYSTEM
+from backend.projects.models import Membership, Role, Task
+from backend.projects.services.user import save_user
+from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
+from tests.rest.cases import ABSENT_IDS, ClosedCase, OpenCase
+
+
+class MemberCase(ClosedCase):
+    """A project with a member of each role, and Alice, who is in another one."""
+
+    @classmethod
+    def setUpTestData(cls) -> None:
+        cls.project = ProjectFactory()
+        cls.owner, cls.editor, cls.viewer = (MembershipFactory(project=cls.project, role=role).user for role in Role)
+        cls.alice = UserFactory(username="alice", first_name="Alice", last_name="Liddell")
+        cls.elsewhere = MembershipFactory(user=cls.alice, role=Role.OWNER).project
+        cls.path = f"/projects/{cls.project.pk}/members/"
+
+    def setUp(self) -> None:
+        self.client.force_login(self.owner)
+
+    def path_of(self, user: Any) -> str:
+        return f"{self.path}{user.pk}/"
+
+    def listed(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.client.get(self.path).json()
+        return rows
+
+
+def member_json(user: Any, role: str) -> dict[str, Any]:
+    return {"user": user.pk, "name": user.display_name, "role": role}
+
+
+class ListMembersTest(MemberCase):
+    def test_the_members_of_one_project_come_newest_first(self) -> None:
+        response = self.client.get(self.path, {"count": 1})
+        self.assertEqual(
+            response.json(),
+            [
+                member_json(self.viewer, "viewer"),
+                member_json(self.editor, "editor"),
+                member_json(self.owner, "owner"),
+            ],
+        )
+        self.assertEqual(list(response.json()[0]), ["user", "name", "role"])
+        self.assertEqual((response["X-Total-Count"], response["X-Cursor"]), ("3", "0"))
+
+    def test_pages_walked_to_the_end_hold_every_member_once(self) -> None:
+        pages, path = [], f"{self.path}?page_size=2"
+        while path:
+            response = self.client.get(path)
+            pages.append([row["user"] for row in response.json()])
+            path = self.next_page(response)
+        self.assertEqual(pages, [[self.viewer.pk, self.editor.pk], [self.owner.pk]])
+
+    def test_a_cursor_of_another_projects_members_is_refused(self) -> None:
+        MembershipFactory(project=self.elsewhere, user=self.owner)
+        link = self.next_page(self.client.get(f"{self.path}?page_size=1"))
+        elsewhere = link.replace(f"/{self.project.pk}/", f"/{self.elsewhere.pk}/")
+        self.assert_refused(self.client.get(elsewhere), 400, "cursor")
+
+    def test_bad_parameters_are_refused_by_their_name(self) -> None:
+        for query, field in [("role=owner", "role"), ("page_size=0", "page_size"), ("count=", "count")]:
+            with self.subTest(query):
+                self.assert_refused(self.client.get(f"{self.path}?{query}"), 400, field)
+
+    def test_a_list_is_held_and_fresh_after_each_change_of_who_is_in_it(self) -> None:
+        before = self.listed()
+
+        def assert_changed(write: Any, *, to: list[dict[str, Any]]) -> None:
+            etag = self.client.get(self.path)["ETag"]
+            self.assertEqual(self.client.get(self.path, headers={"If-None-Match": etag}).status_code, 304)
+            with self.committed():
+                write()
+            again = self.client.get(self.path, headers={"If-None-Match": etag})
+            self.assertEqual((again.status_code, again.json()), (200, to))
+
+        alice = self.path_of(self.alice)
+        added = member_json(self.alice, "editor")
+        assert_changed(lambda: self.send("POST", self.path, {"username": "alice"}), to=[added, *before])
+        changed = {**added, "role": "viewer"}
+        assert_changed(lambda: self.send("PATCH", alice, {"role": "viewer"}), to=[changed, *before])
+        self.alice.last_name = "Pleasance"
+        renamed = {**changed, "name": "Alice Pleasance"}
+        assert_changed(lambda: save_user(actor=SYSTEM, user=self.alice), to=[renamed, *before])
+        assert_changed(lambda: self.send("DELETE", alice), to=before)
+
+    def test_one_member_costs_as_many_queries_as_twenty(self) -> None:
+        queries = 5  # the session and its user, the project, the position and the page
+        with self.assertNumQueries(queries):
+            self.client.get(f"{self.path}?page_size=1")
+        MembershipFactory.create_batch(20, project=self.project)
+        with self.assertNumQueries(queries):
+            self.client.get(f"{self.path}?page_size=20")
+
+
+class AddMemberTest(MemberCase):
+    def test_an_owner_lets_somebody_in_as_an_editor_unless_told_otherwise(self) -> None:
+        response = self.send("POST", self.path, {"username": "alice"})
+        added = {"user": self.alice.pk, "name": "Alice Liddell", "role": "editor"}
+        self.assertEqual((response.status_code, response.json()), (201, added))
+        self.assertEqual(response["Location"], self.path_of(self.alice))
+        self.assertEqual(self.client.get(response["Location"]).json(), added)
+        self.assertEqual(self.events(), [])
+
+    def test_they_may_come_in_any_role_and_under_their_name_in_any_case(self) -> None:
+        for role in Role.values:
+            user = UserFactory()
+            response = self.send("POST", self.path, {"username": user.username.upper(), "role": role})
+            self.assertEqual((response.status_code, response.json()), (201, member_json(user, role)))
+
+    def test_bad_fields_are_refused_by_their_name(self) -> None:
+        bad: list[tuple[str, Any]] = [
+            ("username", None),
+            ("username", ""),
+            ("username", "nobody"),
+            ("username", "alice\x00"),
+            ("username", "x" * 10_000),
+            ("username", " alice"),
+            ("username", 5),
+            ("username", self.editor.username),
+            ("role", None),
+            ("role", ""),
+            ("role", "boss"),
+            ("role", "OWNER"),
+            ("role", 1),
+            ("role", ["owner"]),
+        ]
+        for name, value in bad:
+            with self.subTest(name=name, value=str(value)[:20]), self.nothing_changes():
+                response = self.send("POST", self.path, {"username": "alice", name: value})
+                self.assert_refused(response, 400, name)
+
+    def test_what_is_missing_is_named(self) -> None:
+        with self.nothing_changes():
+            self.assert_refused(self.send("POST", self.path, {"role": "editor"}), 400, "username")
+
+    def test_a_lone_surrogate_is_no_json(self) -> None:
+        with self.nothing_changes():
+            self.assert_refused(self.send("POST", self.path, b'{"username": "\\ud800"}'), 400, "detail")
+
+    def test_a_member_is_told_to_be_one_already(self) -> None:
+        response = self.send("POST", self.path, {"username": self.editor.username, "role": "owner"})
+        self.assertEqual(response.json(), {"username": ["They are a member already."]})
+
+
+class MemberTest(MemberCase):
+    def test_a_member_is_read_with_the_position_to_listen_from(self) -> None:
+        response = self.client.get(self.path_of(self.editor))
+        self.assertEqual((response.status_code, response.json()), (200, member_json(self.editor, "editor")))
+        self.assertEqual(response["X-Cursor"], "0")
+
+    def test_an_owner_gives_somebody_another_role(self) -> None:
+        for method, role in (("PUT", "viewer"), ("PATCH", "owner")):
+            response = self.send(method, self.path_of(self.editor), {"role": role})
+            self.assertEqual((response.status_code, response.json()), (200, member_json(self.editor, role)))
+            self.assertEqual(self.client.get(self.path_of(self.editor)).json()["role"], role)
+
+    def test_a_patch_of_nothing_changes_nothing(self) -> None:
+        with self.nothing_changes():
+            response = self.send("PATCH", self.path_of(self.editor), {})
+        self.assertEqual((response.status_code, response.json()), (200, member_json(self.editor, "editor")))
+
+    def test_a_put_needs_a_role(self) -> None:
+        with self.nothing_changes():
+            self.assert_refused(self.send("PUT", self.path_of(self.editor), {}), 400, "role")
+
+    def test_an_unknown_role_is_refused(self) -> None:
+        for method in ("PUT", "PATCH"):
+            for role in (None, "", "boss", "Owner", 1, ["owner"]):
+                with self.subTest(method, role=role), self.nothing_changes():
+                    response = self.send(method, self.path_of(self.editor), {"role": role})
+                    self.assert_refused(response, 400, "role")
+
+    def test_an_owner_removes_somebody_and_their_tasks_stay_unassigned(self) -> None:
+        TaskFactory(project=self.project, assignee=self.editor)
+        response = self.send("DELETE", self.path_of(self.editor))
+        self.assertEqual((response.status_code, response.content), (204, b""))
+        self.assertEqual(self.client.get(self.path_of(self.editor)).status_code, 404)
+        self.assertEqual((Task.objects.get().assignee, self.events()), (None, ["task.updated"]))
+
+    def test_the_last_owner_neither_leaves_nor_becomes_less(self) -> None:
+        for method, body in (("DELETE", {}), ("PUT", {"role": "editor"}), ("PATCH", {"role": "viewer"})):
+            with self.subTest(method), self.nothing_changes():
+                response = self.send(method, self.path_of(self.owner), body)
+                self.assert_refused(response, 400, "non_field_errors")
+
+    def test_who_is_no_member_is_not_found(self) -> None:
+        for absent in [*ABSENT_IDS, self.alice.pk]:
+            for method in ("GET", "PUT", "PATCH", "DELETE"):
+                with self.subTest(user=absent, method=method), self.nothing_changes():
+                    response = self.send(method, f"{self.path}{absent}/", {"role": "viewer"})
+                    self.assert_refused(response, 404, "detail")
+
+    def test_other_methods_are_refused(self) -> None:
+        self.assertEqual(
+            self.send("POST", self.path_of(self.editor))["Allow"], "GET, PUT, PATCH, DELETE, HEAD, OPTIONS"
+        )
+        self.assertEqual(self.send("DELETE", self.path)["Allow"], "GET, POST, HEAD, OPTIONS")
+
+
+class MemberAccessTest(MemberCase):
+    def requests(self, project_id: Any) -> list[tuple[str, str, dict[str, Any]]]:
+        members = f"/projects/{project_id}/members/"
+        member = f"{members}{self.viewer.pk}/"
+        return [
+            ("POST", members, {"username": "alice"}),
+            ("PUT", member, {"role": "editor"}),
+            ("PATCH", member, {"role": "editor"}),
+            ("DELETE", member, {}),
+            ("GET", members, {}),
+            ("GET", member, {}),
+        ]
+
+    def test_who_is_not_signed_in_is_asked_to(self) -> None:
+        self.client.logout()
+        for method, path, body in self.requests(self.project.pk):
+            with self.subTest(method, path=path), self.nothing_changes():
+                self.assert_refused(self.send(method, path, body), 401)
+
+    def test_an_invisible_project_is_answered_like_an_absent_one(self) -> None:
+        self.client.force_login(self.alice)
+        for method, path, body in self.requests(self.project.pk):
+            for absent in ABSENT_IDS:
+                with self.subTest(method, path=path, id=absent), self.nothing_changes():
+                    invisible = self.send(method, path, body)
+                    not_there = self.send(method, path.replace(f"/{self.project.pk}/", f"/{absent}/", 1), body)
+                    self.assert_refused(invisible, 404, "detail")
+                    self.assertEqual(
+                        (not_there.status_code, not_there.content), (invisible.status_code, invisible.content)
+                    )
+
+    def test_editors_and_viewers_read_and_manage_nobody(self) -> None:
+        for user in (self.editor, self.viewer):
+            self.client.force_login(user)
+            for method, path, body in self.requests(self.project.pk):
+                if (method, user) == ("DELETE", self.viewer):
+                    continue  # that is leaving
+                with self.subTest(method, path=path), self.nothing_changes():
+                    response = self.send(method, path, body)
+                    self.assertEqual(response.status_code, 200 if method == "GET" else 403)
+
+    def test_editors_and_viewers_leave_by_themselves(self) -> None:
+        for user in (self.editor, self.viewer):
+            self.client.force_login(user)
+            self.assertEqual(self.send("DELETE", self.path_of(user)).status_code, 204)
+            self.assertEqual(self.client.get(self.path).status_code, 404)
+
+    def test_staff_manage_everywhere(self) -> None:
+        self.client.force_login(UserFactory(is_staff=True))
+        statuses = [self.send(*request).status_code for request in self.requests(self.project.pk)]
+        self.assertEqual(statuses, [201, 200, 200, 204, 200, 404])
+
+
+class OpenMemberTest(OpenCase):
+    def test_anybody_on_this_machine_manages_members(self) -> None:
+        owner = MembershipFactory(role=Role.OWNER)
+        UserFactory(username="alice")
+        response = self.send("POST", f"/projects/{owner.project_id}/members/", {"username": "alice"})
+        self.assertEqual(response.status_code, 201)
+        self.assertEqual(self.send("DELETE", response["Location"]).status_code, 204)
+        self.assertEqual(list(Membership.objects.all()), [owner])
