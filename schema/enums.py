@@ -4,10 +4,29 @@ from typing import TypeAlias
 import strawberry
 
 from backend.projects.events import EventKind as DomainEventKind
-from backend.projects.models import Status
+from backend.projects.models import AuditAction as DomainAuditAction
+from backend.projects.models import Role as DomainRole
+from backend.projects.models import Scope, Status
 
 strawberry.enum(Status, name="TaskStatus")
 TaskStatus: TypeAlias = Status
+
+strawberry.enum(
+    DomainRole,
+    name="Role",
+    description="What a member may do: an owner manages and deletes, an editor writes, a viewer reads.",
+)
+Role: TypeAlias = DomainRole
+
+strawberry.enum(
+    Scope,
+    name="TokenScope",
+    description="What a token may do of that which its user may; each has the ones before it in it.",
+)
+TokenScope: TypeAlias = Scope
+
+strawberry.enum(DomainAuditAction, name="AuditAction")
+AuditAction: TypeAlias = DomainAuditAction
 
 strawberry.enum(DomainEventKind, name="EventKind")
 EventKind: TypeAlias = DomainEventKind

@@ -19,8 +19,9 @@ from backend.projects.resolvers.project import ProjectFilter as DomainProjectFil
 from backend.projects.resolvers.task import TaskFilter as DomainTaskFilter
 from backend.projects.services.project import ProjectChanges
 from backend.projects.services.task import TaskChanges
+from backend.projects.services.token import DAYS, MAX_DAYS
 
-from .enums import Direction, ProjectOrderField, TaskOrderField, TaskStatus
+from .enums import Direction, ProjectOrderField, Role, TaskOrderField, TaskStatus, TokenScope
 
 
 def narrowing_id(text: ID | None) -> int | None:
@@ -162,3 +163,37 @@ class AddCommentInput:
     author: str | None = strawberry.field(
         default=None, description="Needed where nobody is signed in; who is, comments under their own name."
     )
+
+
+@strawberry.input
+class AddMemberInput:
+    project_id: ID
+    username: str = strawberry.field(description="What they sign in with, in whichever case.")
+    role: Role = Role.EDITOR
+
+
+@strawberry.input
+class ChangeRoleInput:
+    project_id: ID
+    user_id: ID
+    role: Role
+
+
+@strawberry.input
+class RemoveMemberInput:
+    project_id: ID
+    user_id: ID
+
+
+@strawberry.input
+class CreateTokenInput:
+    name: str
+    scope: TokenScope
+    days: int | None = strawberry.field(
+        default=DAYS, description=f"How long it lasts, 1 to {MAX_DAYS}; with null it does not expire."
+    )
+
+
+@strawberry.input
+class RevokeTokenInput:
+    id: ID

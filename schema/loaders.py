@@ -18,7 +18,7 @@ from backend.projects import resolvers
 from backend.projects.access import Viewer
 from backend.projects.resolvers.page import Order, Page, PageRequest
 from backend.projects.resolvers.task import TaskFilter
-from backend.projects.rows import CommentRow, ProjectRow, TaskRow, UserRow
+from backend.projects.rows import CommentRow, MemberRow, ProjectRow, TaskRow, UserRow
 
 A = TypeVar("A", bound=Hashable)
 T = TypeVar("T")
@@ -58,6 +58,10 @@ class Loaders:
             partial(call, _comment_pages, viewer)
         )
         self.comment_count: DataLoader[Nested[None], int] = _by_parent(partial(call, _comment_counts, viewer))
+        self.members: DataLoader[Nested[PageRequest], Page[MemberRow]] = _by_parent(
+            partial(call, _member_pages, viewer)
+        )
+        self.member_count: DataLoader[Nested[None], int] = _by_parent(partial(call, _member_counts, viewer))
 
 
 def _task_pages(viewer: Viewer, project_ids: Sequence[int], asked: TaskPage) -> dict[int, Page[TaskRow]]:
@@ -72,6 +76,14 @@ def _comment_pages(viewer: Viewer, task_ids: Sequence[int], page: PageRequest) -
 
 def _comment_counts(viewer: Viewer, task_ids: Sequence[int], _: None) -> dict[int, int]:
     return resolvers.comment.count_comments_of_tasks(viewer, task_ids)
+
+
+def _member_pages(viewer: Viewer, project_ids: Sequence[int], page: PageRequest) -> dict[int, Page[MemberRow]]:
+    return resolvers.membership.list_members_of_projects(viewer, project_ids, page=page, default_size=PAGE_SIZE)
+
+
+def _member_counts(viewer: Viewer, project_ids: Sequence[int], _: None) -> dict[int, int]:
+    return resolvers.membership.count_members_of_projects(viewer, project_ids)
 
 
 def _by_id(read: Callable[[Sequence[int]], Awaitable[dict[int, T]]]) -> DataLoader[int, T | None]:

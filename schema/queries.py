@@ -25,7 +25,7 @@ from .events import Event, EventPage
 from .inputs import ProjectFilter, ProjectOrder, TaskFilter, TaskOrder, narrowing_id
 from .loaders import PAGE_SIZE
 from .scalars import Cursor
-from .types import Project, SummaryReport, Task, Viewer
+from .types import AuditEntry, Project, SummaryReport, Task, Token, Viewer
 
 R = TypeVar("R")
 
@@ -37,15 +37,22 @@ async def _found(info: Info, get: Callable[[DomainViewer, int | None], R], id: I
         return None
 
 
-def _connection(info: Info, read: Callable[..., CachedPage[Any]], count: Callable[..., int]) -> Connection[Any]:
-    """A connection over a cached list; `read` and `count` lack the viewer, `read` the size of a page and its age."""
-    asking, before_rows = viewer(info), read_before_rows()
+def _connection(info: Info, read: Callable[..., Page[Any]], count: Callable[..., int]) -> Connection[Any]:
+    """A connection over a list; `read` and `count` lack the viewer, `read` the size of a page."""
+    asking, call = viewer(info), info.context.in_database
+    return Connection(
+        load_page=lambda: call(read, asking, default_size=PAGE_SIZE), load_count=lambda: call(count, asking)
+    )
 
-    async def load_page() -> Page[Any]:
-        cached = await info.context.in_database(read, asking, default_size=PAGE_SIZE, not_before=before_rows)
-        return cached.page
 
-    return Connection(load_page=load_page, load_count=lambda: info.context.in_database(count, asking))
+def _cached_connection(info: Info, read: Callable[..., CachedPage[Any]], count: Callable[..., int]) -> Connection[Any]:
+    """As `_connection`, over a cached list; `read` lacks its age too."""
+    before_rows = read_before_rows()
+
+    def read_page(*args: Any, **kwargs: Any) -> Page[Any]:
+        return read(*args, **kwargs, not_before=before_rows).page
+
+    return _connection(info, read_page, count)
 
 
 @strawberry.type
@@ -70,7 +77,7 @@ class Query:
         page = PageRequest(first, after, last, before)
         resolvers.project.projects_listing(narrowed, ordered).check(page, PAGE_SIZE)
         read = partial(resolvers.project.list_projects, filter=narrowed, order=ordered, page=page)
-        return _connection(info, read, partial(resolvers.project.count_projects, filter=narrowed))
+        return _cached_connection(info, read, partial(resolvers.project.count_projects, filter=narrowed))
 
     @strawberry.field(description="Null where there is none, or none that you may see.")
     async def task(self, info: Info, id: ID) -> Task | None:
@@ -92,7 +99,7 @@ class Query:
         page = PageRequest(first, after, last, before)
         resolvers.task.tasks_listing(narrowed, ordered).check(page, PAGE_SIZE)
         read = partial(resolvers.task.list_tasks, filter=narrowed, order=ordered, page=page)
-        return _connection(info, read, partial(resolvers.task.count_tasks, filter=narrowed))
+        return _cached_connection(info, read, partial(resolvers.task.count_tasks, filter=narrowed))
 
     @strawberry.field(description="Null where there is none, or none that you may see.")
     async def report(self, info: Info, id: ID) -> SummaryReport | None:
@@ -112,7 +119,33 @@ class Query:
         page = PageRequest(first, after, last, before)
         resolvers.report.reports_listing(narrowed).check(page, PAGE_SIZE)
         read = partial(resolvers.report.list_reports, filter=narrowed, page=page)
-        return _connection(info, read, partial(resolvers.report.count_reports, filter=narrowed))
+        return _cached_connection(info, read, partial(resolvers.report.count_reports, filter=narrowed))
+
+    @strawberry.field(description="Your tokens, newest first.")
+    async def tokens(
+        self,
+        info: Info,
+        first: FirstArgument = None,
+        after: AfterArgument = None,
+        last: LastArgument = None,
+        before: BeforeArgument = None,
+    ) -> Connection[Token]:
+        page = PageRequest(first, after, last, before)
+        resolvers.token.TOKENS.check(page, PAGE_SIZE)
+        return _connection(info, partial(resolvers.token.list_tokens, page=page), resolvers.token.count_tokens)
+
+    @strawberry.field(description="Who got in, and who let whom do what, newest first: for staff alone.")
+    async def audit_log(
+        self,
+        info: Info,
+        first: FirstArgument = None,
+        after: AfterArgument = None,
+        last: LastArgument = None,
+        before: BeforeArgument = None,
+    ) -> Connection[AuditEntry]:
+        page = PageRequest(first, after, last, before)
+        resolvers.audit.AUDIT_LOG.check(page, PAGE_SIZE)
+        return _connection(info, partial(resolvers.audit.list_entries, page=page), resolvers.audit.count_entries)
 
     @strawberry.field(
         description="What happened after a position, oldest first. Without `after` no events, but the present position."

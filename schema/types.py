@@ -13,13 +13,14 @@ from strawberry.scalars import JSON
 
 from backend.projects import rows
 from backend.projects.resolvers.comment import COMMENTS_OF_TASKS
+from backend.projects.resolvers.membership import MEMBERS_OF_PROJECTS
 from backend.projects.resolvers.page import Order, PageRequest
 from backend.projects.resolvers.task import TaskFilter as DomainTaskFilter
 from backend.projects.resolvers.task import tasks_of_projects_listing
 
 from .connections import AfterArgument, BeforeArgument, Connection, FirstArgument, LastArgument
 from .context import Info
-from .enums import TaskStatus
+from .enums import AuditAction, Role, TaskStatus, TokenScope
 from .inputs import TaskFilter, TaskOrder
 from .loaders import PAGE_SIZE, Nested, TaskPage
 
@@ -78,6 +79,31 @@ async def _comments_of(
     )
 
 
+async def _members_of(
+    root: strawberry.Parent[rows.ProjectRow],
+    info: Info,
+    first: FirstArgument = None,
+    after: AfterArgument = None,
+    last: LastArgument = None,
+    before: BeforeArgument = None,
+) -> Connection[Member]:
+    page = PageRequest(first, after, last, before)
+    MEMBERS_OF_PROJECTS.check(page, PAGE_SIZE)
+    loaders = info.context.loaders
+    return Connection(
+        load_page=lambda: loaders.members.load(Nested(root.id, page)),
+        load_count=lambda: loaders.member_count.load(Nested(root.id, None)),
+    )
+
+
+def _user_of(root: strawberry.Parent[rows.MemberRow]) -> User:
+    return rows.UserRow(root.user_id, root.name)  # type: ignore[return-value]
+
+
+def _actor_of(root: strawberry.Parent[rows.AuditRow]) -> User | None:
+    return None if root.actor_id is None else rows.UserRow(root.actor_id, root.actor_name)  # type: ignore[return-value]
+
+
 @strawberry.type(description="Somebody as others see them.")
 class User:
     id: strawberry.ID
@@ -97,10 +123,21 @@ class Project:
     updated_at: datetime
     version: int = strawberry.field(description="1 at first, and one more with every change of the project's fields.")
     tasks: Connection[Task] = strawberry.field(resolver=_tasks_of, description="Newest first, unless ordered.")
+    members: Connection[Member] = strawberry.field(resolver=_members_of, description="Newest first.")
 
     @classmethod
     def is_type_of(cls, obj: Any, info: Any) -> bool:
         return isinstance(obj, rows.ProjectRow)
+
+
+@strawberry.type(description="Somebody in a project.")
+class Member:
+    user: User = strawberry.field(resolver=_user_of)
+    role: Role
+
+    @classmethod
+    def is_type_of(cls, obj: Any, info: Any) -> bool:
+        return isinstance(obj, rows.MemberRow)
 
 
 @strawberry.type
@@ -159,3 +196,41 @@ class Viewer:
     id: strawberry.ID | None
     name: str
     is_staff: bool
+
+
+@strawberry.type(
+    description="A key for scripts: `Authorization: Bearer <secret>`. Its secret is told by `createToken` alone."
+)
+class Token:
+    id: strawberry.ID
+    name: str
+    scope: TokenScope
+    created_at: datetime
+    expires_at: datetime | None = strawberry.field(description="Null where it does not expire.")
+    last_used_at: datetime | None = strawberry.field(description="Right to a minute; null where it never was used.")
+
+    @classmethod
+    def is_type_of(cls, obj: Any, info: Any) -> bool:
+        return isinstance(obj, rows.TokenRow)
+
+
+@strawberry.type
+class NewToken:
+    token: Token
+    secret: str = strawberry.field(description="What a script sends. It is told here, and never again.")
+
+
+@strawberry.type(description="Who got in, or who let whom do what. It outlives the rows that it refers to by id.")
+class AuditEntry:
+    id: strawberry.ID
+    at: datetime
+    action: AuditAction
+    actor: User | None = strawberry.field(
+        resolver=_actor_of, description="Who did it; null where nobody was signed in, and for commands."
+    )
+    actor_token_id: strawberry.ID | None = strawberry.field(description="The token by which they were signed in.")
+    address: str = strawberry.field(description="The client's IP address; empty for commands.")
+    user_id: strawberry.ID | None = strawberry.field(description="Whose account, membership or token it is about.")
+    user_name: str
+    project_id: strawberry.ID | None
+    detail: str = strawberry.field(description="What else there is to know, in words.")

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.cache import cache
 
 from backend.projects.access import SYSTEM, viewer_for
-from backend.projects.models import Comment, Project, Role, Task
+from backend.projects.models import Comment, Membership, Project, Role, Task
 from backend.projects.services.membership import add_member, remove_member
 from backend.projects.services.project import create_project, update_project
 from backend.projects.services.task import create_task
@@ -73,6 +73,21 @@ NESTED = {
           project { name } assignee { name } comments { nodes { task { project { name } } } }
         } } }""",
     ),
+    "members": (4, "{ projects { nodes { members { nodes { role user { name } } totalCount } } } }"),
+    "members of both ends": (
+        4,
+        """{ projects { edges { node {
+          newest: members(first: 2) { edges { cursor node { user { id } } } }
+          oldest: members(last: 2) { nodes { role } pageInfo { hasPreviousPage } }
+        } } } }""",
+    ),
+    "counts of members alone": (3, "{ projects { nodes { members { totalCount } } } }"),
+    "members beside tasks": (
+        6,
+        """{ tasks { nodes { project {
+          members(first: 5) { nodes { role } } tasks { nodes { assignee { name } } }
+        } } } }""",
+    ),
     "fragments": (
         4,
         """{ projects { nodes { ...P } } }
@@ -83,13 +98,18 @@ NESTED = {
 
 
 def grow(projects: int) -> None:
-    """So many projects, the first of them with as many tasks, the others with two; two comments each."""
-    assignee = UserFactory()
+    """So many projects, the first with as many tasks and members, the others with two; two comments for each task."""
+    assignee, *others = UserFactory.create_batch(max(projects, 2))
     made = Project.objects.bulk_create(Project(name=f"Project {n}") for n in range(projects))
     tasks = Task.objects.bulk_create(
         Task(project=project, title="Weed", due_date=MARCH, assignee=assignee)
         for project in made
         for _ in range(projects if project is made[0] else 2)
+    )
+    Membership.objects.bulk_create(
+        Membership(project=project, user=user, role=Role.EDITOR)
+        for project in made
+        for user in [assignee, *(others if project is made[0] else others[:1])]
     )
     Comment.objects.bulk_create(Comment(task=task, author="Ada", content="Done?") for task in tasks for _ in range(2))
 
@@ -122,6 +142,23 @@ class NestingTests(OpenCase):
                 create_task(actor=SYSTEM, project_id=project.pk, changes={"title": "Weed", "due_date": MARCH})
             with self.subTest(count), self.assertNumQueries(5):
                 self.assertEqual(len(self.data(document, after=after)["events"]["nodes"]), count)
+
+
+class MemberNestingTests(ClosedCase):
+    def test_nesting_costs_a_member_as_many_for_one_project_as_for_twenty(self) -> None:
+        reader = UserFactory()
+        self.client.force_login(reader)
+        document = """{ projects { nodes {
+          members { totalCount nodes { role user { name } } } tasks { nodes { assignee { name } } }
+        } } }"""
+        for count in (1, 20):
+            grow(count)
+            for project in Project.objects.exclude(members=reader):
+                MembershipFactory(project=project, user=reader)
+            cache.delete_pattern("*")
+            # The session, its user, the position, the projects that they see, and five lists.
+            with self.subTest(count), self.assertNumQueries(9):
+                self.data(document)
 
 
 class CachedListTests(OpenCase):

@@ -1,0 +1,308 @@
+"""Who is in a project: read, let in, changed, removed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend.projects.models import AuditEntry, Membership, Role, Task, User
+from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
+from tests.schema.cases import ABSENT_IDS, ClosedCase, OpenCase
+
+# Nobody has any of these names, and some could not even be looked for.
+NO_NAMES = ["nobody", "", " ", "alice\x00", "\x00", "alice\ud800", "\ud800", "x" * 10_000, "alice ", "al%"]
+
+READ = "query ($id: ID!) { project(id: $id) { members { totalCount nodes { user { id name } role } } } }"
+
+
+def document(name: str) -> str:
+    return f"""mutation ($input: {name[0].upper()}{name[1:]}Input!) {{
+      result: {name}(input: $input) {{
+        __typename
+        ... on Member {{ user {{ id name }} role }}
+        ... on OperationInfo {{ messages {{ kind field code }} }}
+      }}
+    }}"""
+
+
+class MemberCase(ClosedCase):
+    """A garden with a member of each role, and Alice, who is in another project."""
+
+    @classmethod
+    def setUpTestData(cls) -> None:
+        cls.garden = ProjectFactory(name="Garden")
+        cls.owner, cls.editor, cls.viewer = (MembershipFactory(project=cls.garden, role=role).user for role in Role)
+        cls.alice = UserFactory(username="alice", first_name="Alice", last_name="Liddell")
+        cls.kitchen = MembershipFactory(user=cls.alice, role=Role.OWNER).project
+
+    def setUp(self) -> None:
+        self.client.force_login(self.owner)
+
+    def answer(self, name: str, input: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = self.data(document(name), input={"projectId": self.garden.pk, **input})["result"]
+        return result
+
+    def member(self, name: str, **input: Any) -> tuple[str, str, str]:
+        """Id, name and role of the member that a mutation answers with."""
+        result = self.answer(name, input)
+        self.assertEqual(result["__typename"], "Member", result)
+        return result["user"]["id"], result["user"]["name"], result["role"]
+
+    def assert_refused(self, name: str, input: dict[str, Any], kind: str, field: str | None, code: str) -> None:
+        with self.subTest(name, input=input), self.nothing_changes():
+            result = self.answer(name, input)
+            self.assertEqual(
+                result,
+                {"__typename": "OperationInfo", "messages": [{"kind": kind, "field": field, "code": code}]},
+            )
+
+    def roles(self) -> list[tuple[str, str]]:
+        """Name and role of each member, as the API shows them, newest first."""
+        [members] = self.data(READ, id=self.garden.pk)["project"].values()
+        self.assertEqual(members["totalCount"], len(members["nodes"]))
+        return [(member["user"]["name"], member["role"]) for member in members["nodes"]]
+
+
+class ReadTests(MemberCase):
+    def test_members_come_newest_first(self) -> None:
+        self.assertEqual(
+            self.data(READ, id=self.garden.pk)["project"]["members"],
+            {
+                "totalCount": 3,
+                "nodes": [
+                    {"user": {"id": str(self.viewer.pk), "name": self.viewer.username}, "role": "VIEWER"},
+                    {"user": {"id": str(self.editor.pk), "name": self.editor.username}, "role": "EDITOR"},
+                    {"user": {"id": str(self.owner.pk), "name": self.owner.username}, "role": "OWNER"},
+                ],
+            },
+        )
+
+    def test_every_member_sees_the_others_and_a_stranger_nobody(self) -> None:
+        for user in (self.editor, self.viewer, UserFactory(is_staff=True)):
+            self.client.force_login(user)
+            self.assertEqual(len(self.roles()), 3)
+        self.client.force_login(self.alice)
+        self.assertEqual(self.data(READ, id=self.garden.pk), {"project": None})
+
+    def test_members_of_every_project_that_is_seen_are_those_of_that_project(self) -> None:
+        MembershipFactory(user=self.owner, project=self.kitchen, role=Role.VIEWER)
+        document = "{ projects { nodes { name members { nodes { user { name } } } } } }"
+        self.assertEqual(
+            [
+                (project["name"], [member["user"]["name"] for member in project["members"]["nodes"]])
+                for project in self.data(document)["projects"]["nodes"]
+            ],
+            [
+                (self.kitchen.name, [self.owner.username, "Alice Liddell"]),
+                ("Garden", [self.viewer.username, self.editor.username, self.owner.username]),
+            ],
+        )
+
+    def test_who_made_a_project_is_its_one_member(self) -> None:
+        made = self.data(
+            """mutation { createProject(input: {name: "Attic"}) {
+              ... on Project { members { totalCount nodes { user { name } role } } }
+            } }"""
+        )
+        members = {"totalCount": 1, "nodes": [{"user": {"name": self.owner.username}, "role": "OWNER"}]}
+        self.assertEqual(made, {"createProject": {"members": members}})
+
+
+class PageTests(MemberCase):
+    def page(self, arguments: str = "") -> tuple[list[str], bool, bool, list[str]]:
+        """Ids of the members, hasPreviousPage, hasNextPage, and the cursors of the rows."""
+        document = f"""{{ project(id: {self.garden.pk}) {{ members{arguments} {{
+          edges {{ cursor node {{ user {{ id }} }} }} nodes {{ user {{ id }} }}
+          pageInfo {{ hasNextPage hasPreviousPage startCursor endCursor }}
+        }} }} }}"""
+        members = self.data(document)["project"]["members"]
+        info, nodes = members["pageInfo"], members["nodes"]
+        cursors = [edge["cursor"] for edge in members["edges"]]
+        self.assertEqual(nodes, [edge["node"] for edge in members["edges"]])
+        self.assertEqual((info["startCursor"], info["endCursor"]), (cursors[0], cursors[-1]))
+        return [node["user"]["id"] for node in nodes], info["hasPreviousPage"], info["hasNextPage"], cursors
+
+    def test_it_is_walked_newest_first_and_back(self) -> None:
+        viewer, editor, owner = (str(user.pk) for user in (self.viewer, self.editor, self.owner))
+        *whole, cursors = self.page()
+        self.assertEqual(whole, [[viewer, editor, owner], False, False])
+        for arguments, expected in (
+            ("(first: 2)", [[viewer, editor], False, True]),
+            (f'(first: 2, after: "{cursors[1]}")', [[owner], True, False]),
+            ("(last: 2)", [[editor, owner], True, False]),
+            (f'(last: 2, before: "{cursors[1]}")', [[viewer], False, True]),
+            (f'(after: "{cursors[0]}", before: "{cursors[2]}")', [[editor], True, True]),
+        ):
+            with self.subTest(arguments):
+                *page, _ = self.page(arguments)
+                self.assertEqual(page, expected)
+
+    def test_a_page_has_50_members_unless_told_and_100_at_most(self) -> None:
+        MembershipFactory.create_batch(100, project=self.garden)
+        for arguments, size in (("", 50), ("(first: 100)", 100), ("(last: 100)", 100)):
+            with self.subTest(arguments):
+                self.assertEqual(len(self.page(arguments)[0]), size)
+
+    def test_a_page_that_makes_no_sense_is_refused(self) -> None:
+        TaskFactory(project=self.garden)
+        of_tasks = self.data("{ tasks { edges { cursor } } }")["tasks"]["edges"][0]["cursor"]
+        for arguments, argument in (
+            ("first: 0", "first"),
+            ("last: 101", "last"),
+            ("first: 1, last: 1", "last"),
+            ('after: "x"', "after"),
+            (f'after: "{of_tasks}"', "after"),
+            (f'before: "{of_tasks}"', "before"),
+        ):
+            with self.subTest(arguments):
+                document = f"{{ project(id: {self.garden.pk}) {{ members({arguments}) {{ totalCount }} }} }}"
+                [error] = self.gql(document)["errors"]
+                self.assertEqual(error["extensions"], {"code": "BAD_USER_INPUT", "argument": argument})
+
+
+class AddTests(MemberCase):
+    def test_an_owner_lets_somebody_in_as_an_editor_unless_told_otherwise(self) -> None:
+        self.assertEqual(self.member("addMember", username="alice"), (str(self.alice.pk), "Alice Liddell", "EDITOR"))
+        self.assertEqual(self.roles()[0], ("Alice Liddell", "EDITOR"))
+
+    def test_they_may_come_in_any_role_and_under_their_name_in_any_case(self) -> None:
+        for role in ("OWNER", "EDITOR", "VIEWER"):
+            user = UserFactory()
+            added = self.member("addMember", username=user.username.upper(), role=role)
+            self.assertEqual(added, (str(user.pk), user.username, role))
+
+    def test_nobody_of_a_name_is_refused(self) -> None:
+        for username in NO_NAMES:
+            self.assert_refused("addMember", {"username": username}, "VALIDATION", "username", "NOT_FOUND")
+
+    def test_a_member_is_not_added_again(self) -> None:
+        for member in (self.owner, self.viewer):
+            self.assert_refused(
+                "addMember", {"username": member.username}, "VALIDATION", "username", "ALREADY_A_MEMBER"
+            )
+
+    def test_who_is_let_in_sees_the_project_at_once(self) -> None:
+        self.client.force_login(self.alice)
+        names = "{ projects { nodes { name } } }"
+        kitchen = {"name": self.kitchen.name}
+        self.assertEqual(self.data(names), {"projects": {"nodes": [kitchen]}})
+        self.client.force_login(self.owner)
+        with self.committed():
+            self.member("addMember", username="alice", role="VIEWER")
+        self.client.force_login(self.alice)
+        self.assertEqual(self.data(names), {"projects": {"nodes": [kitchen, {"name": "Garden"}]}})
+
+
+class ChangeTests(MemberCase):
+    def test_an_owner_gives_somebody_another_role(self) -> None:
+        changed = self.member("changeRole", userId=self.editor.pk, role="VIEWER")
+        self.assertEqual(changed, (str(self.editor.pk), self.editor.username, "VIEWER"))
+        self.assertEqual(self.roles()[1], (self.editor.username, "VIEWER"))
+
+    def test_the_last_owner_is_not_made_less(self) -> None:
+        for role in ("EDITOR", "VIEWER"):
+            self.assert_refused("changeRole", {"userId": self.owner.pk, "role": role}, "VALIDATION", None, "LAST_OWNER")
+
+    def test_who_is_no_member_has_no_role_to_change(self) -> None:
+        for absent in [*ABSENT_IDS, str(self.alice.pk)]:
+            self.assert_refused("changeRole", {"userId": absent, "role": "VIEWER"}, "ERROR", None, "NOT_FOUND")
+
+    def test_a_role_that_is_none_is_not_executed(self) -> None:
+        for role in ("BOSS", "owner", "", 1, None):
+            with self.subTest(role), self.nothing_changes():
+                for name, who in (("changeRole", {"userId": self.editor.pk}), ("addMember", {"username": "alice"})):
+                    given = {"projectId": self.garden.pk, **who, "role": role}
+                    code = self.request_error_code(document(name), input=given)
+                    self.assertEqual(code, "GRAPHQL_VALIDATION_FAILED")
+
+
+class RemoveTests(MemberCase):
+    def test_an_owner_removes_somebody_and_is_answered_with_the_member_as_they_were(self) -> None:
+        TaskFactory(project=self.garden, assignee=self.editor)
+        with self.committed():
+            removed = self.member("removeMember", userId=self.editor.pk)
+        self.assertEqual(removed, (str(self.editor.pk), self.editor.username, "EDITOR"))
+        self.assertEqual(len(self.roles()), 2)
+        self.assertEqual((Task.objects.get().assignee, self.events()), (None, ["task.updated"]))
+
+    def test_a_member_leaves_by_themselves_and_sees_the_project_no_more(self) -> None:
+        for member in (self.editor, self.viewer):
+            self.client.force_login(member)
+            self.assertEqual(len(self.data("{ projects { nodes { name } } }")["projects"]["nodes"]), 1)
+            with self.committed():
+                self.member("removeMember", userId=member.pk)
+            self.assertEqual(self.data("{ projects { nodes { name } } }"), {"projects": {"nodes": []}})
+
+    def test_the_last_owner_does_not_leave(self) -> None:
+        self.assert_refused("removeMember", {"userId": self.owner.pk}, "VALIDATION", None, "LAST_OWNER")
+
+    def test_who_is_no_member_is_not_removed(self) -> None:
+        for absent in [*ABSENT_IDS, str(self.alice.pk)]:
+            self.assert_refused("removeMember", {"userId": absent}, "ERROR", None, "NOT_FOUND")
+
+
+class AccessTests(MemberCase):
+    def changes(self) -> list[tuple[str, dict[str, Any]]]:
+        return [
+            ("addMember", {"username": "alice"}),
+            ("changeRole", {"userId": self.viewer.pk, "role": "EDITOR"}),
+            ("removeMember", {"userId": self.viewer.pk}),
+        ]
+
+    def test_an_editor_manages_nobody(self) -> None:
+        self.client.force_login(self.editor)
+        for name, given in self.changes():
+            self.assert_refused(name, given, "PERMISSION", None, "FORBIDDEN")
+
+    def test_a_viewer_manages_nobody_but_themselves(self) -> None:
+        self.client.force_login(self.viewer)
+        for name, given in self.changes()[:2]:
+            self.assert_refused(name, given, "PERMISSION", None, "FORBIDDEN")
+        self.assert_refused("removeMember", {"userId": self.editor.pk}, "PERMISSION", None, "FORBIDDEN")
+
+    def test_staff_manage_everywhere(self) -> None:
+        self.client.force_login(UserFactory(is_staff=True))
+        for name, given in self.changes():
+            self.member(name, **given)
+        self.assertEqual(
+            self.roles(),
+            [("Alice Liddell", "EDITOR"), (self.editor.username, "EDITOR"), (self.owner.username, "OWNER")],
+        )
+
+    def test_an_invisible_project_is_refused_like_an_absent_one(self) -> None:
+        for project_id in [*ABSENT_IDS, str(self.kitchen.pk)]:
+            for name, given in self.changes():
+                self.assert_refused(name, {**given, "projectId": project_id}, "ERROR", None, "NOT_FOUND")
+
+    def test_each_change_is_told_to_the_audit_log_with_its_maker(self) -> None:
+        for name, given in self.changes():
+            self.member(name, **given)
+        self.assertEqual(
+            list(AuditEntry.objects.order_by("pk").values_list("action", "actor_id", "address", "user_id", "detail")),
+            [
+                ("member_added", self.owner.pk, "127.0.0.1", self.alice.pk, "editor"),
+                ("role_changed", self.owner.pk, "127.0.0.1", self.viewer.pk, "viewer to editor"),
+                ("member_removed", self.owner.pk, "127.0.0.1", self.viewer.pk, "editor"),
+            ],
+        )
+
+    def test_what_an_input_must_have_is_neither_absent_nor_null(self) -> None:
+        for name, given in self.changes():
+            valid: dict[str, Any] = {"projectId": self.garden.pk, **given}
+            for field in valid:
+                for bad in ({**valid, field: None}, {key: valid[key] for key in valid if key != field}):
+                    with self.subTest(name, input=bad), self.nothing_changes():
+                        code = self.request_error_code(document(name), input=bad)
+                        self.assertEqual(code, "GRAPHQL_VALIDATION_FAILED")
+
+
+class OpenTests(OpenCase):
+    def test_anybody_on_this_machine_manages_members_but_leaves_an_owner(self) -> None:
+        owner = MembershipFactory(role=Role.OWNER)
+        UserFactory(username="alice")
+        given = {"projectId": owner.project_id, "username": "alice", "role": "VIEWER"}
+        self.assertEqual(self.data(document("addMember"), input=given)["result"]["role"], "VIEWER")
+        refused = self.data(document("removeMember"), input={"projectId": owner.project_id, "userId": owner.user_id})[
+            "result"
+        ]
+        self.assertEqual(refused["messages"], [{"kind": "VALIDATION", "field": None, "code": "LAST_OWNER"}])
+        self.assertEqual((Membership.objects.count(), User.objects.count()), (2, 2))
