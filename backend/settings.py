@@ -1,6 +1,7 @@
 """The one settings module: what differs between machines comes from the environment (`.env.example`)."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from zoneinfo import available_timezones
 
@@ -40,6 +41,7 @@ if ACCESS == "open" and TLS_PROXY:
     raise ImproperlyConfigured("ACCESS=open is for this machine alone, but TLS_PROXY is on: others come by the proxy.")
 
 INSTALLED_APPS = [
+    "axes",
     "daphne",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -71,6 +73,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "backend.urls"
@@ -166,10 +169,25 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+# Tries to sign in, counted per name and address: in the database, so that they count while Redis is down.
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)  # after the last of them; what is tried meanwhile does not count
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_RESET_ON_SUCCESS = True
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_USERNAME_CALLABLE = "backend.accounts.name_of_try"
+AXES_CLIENT_IP_CALLABLE = "backend.accounts.address_of_try"
+AXES_LOCKOUT_CALLABLE = "backend.accounts.locked_out"
+# It keeps the rest of the form with the try: of ours, that is nothing.
+AXES_SENSITIVE_PARAMETERS = ["username", "csrfmiddlewaretoken", "next"]
+AXES_DISABLE_ACCESS_LOG = True  # the audit log is ours
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+
 SESSION_ENGINE = "backend.sessions"
 LOGIN_URL = "sign-in"
 LOGIN_REDIRECT_URL = "/graphql/"
-LOGOUT_REDIRECT_URL = "sign-in"
 
 # Open access and work on the code are plain HTTP on this machine. So may be closed access: browsers take secure cookies
 # from localhost, and HSTS goes out over TLS alone.
@@ -257,6 +275,8 @@ LOGGING = {
         # Celery tells of every start and end of every task; what a task has done, it tells itself.
         **{name: {"level": "WARNING"} for name in ("celery.app.trace", "celery.beat", "celery.worker.strategy")},
         **{name: {"filters": ["now_and_then"]} for name in TRIED_AGAIN},
+        # What somebody typed into the form is nothing for a log: some type their password where the name belongs.
+        "axes": {"level": "CRITICAL"},
         # Somebody's mistake, told to them with a 400: no trace of it is ours to keep.
         "django.security.DisallowedHost": {"level": "CRITICAL"},
     },

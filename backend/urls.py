@@ -1,15 +1,21 @@
 from django.contrib import admin
-from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
+from django.views.generic import RedirectView
 
+from backend.accounts import Password, SignIn, SignOut, admin_sign_in
 from backend.health import healthz
 from schema.schema import schema
 from schema.views import GraphQLView
 
 urlpatterns = [
     path("graphql/", GraphQLView.as_view(schema=schema), name="graphql"),
-    path("accounts/sign-in/", LoginView.as_view(template_name="sign_in.html"), name="sign-in"),
-    path("accounts/sign-out/", LogoutView.as_view(), name="sign-out"),
+    path("accounts/sign-in/", SignIn.as_view(), name="sign-in"),
+    path("accounts/sign-out/", SignOut.as_view(), name="sign-out"),
+    path("accounts/password/", Password.as_view(), name="password"),
+    # Before the admin's own, which count no tries and tell nobody.
+    path("admin/login/", admin_sign_in),
+    path("admin/logout/", SignOut.as_view()),
+    path("admin/password_change/", RedirectView.as_view(pattern_name="password")),
     path("admin/", admin.site.urls),
     path("healthz", healthz, name="healthz"),
     path("", include("rest.urls")),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
+from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.forms import AdminPasswordChangeForm
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponseRedirect
@@ -15,7 +18,7 @@ from django.http import HttpRequest, HttpResponseRedirect
 from . import services
 from .access import Viewer
 from .authentication import viewer_of_browser
-from .models import Comment, Event, Membership, Project, Reminder, SummaryReport, Task, User
+from .models import AuditEntry, Comment, Event, Membership, Project, Reminder, SummaryReport, Task, Token, User
 
 
 def _actor(request: HttpRequest) -> Viewer:
@@ -159,6 +162,15 @@ class MembershipAdmin(ServiceAdmin):
         services.membership.remove_member(actor=_actor(request), project_id=obj.project_id, user_id=obj.user_id)
 
 
+class _PasswordForm(AdminPasswordChangeForm):  # type: ignore[type-arg]
+    def __init__(self, actor: Viewer, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.actor = actor
+
+    def save(self, commit: bool = True) -> User:
+        return services.session.change_password(actor=self.actor, user=super().save(commit=False))
+
+
 @admin.register(User)
 class UserAdmin(ServiceAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
@@ -166,6 +178,41 @@ class UserAdmin(ServiceAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
 
     def delete_model(self, request: HttpRequest, obj: User) -> None:
         services.user.delete_user(actor=_actor(request), user_id=obj.pk)
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:
+        # Django's view takes the form from the admin, which all requests share, and does not tell it who asks.
+        of_this_request = copy(self)
+        of_this_request.change_password_form = partial(_PasswordForm, _actor(request))
+        return self._said(
+            request, lambda: super(UserAdmin, of_this_request).user_change_password(request, id, form_url)
+        )
+
+
+@admin.register(Token)
+class TokenAdmin(ServiceAdmin):
+    """Everybody's, to be seen and revoked; what a token is, its user alone was told."""
+
+    list_display = ("id", "user", "name", "scope", "created_at", "expires_at", "last_used_at")
+    list_filter = ("scope",)
+    list_select_related = ("user",)
+    search_fields = ("name", "user__username")
+    fields = ("user", "name", "scope", "created_at", "expires_at", "last_used_at")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def delete_model(self, request: HttpRequest, obj: Token) -> None:
+        services.token.revoke_token(actor=_actor(request), token_id=obj.pk)
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnlyAdmin):
+    list_display = ("id", "at", "action", "actor_name", "address", "user_name", "project_id", "detail")
+    list_filter = ("action",)
+    search_fields = ("actor_name", "user_name", "address")
 
 
 @admin.register(Event)

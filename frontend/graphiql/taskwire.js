@@ -123,6 +123,10 @@ ReactDOM.createRoot(document.getElementById('graphiql')).render(
   element(
     GraphiQL,
     { fetcher, defaultQuery: TOUR },
-    element(GraphiQL.Logo, null, element('span', { className: 'taskwire-logo' }, 'Taskwire')),
+    element(
+      GraphiQL.Logo,
+      null,
+      element('a', { className: 'taskwire-logo', href: '/accounts/sign-in/', title: 'Your account' }, 'Taskwire'),
+    ),
   ),
 );

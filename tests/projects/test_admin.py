@@ -1,10 +1,21 @@
 from typing import Any
 
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.auth.hashers import make_password
+from django.test import Client, override_settings
 from django.urls import reverse
 
-from backend.projects.models import Comment, Event, Membership, Project, Role, Task, User
+from backend.projects.models import AuditEntry, Comment, Event, Membership, Project, Role, Task, Token, User
 from tests.cases import Case
-from tests.factories import MembershipFactory, ProjectFactory, SummaryReportFactory, TaskFactory, UserFactory
+from tests.factories import (
+    MembershipFactory,
+    ProjectFactory,
+    SummaryReportFactory,
+    TaskFactory,
+    TokenFactory,
+    UserFactory,
+)
 
 
 class AdminCase(Case):
@@ -20,6 +31,10 @@ class AdminCase(Case):
 
     def kinds(self) -> list[tuple[str, str]]:
         return list(Event.objects.order_by("position").values_list("kind", "actor_name"))
+
+    def audit(self) -> list[tuple[str, str, str, str]]:
+        """(action, actor, user, detail) of each entry, oldest first."""
+        return list(AuditEntry.objects.order_by("id").values_list("action", "actor_name", "user_name", "detail"))
 
 
 class ProjectAdminTests(AdminCase):
@@ -114,11 +129,115 @@ class AccountAdminTests(AdminCase):
         )
 
 
+@override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"])
+class PasswordAdminTests(AdminCase):
+    NEW = "correct horse battery"
+
+    @classmethod
+    def setUpTestData(cls) -> None:
+        super().setUpTestData()
+        cls.ada = UserFactory(username="ada", password=make_password("staple horse battery"))
+
+    def set_password(self, user: User, **form: str) -> Any:
+        page = reverse("admin:auth_user_password_change", args=[user.pk])
+        return self.client.post(page, {"usable_password": "true", "set-password": "1", **form}, follow=True)
+
+    def test_a_new_one_is_recorded_and_ends_the_sessions_of_the_old(self) -> None:
+        elsewhere = Client()
+        elsewhere.force_login(self.ada)
+        answer = self.set_password(self.ada, password1=self.NEW, password2=self.NEW)
+        self.assertContains(answer, "Password changed successfully.")
+        self.assertEqual(self.audit(), [("password_changed", "boss", "ada", "")])
+        self.assertEqual(self.kinds(), [("access.changed", "boss")])
+        self.assertEqual(Event.objects.get().payload, f'{{"users":[{self.ada.pk}],"projects":[]}}')
+        self.assertEqual(elsewhere.get("/projects/").status_code, 401)
+        self.assertTrue(User.objects.get(pk=self.ada.pk).check_password(self.NEW))
+
+    def test_ones_own_keeps_this_session(self) -> None:
+        self.set_password(self.boss, password1=self.NEW, password2=self.NEW)
+        self.assertEqual(self.audit(), [("password_changed", "boss", "boss", "")])
+        self.assertEqual(self.client.get("/projects/").status_code, 200)
+
+    def test_taking_it_away_is_recorded_too(self) -> None:
+        page = reverse("admin:auth_user_password_change", args=[self.ada.pk])
+        self.client.post(page, {"usable_password": "false", "unset-password": "1"})
+        self.assertFalse(User.objects.get(pk=self.ada.pk).has_usable_password())
+        self.assertEqual(self.audit(), [("password_changed", "boss", "ada", "")])
+
+    def test_one_that_is_refused_changes_nothing(self) -> None:
+        with self.nothing_changes():
+            answer = self.set_password(self.ada, password1=self.NEW, password2="another")
+            self.assertContains(answer, "The two password fields didn")
+
+
+class TokenAdminTests(AdminCase):
+    @classmethod
+    def setUpTestData(cls) -> None:
+        super().setUpTestData()
+        cls.token = TokenFactory(user__username="ada", name="nightly", scope="read")
+
+    def test_everybodys_are_shown_but_not_their_digests(self) -> None:
+        for page in ("changelist", "change"):
+            args = [self.token.pk] if page == "change" else []
+            answer = self.client.get(reverse(f"admin:projects_token_{page}", args=args))
+            self.assertContains(answer, "nightly")
+            self.assertNotContains(answer, self.token.digest)
+
+    def test_none_is_made_or_changed_here(self) -> None:
+        with self.nothing_changes():
+            for page, args in (("add", []), ("change", [self.token.pk])):
+                address = reverse(f"admin:projects_token_{page}", args=args)
+                answer = self.client.post(address, {"user": self.boss.pk, "name": "mine", "scope": "admin"})
+                self.assertEqual(answer.status_code, 403)
+
+    def test_one_that_is_revoked_is_gone_and_recorded(self) -> None:
+        self.post("token_delete", self.token.pk, post="yes")
+        self.assertFalse(Token.objects.exists())
+        self.assertEqual(self.audit(), [("token_revoked", "boss", "ada", "nightly (read)")])
+        self.assertEqual(self.kinds(), [("access.changed", "boss")])
+
+    def test_revoking_many_is_revoking_each(self) -> None:
+        other = TokenFactory(name="weekly", scope="admin", user__username="bob")
+        ids = [self.token.pk, other.pk]
+        self.post("token_changelist", action="delete_selected", post="yes", _selected_action=ids)
+        self.assertEqual(
+            self.audit(),
+            [("token_revoked", "boss", "ada", "nightly (read)"), ("token_revoked", "boss", "bob", "weekly (admin)")],
+        )
+
+
+class AuditAdminTests(AdminCase):
+    def test_it_is_read_and_never_changed(self) -> None:
+        self.post("token_delete", TokenFactory(name="nightly").pk, post="yes")
+        entry = AuditEntry.objects.get()
+        self.assertContains(self.client.get(reverse("admin:projects_auditentry_changelist")), "nightly")
+        with self.nothing_changes():
+            for page, args in (("add", []), ("change", [entry.pk]), ("delete", [entry.pk])):
+                address = reverse(f"admin:projects_auditentry_{page}", args=args)
+                self.assertEqual(self.client.post(address, {"detail": "", "post": "yes"}).status_code, 403)
+
+
 class PagesTests(AdminCase):
     def test_every_page_opens(self) -> None:
         TaskFactory()
         SummaryReportFactory()
         MembershipFactory()
-        for model in ("project", "task", "comment", "membership", "user", "event", "reminder", "summaryreport"):
+        for model in (
+            "project",
+            "task",
+            "comment",
+            "membership",
+            "user",
+            "event",
+            "reminder",
+            "summaryreport",
+            "token",
+            "auditentry",
+        ):
             with self.subTest(model):
                 self.assertEqual(self.client.get(reverse(f"admin:projects_{model}_changelist")).status_code, 200)
+
+    def test_what_counts_the_tries_has_none(self) -> None:
+        self.assertEqual(
+            [model for model in apps.get_app_config("axes").get_models() if admin.site.is_registered(model)], []
+        )

@@ -124,6 +124,12 @@ class SocketTests(CommittingCase):
         async with ready(authorization=f"Bearer {secret}") as socket:
             self.assertEqual(await socket.close_code(), 4401)
 
+    async def test_signing_out_closes_the_sockets_of_that_session(self) -> None:
+        await sync_to_async(self.client.force_login)(self.user)
+        async with ready(session=self.client.cookies["sessionid"].value) as socket:
+            await sync_to_async(self.client.post)("/accounts/sign-out/")
+            self.assertEqual(await socket.close_code(), 4401)
+
     async def test_an_account_that_is_gone_closes_its_sockets(self) -> None:
         async with ready(authorization=f"Bearer {await self.token()}") as socket:
             await sync_to_async(services.user.delete_user)(actor=SYSTEM, user_id=self.user.pk)
