@@ -13,14 +13,15 @@ _REFUSAL = b'{"detail": "Open access is for this machine alone."}'
 class LoopbackOnly:
     """While `ACCESS` is open, refuse (403) clients of every kind that are not on this machine.
 
-    The settings check the address that our own commands listen on; this is for a server that was started otherwise.
+    The settings check the address that our own commands listen on; this is for a server that was started otherwise, and
+    for a proxy on this machine that brings in whoever comes to it.
     """
 
     def __init__(self, application: Application) -> None:
         self.application = application
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> Any:
-        if settings.ACCESS != "open" or _is_loopback(scope.get("client")):
+        if settings.ACCESS != "open" or all(map(_is_loopback, _addresses(scope))):
             return await self.application(scope, receive, send)
         if scope["type"] == "websocket":
             return await refuse(scope, receive, send)
@@ -29,9 +30,16 @@ class LoopbackOnly:
         return await send({"type": "http.response.body", "body": _REFUSAL})
 
 
-def _is_loopback(client: tuple[str, int] | None) -> bool:
+def _addresses(scope: dict[str, Any]) -> list[str]:
+    """Of the client, and of those for whom it says that it asks."""
+    client = scope.get("client") or ("",)
+    forwarded = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"x-forwarded-for"]
+    return [client[0], *(address.strip() for value in forwarded for address in value.split(","))]
+
+
+def _is_loopback(text: str) -> bool:
     try:
-        address = ipaddress.ip_address(client[0] if client else "")
+        address = ipaddress.ip_address(text)
     except ValueError:
         return False
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:

@@ -15,8 +15,9 @@ async def door(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 class LoopbackTests(SimpleTestCase):
-    async def answers(self, kind: str, address: str | None) -> list[dict[str, Any]]:
-        scope = {"type": kind, "client": None if address is None else (address, 4711)}
+    async def answers(self, kind: str, address: str | None, forwarded_for: str = "") -> list[dict[str, Any]]:
+        headers = [(b"x-forwarded-for", forwarded_for.encode())] if forwarded_for else []
+        scope = {"type": kind, "client": None if address is None else (address, 4711), "headers": headers}
         visitor = ApplicationCommunicator(LoopbackOnly(door), scope)
         await visitor.wait()
         return [await visitor.receive_output() for _ in range(visitor.output_queue.qsize())]
@@ -36,6 +37,14 @@ class LoopbackTests(SimpleTestCase):
                 start, body = await self.answers("http", address)
                 self.assertEqual(start["status"], 403)
                 self.assertEqual(body["body"], b'{"detail": "Open access is for this machine alone."}')
+
+    @override_settings(ACCESS="open")
+    async def test_a_proxy_on_this_machine_brings_in_nobody_from_elsewhere(self) -> None:
+        for forwarded_for in ("192.168.1.7", "127.0.0.1, 192.168.1.7", "192.168.1.7, 127.0.0.1", "unknown"):
+            with self.subTest(forwarded_for):
+                start, _ = await self.answers("http", "127.0.0.1", forwarded_for)
+                self.assertEqual(start["status"], 403)
+        self.assertEqual(await self.answers("http", "127.0.0.1", "127.0.0.1, ::1"), [{"type": "let.in"}])
 
     @override_settings(ACCESS="closed")
     async def test_closed_access_asks_who_and_not_from_where(self) -> None:
