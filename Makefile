@@ -12,7 +12,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 	--no-annotate --no-header $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run manage test lint types check lock clean
+.PHONY: help run manage test lint types check bench lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
@@ -42,6 +42,22 @@ types: ## Check types
 	$(IN_VENV) mypy $(TYPED)
 
 check: lint types ## Both of these; run it before a push
+
+# The words after 'bench' are goals to make as well. Here they name benchmarks, and there is nothing more to do for them.
+ifeq ($(firstword $(MAKECMDGOALS)),bench)
+BENCHMARKS := $(sort $(filter-out __% settings,$(patsubst bench/%.py,%,$(wildcard bench/*.py))))
+WANTED := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
+UNKNOWN := $(filter-out $(BENCHMARKS),$(WANTED))
+ifneq ($(UNKNOWN),)
+$(error There is no benchmark '$(UNKNOWN)'; there are: $(BENCHMARKS))
+endif
+.PHONY: $(WANTED)
+$(WANTED): ; @:
+endif
+
+bench: ## Run every benchmark, or one: make bench access
+	$(SETUP) dev
+	$(IN_VENV) bench $(WANTED)
 
 # dev contains local, and local contains base: each is held to the versions of the larger one.
 lock: ## Compile requirements/*.in into pinned *.txt; ARGS go to uv

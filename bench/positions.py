@@ -1,8 +1,9 @@
 """What an ordered position costs: transactions per second of 16 writers, each inserting a row and its event.
 
-Run: `python -m bench.positions [seconds per round]` with DATABASE_URL set. It works in a schema of its own, which it
-drops at the end. The ways are those weighed in docs/decisions/0001-positions.md; each figure is the best of three
-rounds, and the ratios are taken within one run.
+Run: `make bench positions`, or `python -m bench.positions [seconds per round]` with DATABASE_URL set. It works in a
+schema of its own, which it drops at the end. The ways are those weighed in docs/decisions/0001-positions.md; each
+figure is the best of three rounds, and the ratios are taken within one run. The embedded PostgreSQL does not wait for
+its disk: DATABASE_URL names one that does.
 """
 
 from __future__ import annotations
@@ -49,13 +50,15 @@ WAYS = {
 
 def connect() -> psycopg2.extensions.connection:
     database = environ.Env().db("DATABASE_URL")
-    connection = psycopg2.connect(
-        dbname=database["NAME"],
-        user=database["USER"],
-        password=database["PASSWORD"] or None,
-        host=database["HOST"],
-        port=database["PORT"] or None,
-    )
+    given = {
+        "dbname": database["NAME"],
+        "user": database["USER"],
+        "password": database["PASSWORD"] or None,
+        "host": database["HOST"],
+        "port": database["PORT"] or None,
+    }
+    # The URL of an embedded server has its host, which is a folder, among the options.
+    connection = psycopg2.connect(**given | database.get("OPTIONS", {}))
     with connection, connection.cursor() as cursor:
         cursor.execute(f"SET search_path TO {SCHEMA}")
     return connection
@@ -92,10 +95,7 @@ def run(statement: str) -> None:
     connection.close()
 
 
-def main() -> None:
-    if "DATABASE_URL" not in os.environ:
-        sys.exit("Set DATABASE_URL to the server to measure.")
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 3.0
+def main(seconds: float = 3.0) -> None:
     rates = dict.fromkeys(WAYS, 0.0)
     try:
         for _ in range(3):
@@ -109,4 +109,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if "DATABASE_URL" not in os.environ:
+        sys.exit("Set DATABASE_URL to the server to measure.")
+    main(*map(float, sys.argv[1:]))

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -27,17 +27,25 @@ TEST_ENV = {
 
 def main(arguments: list[str]) -> int:
     """Return pytest's exit code. Servers named in the environment are used instead of embedded ones."""
-    with ExitStack() as cleanup:
-        env = {**os.environ, **TEST_ENV}
-        if not {"DATABASE_URL", "REDIS_URL", "BROKER_URL"} <= env.keys():
-            folder = cleanup.enter_context(_throwaway_folder())
-            env.update(_start_servers(folder, env, cleanup))
+    env = {**os.environ, **TEST_ENV}
+    with servers(env) as urls:
         # pytest hears the Ctrl-C of the terminal by itself, and sums up; the servers wait for that.
         signal.signal(signal.SIGINT, lambda *_: None)
-        pytest = subprocess.Popen([sys.executable, "-m", "pytest", *arguments], env=env)
+        pytest = subprocess.Popen([sys.executable, "-m", "pytest", *arguments], env={**env, **urls})
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: pytest.terminate())
         return pytest.wait()
+
+
+@contextmanager
+def servers(env: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """URLs of those servers that `env` does not name: embedded ones, which exist until the end of the block."""
+    with ExitStack() as cleanup:
+        urls = {}
+        if not {"DATABASE_URL", "REDIS_URL", "BROKER_URL"} <= env.keys():
+            folder = cleanup.enter_context(_throwaway_folder())
+            urls = _start_servers(folder, env, cleanup)
+        yield urls
 
 
 @contextmanager
@@ -51,7 +59,7 @@ def _throwaway_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start_servers(folder: Path, env: dict[str, str], cleanup: ExitStack) -> dict[str, str]:
+def _start_servers(folder: Path, env: Mapping[str, str], cleanup: ExitStack) -> dict[str, str]:
     """Start what `env` does not name, and return the URLs."""
     urls = {}
     if "DATABASE_URL" not in env:

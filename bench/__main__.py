@@ -1,0 +1,49 @@
+"""`make bench`: run the benchmarks that are named, or all of them, one after another.
+
+Each is a module of this package with a `main()`, which prints its figures and finds its servers in the environment.
+"""
+
+import importlib
+import os
+import pkgutil
+import signal
+import sys
+from pathlib import Path
+
+from backend.local.console import Refusal, say
+from backend.local.testing import TEST_ENV, servers
+
+NO_BENCHMARKS = {"__main__", "settings"}
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main(wanted: list[str]) -> int:
+    names = sorted({module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])} - NO_BENCHMARKS)
+    if unknown := sorted(set(wanted) - set(names)):
+        print(f"No benchmark is called {', '.join(unknown)}: there are {', '.join(names)}.", file=sys.stderr)
+        return 2
+    for number in STOP_SIGNALS:
+        signal.signal(number, _stop)
+    os.environ.update(TEST_ENV)
+    with servers(os.environ) as urls:
+        os.environ.update(urls)
+        for name in wanted or names:
+            say(f"--- {name}")
+            importlib.import_module(f"bench.{name}").main()
+    return 0
+
+
+def _stop(*_signal: object) -> None:
+    """End the run as Ctrl-C does; what has to be put away takes a bounded time, and is left undisturbed."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except Refusal as refusal:
+        sys.exit(str(refusal))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,274 @@
+"""What signing in costs: requests per second of a list that is read with a token, against the same list in open mode.
+
+Run: `make bench access`. Two daphnes, the same but for `ACCESS`, show the same tasks of a database that is made for
+this and dropped at the end. They are asked in turn, in many short rounds: open, token, token, open, open, token ... Two
+rounds of both, side by side, are a pair, and the figure is the median of the pairs' ratios: what else the machine does
+meets both alike. Two rounds of one server, side by side, tell as the control how much of it is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from statistics import median, quantiles
+from urllib.parse import urlsplit
+
+import django
+from django.core.management import call_command
+from django.db import DatabaseError, connection
+from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
+from django_redis import get_redis_connection
+
+from backend.local.console import Refusal, say
+from backend.local.processes import Tethered, wait_until
+from backend.local.run import CHECKOUT
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "bench.settings"
+os.environ["BENCH_PREFIX"] = PREFIX = f"taskwire-bench-{secrets.token_hex(4)}"
+django.setup()
+
+from backend.projects import access, services  # noqa: E402
+from backend.projects.models import Scope, User  # noqa: E402
+
+GOAL = 0.90
+DATABASE = "taskwire_bench_access"
+PROJECTS, TASKS_EACH = 5, 100
+
+CONNECTIONS = 4
+WARM_UP_S = 1.0
+ROUND_S = 0.1
+# Open, token, token, open: this many times.
+TURNS = 28
+
+START_TIMEOUT_S = 30.0
+# Far beyond what one answer takes.
+ANSWER_TIMEOUT_S = 20.0
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+def main() -> None:
+    with ExitStack() as cleanup:
+        database_url = cleanup.enter_context(_database())
+        cleanup.callback(_forget_keys)
+        project_id, token = _fill()
+        open_mode = cleanup.enter_context(_daphne("open", database_url))
+        by_token = cleanup.enter_context(_daphne("closed", database_url, token))
+        pairs = _measure(f"/tasks/?project={project_id}", open_mode, by_token)
+        pairs += _measure("/tasks/", open_mode, by_token)
+    ratio = median(pairs)
+    say(f"token / open, of both lists: {ratio:.3f}; goal {GOAL:.2f}: {'reached' if ratio >= GOAL else 'not reached'}")
+
+
+# --- What is read ----------------------------------------------------------------------------------------
+@contextmanager
+def _database() -> Iterator[str]:
+    """A database of our own, empty; what a killed run left of it is dropped first."""
+
+    def run(statement: str) -> None:
+        with connection._nodb_cursor() as cursor:
+            cursor.execute(statement)
+
+    try:
+        run(f"DROP DATABASE IF EXISTS {DATABASE}")
+        run(f"CREATE DATABASE {DATABASE}")
+    except DatabaseError as error:
+        raise Refusal(f"The database {DATABASE} could not be made: {error}".rstrip()) from None
+    try:
+        connection.settings_dict["NAME"] = DATABASE
+        call_command("migrate", verbosity=0)
+        yield urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{DATABASE}").geturl()
+    finally:
+        connection.close()
+        run(f"DROP DATABASE IF EXISTS {DATABASE}")
+
+
+def _fill() -> tuple[int, str]:
+    """Projects full of tasks; the id of one, and a token of a user who is an editor of each."""
+    user = User(username="bench")
+    user.set_unusable_password()
+    services.user.save_user(actor=access.SYSTEM, user=user)
+    for number in range(PROJECTS):
+        project = services.project.create_project(actor=access.SYSTEM, name=f"Project {number}")
+        services.membership.add_member(actor=access.SYSTEM, project_id=project.pk, username=user.username)
+        for done in range(TASKS_EACH):
+            due_date = datetime(2030, 1 + done % 12, 1 + done % 28, 12, tzinfo=UTC)
+            services.task.create_task(
+                actor=access.SYSTEM,
+                project_id=project.pk,
+                changes={"title": f"Build the part {done}", "description": "As drawn. " * 10, "due_date": due_date},
+            )
+    _, token = services.token.create_token(actor=access.SYSTEM, user_id=user.pk, name="bench", scope=Scope.READ, days=1)
+    return project.pk, token
+
+
+def _forget_keys() -> None:
+    redis = get_redis_connection("default")
+    for key in redis.scan_iter(f"{PREFIX}*", count=1000):
+        redis.delete(key)
+
+
+# --- Who shows it ----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Server:
+    access: str
+    port: int
+    token: str | None
+    log: Path
+
+    def request(self, path: str) -> bytes:
+        lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", "Accept: application/json"]
+        if self.token is not None:
+            lines.append(f"Authorization: Bearer {self.token}")
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    @property
+    def log_end(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+
+
+@contextmanager
+def _daphne(access_mode: str, database_url: str, token: str | None = None) -> Iterator[Server]:
+    folder = Path(tempfile.mkdtemp(prefix="taskwire-bench-"))
+    log = folder / "daphne.log"
+    given = {"ACCESS": access_mode, "BENCH_PREFIX": f"{PREFIX}-{access_mode}", "DATABASE_URL": database_url}
+    command = [sys.executable, "-m", "daphne", "-e", "tcp:port=0:interface=127.0.0.1", "backend.asgi:application"]
+    with log.open("wb") as output:
+        process = Tethered(command, removes=[folder], env={**os.environ, **given}, cwd=CHECKOUT, output=output)
+    try:
+        address = re.compile(r"Listening on TCP address 127\.0\.0\.1:(\d+)")
+        wait_until(
+            lambda: address.search(log.read_text()) is not None or process.exit_code() is not None,
+            timeout_s=START_TIMEOUT_S,
+        )
+        found = address.search(log.read_text())
+        if found is None:
+            raise Refusal(f"{log.read_text()}\ndaphne did not start; its log is above.")
+        yield Server(access_mode, int(found[1]), token, log)
+    finally:
+        process.stop()
+
+
+# --- How it is asked -------------------------------------------------------------------------------------
+class Reader:
+    """A few kept connections to one server, on which one list is read over and over."""
+
+    def __init__(self, server: Server, path: str) -> None:
+        self._server = server
+        self._path = path
+        self._request = server.request(path)
+        self._connections: list[Streams] = []
+
+    async def connect(self) -> None:
+        for _ in range(CONNECTIONS):
+            self._connections.append(await asyncio.open_connection("127.0.0.1", self._server.port))
+
+    async def first(self) -> bytes:
+        return await self._ask(*self._connections[0])
+
+    async def rate(self, seconds: float, expected: bytes) -> float:
+        """Requests per second of one round. Raises Refusal where an answer is other than `expected`."""
+
+        async def ask_until(end: float, streams: Streams) -> int:
+            answered = 0
+            while not answered or time.perf_counter() < end:
+                if await self._ask(*streams) != expected:
+                    raise Refusal(f"{self._named} did not answer with the same bytes as the first one.")
+                answered += 1
+            return answered
+
+        async def ask_on_all(seconds: float) -> int:
+            end = time.perf_counter() + seconds
+            return sum(await asyncio.gather(*(ask_until(end, streams) for streams in self._connections)))
+
+        try:
+            async with asyncio.timeout(seconds + ANSWER_TIMEOUT_S):
+                # The first answers after another server's round are slower, whoever gives them.
+                await ask_on_all(0)
+                started = time.perf_counter()
+                answered = await ask_on_all(seconds)
+                return answered / (time.perf_counter() - started)
+        except (OSError, EOFError) as error:
+            raise Refusal(f"{self._server.log_end}\n{self._named} was not answered ({error!r}).") from None
+
+    def close(self) -> None:
+        for _, writer in self._connections:
+            writer.close()
+
+    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(self._request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        status = head.partition(b"\r\n")[0].decode()
+        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)\r\n", head)
+        body = await reader.readexactly(int(length[1])) if length else b""
+        if status != "HTTP/1.1 200 OK" or length is None:
+            raise Refusal(f"{self._named} was answered with {status}: {body[:300].decode(errors='replace')}")
+        return body
+
+    @property
+    def _named(self) -> str:
+        return f"GET {self._path} with ACCESS={self._server.access}"
+
+
+async def _rates(path: str, servers: list[Server]) -> list[float]:
+    """Of one round each, in this order, every answer checked against the very first."""
+    readers = {server: Reader(server, path) for server in servers}
+    try:
+        for reader in readers.values():
+            await reader.connect()
+        expected = await readers[servers[0]].first()
+        rows = len(json.loads(expected))
+        if rows != TASKS_EACH:
+            raise Refusal(f"GET {path} has {rows} rows, and {TASKS_EACH} were to be read.")
+        for reader in readers.values():
+            await reader.rate(WARM_UP_S, expected)
+        return [await readers[server].rate(ROUND_S, expected) for server in servers]
+    finally:
+        for reader in readers.values():
+            reader.close()
+
+
+# --- What comes of it ------------------------------------------------------------------------------------
+def _measure(path: str, open_mode: Server, by_token: Server) -> list[float]:
+    """Print the figures of one list, and return the ratio of each pair."""
+    servers = [open_mode, by_token, by_token, open_mode] * TURNS
+    rates = asyncio.run(_rates(path, servers))
+    rounds = list(zip(servers, rates, strict=True))
+    pairs, controls = [], []
+    for turn, ((server, before), (next_server, after)) in enumerate(pairwise(rounds)):
+        if server is next_server:
+            controls.append(after / before)
+        elif turn % 2 == 0:
+            pairs.append(after / before if next_server is by_token else before / after)
+    say(f"GET {path}: {TASKS_EACH} rows, {CONNECTIONS} connections, {len(pairs)} pairs of rounds of {ROUND_S} s")
+    for name, server in (("open", open_mode), ("token", by_token)):
+        rate = median(rate for asked, rate in rounds if asked is server)
+        say(f"  {name:16}{rate:7.0f} requests/s   SQL statements in each: {_statements(path, server)}")
+    for name, ratios in (("token / open", pairs), ("one with itself", controls)):
+        low, _, high = quantiles(ratios, n=4)
+        say(f"  {name:16}{median(ratios):7.3f}              half of them within {low:.3f} to {high:.3f}")
+    return pairs
+
+
+def _statements(path: str, server: Server) -> int:
+    """SQL statements of one request like those that were measured: the one before it was of this second too."""
+    headers = {"Authorization": f"Bearer {server.token}"} if server.token else {}
+    client = Client(headers=headers, SERVER_NAME="127.0.0.1")
+    with override_settings(ACCESS=server.access):
+        client.get(path)
+        with CaptureQueriesContext(connection) as statements:
+            assert client.get(path).status_code == 200
+    return len(statements)

@@ -1,0 +1,9 @@
+"""The settings of a benchmark's servers: the product's, with keys and channels in Redis that are theirs alone."""
+
+import os
+
+from backend.settings import *  # noqa: F403
+from backend.settings import CACHES, CHANNEL_LAYERS, REDIS_URL
+
+CACHES["default"]["KEY_PREFIX"] = os.environ["BENCH_PREFIX"]
+CHANNEL_LAYERS["default"]["CONFIG"] = {"hosts": [REDIS_URL], "prefix": os.environ["BENCH_PREFIX"]}
