@@ -203,10 +203,10 @@ class _Reader:
     async def _stop(self) -> None:
         tasks, self._tasks, self._started = self._tasks, [], None
         for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+            # Cancelled again until it has ended: a Redis client that is just connecting may swallow the first.
+            while not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=0.1)
 
     @asynccontextmanager
     async def rights_of(self, viewer: Viewer) -> AsyncIterator[_Rights]:

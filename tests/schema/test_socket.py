@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from django.test import override_settings
@@ -10,7 +11,7 @@ from backend.projects.models import Project
 from schema.limits import MAX_ALIASES
 from tests.cases import CommittingCase
 from tests.factories import MembershipFactory, ProjectFactory
-from tests.schema.sockets import GraphQLSocket, accepted, ready
+from tests.schema.sockets import TIMEOUT_S, GraphQLSocket, accepted, ready
 
 CURSOR = "{ cursor }"
 LISTEN = "subscription { events { kind } }"
@@ -102,6 +103,16 @@ class SignedInTests(CommittingCase):
 
 @override_settings(ACCESS="open")
 class ProtocolTests(CommittingCase):
+    async def test_a_socket_that_goes_as_soon_as_it_is_ready_is_not_waited_for(self) -> None:
+        for _ in range(3):
+            socket = GraphQLSocket()
+            await socket.connect()
+            await socket.init()
+            await socket.receive()
+            await socket.communicator.send_input({"type": "websocket.disconnect", "code": 1000})
+            ended, _ = await asyncio.wait([socket.communicator.future], timeout=TIMEOUT_S)
+            self.assertTrue(ended)
+
     async def test_a_frame_that_is_no_message_closes_the_socket(self) -> None:
         operation = '"id": "1", "payload": {"query": "{ cursor }"'
         for frame in (
