@@ -241,11 +241,12 @@ def hold(model: type[Model], pk: int) -> bool:
 
 
 def hold_member(project_id: int, user_id: int) -> bool:
-    """As `hold`, for somebody's account and then their membership; False where they are no member."""
-    if not hold(User, user_id):
-        return False
+    """As `hold`, for somebody's account and then their membership; False where they are no member.
+
+    Looked for first, so that somebody who is no member costs what nobody costs.
+    """
     membership = Membership.objects.filter(project=project_id, user=user_id).values_list("pk", flat=True).first()
-    return membership is not None and hold(Membership, membership)
+    return membership is not None and hold(User, user_id) and hold(Membership, membership)
 
 
 def _locked(rows: QuerySet[M]) -> QuerySet[M]:

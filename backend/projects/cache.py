@@ -23,7 +23,7 @@ from django.db.models import Q
 from django_redis import get_redis_connection
 from redis.exceptions import RedisError
 
-from .access import Viewer, visible_project_ids
+from .access import Viewer, visible_project_ids, visible_projects
 from .events import ACCESS_CHANGED
 from .models import Event
 
@@ -164,7 +164,9 @@ def _scopes_before_reading(viewer: Viewer, project_id: int | None, head: int) ->
         return _known([EVERYTHING if project_id is None else project_scope(project_id)], head)
     positions = _known([access_scope(viewer.user_id)], head)
     if project_id is not None:
-        return positions | _known([project_scope(project_id)], head)
+        # Of a project that they do not see, not even that something happens in it.
+        is_visible = visible_projects(viewer).filter(pk=project_id).exists()
+        return positions | _known([project_scope(project_id)] if is_visible else [], head)
     visible = visible_project_ids(viewer)
     if len(visible) > _MOST_SCOPES:
         return positions | _known([EVERYTHING], head)

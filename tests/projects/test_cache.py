@@ -197,6 +197,14 @@ class FreshTests(Case):
             )
         self.assertEqual(self.titles(), ["Old"])
 
+    def test_what_happens_in_a_project_that_its_reader_does_not_see_moves_no_list(self) -> None:
+        other = ProjectFactory()
+        self.assertEqual(self.titles(other.pk), [])
+        with self.committed():
+            services.project.update_project(actor=SYSTEM, project_id=other.pk, changes={"name": "New"})
+        with self.assertNumQueries(0):
+            self.assertEqual(self.titles(other.pk), [])
+
     def test_a_write_to_one_project_leaves_the_lists_of_another_warm(self) -> None:
         other = ProjectFactory()
         self.titles(self.membership.project_id)
