@@ -1,0 +1,136 @@
+"""Two teams that share nothing, and for each id of the other one an id that never was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import connection, transaction
+
+from backend.projects import resolvers, services
+from backend.projects.access import SYSTEM
+from backend.projects.authentication import new_token
+from backend.projects.models import (
+    AuditEntry,
+    Comment,
+    Event,
+    Membership,
+    Project,
+    Scope,
+    SummaryReport,
+    Task,
+    Token,
+    User,
+)
+from backend.projects.resolvers.page import Listing, Order
+from backend.projects.resolvers.project import ProjectFilter
+from backend.projects.resolvers.report import ReportFilter
+from backend.projects.resolvers.task import TaskFilter
+from backend.projects.rows import AuditRow, CommentRow, MemberRow, ProjectRow, ReportRow, TaskRow, TokenRow
+from tests.access.world import Place, session_of
+from tests.factories import TokenFactory, UserFactory
+
+# In everything that the other team has written, and nowhere else.
+SECRET = "Xanadu"
+
+
+class Teams:
+    """Mine before and after the other one, which has one of everything."""
+
+    @transaction.atomic
+    def __init__(self) -> None:
+        due = datetime(2031, 3, 1, tzinfo=UTC)
+        self.me, self.viewer = UserFactory(username="mine-1"), UserFactory(username="mine-2")
+        ours = {"owner": self.me, "viewer": self.viewer}
+        Place.of("Before", ours, due=due, status="pending")
+        their_owner = UserFactory(username="theirs-1", first_name=SECRET)
+        their_editor = UserFactory(username="theirs-2", first_name=SECRET)
+        self.theirs = Place.of(SECRET, {"owner": their_owner, "editor": their_editor}, due=due, status="pending")
+        self.their_token = TokenFactory(user=their_editor, name=SECRET)
+        never = {model: _skip_id(model) for model in (Project, Task, Comment, SummaryReport, User, Membership, Token)}
+        self.mine = Place.of("After", ours, due=due, status="pending")
+        self.theirs.change("again")
+        position = Event.head()
+        # The position after it is one that nobody hears of.
+        services.token.revoke_token(actor=SYSTEM, token_id=TokenFactory(user=self.me).pk)
+        newest_entry = AuditEntry.objects.latest("pk").pk
+        self.mine.change("again")
+
+        self.credentials = {
+            "owner": {"cookie": f"sessionid={session_of(self.me)}"},
+            "viewer": {"cookie": f"sessionid={session_of(self.viewer)}"},
+        }
+        for scope in Scope.values:
+            secret = new_token()
+            TokenFactory(user=self.me, scope=scope, secret=secret)
+            self.credentials[f"{scope} token"] = {"authorization": f"Bearer {secret}"}
+
+        own: dict[str, Any] = {
+            "my_project": self.mine.project.pk,
+            "my_task": self.mine.task.pk,
+            "my_name": self.viewer.username,
+            "me": self.me.pk,
+        }
+        member = Membership.objects.select_related("user").get(user=their_editor, project=self.theirs.project)
+        there = {
+            "project": self.theirs.project.pk,
+            "task": self.theirs.task.pk,
+            "comment": self.theirs.comment.pk,
+            "report": self.theirs.report.pk,
+            "user": their_editor.pk,
+            "member": member.pk,
+            "token": self.their_token.pk,
+            "entry": newest_entry,
+            "position": position,
+        }
+        self.names = own | there | {"text": SECRET, "name": "theirs-2"} | self.cursors(there)
+        absent = {
+            "project": never[Project],
+            "task": never[Task],
+            "comment": never[Comment],
+            "report": never[SummaryReport],
+            "user": never[User],
+            "member": never[Membership],
+            "token": never[Token],
+            "entry": newest_entry + 1,
+            "position": position + 1,
+        }
+        self.absent_names = own | absent | {"text": SECRET[::-1], "name": "theirs-9"} | self.cursors(absent)
+
+    def cursors(self, ids: dict[str, int]) -> dict[str, str]:
+        """Cursors of the other team's lists at these ids."""
+        newest = Order()
+        task = replace(TaskRow.of(self.theirs.task), id=ids["task"])
+        report = replace(ReportRow.of(self.theirs.report), id=ids["report"])
+        comment = replace(CommentRow.of(self.theirs.comment), id=ids["comment"])
+        member = replace(
+            MemberRow.of(Membership.objects.filter(project=self.theirs.project).latest("pk")), id=ids["member"]
+        )
+        rows = resolvers
+        return {
+            "projects_cursor": rows.project.projects_listing(ProjectFilter(), newest).cursor_of(
+                replace(ProjectRow.of(self.theirs.project), id=ids["project"])
+            ),
+            "tasks_cursor": rows.task.tasks_listing(TaskFilter(), newest).cursor_of(task),
+            "tasks_of_project_cursor": rows.task.tasks_listing(TaskFilter(project_id=ids["project"]), newest).cursor_of(
+                task
+            ),
+            "tasks_in_project_cursor": rows.task.tasks_of_projects_listing(TaskFilter(), newest).cursor_of(task),
+            "reports_cursor": rows.report.reports_listing(ReportFilter()).cursor_of(report),
+            "reports_of_project_cursor": rows.report.reports_listing(ReportFilter(ids["project"])).cursor_of(report),
+            "tokens_cursor": rows.token.TOKENS.cursor_of(replace(TokenRow.of(self.their_token), id=ids["token"])),
+            "audit_cursor": rows.audit.AUDIT_LOG.cursor_of(AuditRow(ids["entry"], "", "", *(None,) * 8)),
+            "members_in_project_cursor": rows.membership.MEMBERS_OF_PROJECTS.cursor_of(member),
+            "members_cursor": Listing("members", ids["project"], newest).cursor_of(member),
+            "comments_on_task_cursor": rows.comment.COMMENTS_OF_TASKS.cursor_of(comment),
+            "comments_cursor": Listing("comments", ids["task"], newest).cursor_of(comment),
+        }
+
+
+def _skip_id(model: Any) -> int:
+    """An id that no row will have."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT nextval(pg_get_serial_sequence(%s, 'id'))", [model._meta.db_table])
+        pk: int = cursor.fetchone()[0]
+        return pk
