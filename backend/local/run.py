@@ -246,7 +246,11 @@ def _welcome() -> str:
     ]
     if os.environ["EMAIL_URL"].startswith("filemail:"):
         lines.append("  Mail       files in .local/outbox")
-    return "\n".join([*lines, "", f"  curl http://{place}/projects/", ""])
+    if os.environ["ACCESS"] == "open":
+        next_step = f"curl http://{place}/projects/"
+    else:
+        next_step = "Nobody is let in without an account: make manage ARGS=createsuperuser"
+    return "\n".join([*lines, "", f"  {next_step}", ""])
 
 
 if __name__ == "__main__":
