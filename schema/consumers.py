@@ -143,10 +143,13 @@ class GraphQLConsumer(GraphQLWSConsumer[Context, None]):
         return UNSET
 
     async def disconnect(self, code: int) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
-        await super().disconnect(code)
+        try:
+            await super().disconnect(code)
+        finally:
+            # Only now: the handler may have been about to start it.
+            if self._watching is not None:
+                self._watching.cancel()
+                await asyncio.gather(self._watching, return_exceptions=True)
 
     async def _close_when_invalid(self, viewer: Viewer) -> None:
         try:

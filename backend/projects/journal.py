@@ -68,12 +68,13 @@ def _announce(position: int, scopes: list[str]) -> None:
 
 def scopes_of(event: Payload | JournalEvent) -> list[str]:
     """The cache scopes that an event moves."""
-    scopes = [cache.EVERYTHING]
-    if event.project_id is not None:
-        scopes.append(cache.project_scope(event.project_id))
+    scopes = [] if event.project_id is None else [cache.project_scope(event.project_id)]
     if event.kind == ACCESS_CHANGED:
+        # Nothing is filed under everything alone that depends on it.
         scopes += [cache.access_scope(user_id) for user_id in event.data["users"]]
         scopes += [cache.project_scope(project_id) for project_id in event.data.get("projects", ())]
+    else:
+        scopes.append(cache.EVERYTHING)
     return scopes
 
 
@@ -155,6 +156,11 @@ class EventFilter:
         unknown = (self.kinds or frozenset()) - set(EventKind.values)
         if unknown:
             raise BadArgument("kinds", f"The kinds are {', '.join(EventKind.values)}.")
+
+    @property
+    def names_something(self) -> bool:
+        """Whether it is narrowed to a project or task, which one may lose the right to see."""
+        return self.project_id is not None or self.task_id is not None
 
     def passes(self, event: JournalEvent) -> bool:
         return (

@@ -108,10 +108,10 @@ class Listener:
 
     async def _catch_up(self) -> None:
         found = await _in_thread(journal.read_after, self._read_up_to, limit=_READ)
+        # The reader may not have come to it yet, and what follows is to be judged by the right it gave or took.
+        if any(event.kind == ACCESS_CHANGED and self.viewer.user_id in event.data["users"] for event in found):
+            await self.rights.load()
         for event in found:
-            # The reader may not have come to it yet, and what follows is to be judged by the right it gave or took.
-            if event.kind == ACCESS_CHANGED and self.viewer.user_id in event.data["users"]:
-                await self.rights.load()
             self._take(event)
         # No await between this comparison and the joining: what the reader has not read yet it will hand over.
         if len(found) < _READ and self._read_up_to >= self._reader.position:
@@ -167,6 +167,17 @@ def _sight_of_now(viewer: Viewer, since: int | None) -> Sight:
     return Sight.since(viewer_as_of_now(viewer), since)
 
 
+def _refusals(sight: Sight, listeners: list[Listener]) -> list[tuple[Listener, NotFound]]:
+    """Those of the listeners that are narrowed to what may no longer be seen, and why."""
+    refused = []
+    for listener in listeners:
+        try:
+            sight.require_shown(listener.filter, listener.start)
+        except NotFound as error:
+            refused.append((listener, error))
+    return refused
+
+
 def _credential(viewer: Viewer) -> tuple[int | None, int | None, str | None]:
     return viewer.user_id, viewer.token_id, viewer.session_key
 
@@ -202,11 +213,11 @@ class _Reader:
 
     async def _stop(self) -> None:
         tasks, self._tasks, self._started = self._tasks, [], None
-        for task in tasks:
-            # Cancelled again until it has ended: a Redis client that is just connecting may swallow the first.
-            while not task.done():
+        while running := [task for task in tasks if not task.done()]:
+            # Again until it has ended: a Redis client that is just connecting may swallow the first.
+            for task in running:
                 task.cancel()
-                await asyncio.wait([task], timeout=0.1)
+            await asyncio.wait(running, timeout=0.1)
 
     @asynccontextmanager
     async def rights_of(self, viewer: Viewer) -> AsyncIterator[_Rights]:
@@ -224,7 +235,7 @@ class _Reader:
     async def _run(self) -> None:
         while True:
             try:
-                self._end_expired()
+                await self._end_expired()
                 await self._look()
             except (DatabaseError, InterfaceError) as error:
                 logger.warning("The journal could not be read, trying again: %s", error)
@@ -255,7 +266,7 @@ class _Reader:
                 break
             for event in found:
                 if event.kind == ACCESS_CHANGED:
-                    await self._reload_rights(event.data["users"])
+                    await self._reload_rights(set(event.data["users"]))
                 self.position = event.position
                 for listener in list(self.listeners):
                     if listener.is_live:
@@ -263,30 +274,33 @@ class _Reader:
         if not self._started.done():
             self._started.set_result(None)
 
-    async def _reload_rights(self, user_ids: list[int]) -> None:
+    async def _reload_rights(self, user_ids: set[int]) -> None:
         """Let everybody whose access has changed go on with what they may see by now, or end."""
         for rights in [one for one in self._rights.values() if one.sight.viewer.user_id in user_ids]:
-            try:
-                await rights.load()
-            except InvalidCredential as error:
-                self._end(rights, error)
-                continue
-            for listener in self._listeners_of(rights):
-                try:
-                    await _in_thread(rights.sight.require_shown, listener.filter, listener.start)
-                except NotFound as error:
-                    listener.end(error)
+            await self._reload(rights)
 
-    def _end_expired(self) -> None:
+    async def _end_expired(self) -> None:
         now = timezone.now()
         for rights in list(self._rights.values()):
             expires_at = rights.sight.viewer.expires_at
             if expires_at is not None and expires_at <= now:
-                self._end(rights, InvalidCredential("This token or session has expired."))
+                await self._reload(rights)  # a session may have been prolonged
+
+    async def _reload(self, rights: _Rights) -> None:
+        try:
+            await rights.load()
+        except InvalidCredential as error:
+            self._end(rights, error)
+            return
+        narrowed = [one for one in self._listeners_of(rights) if one.filter.names_something]
+        if narrowed:
+            for listener, reason in await _in_thread(_refusals, rights.sight, narrowed):
+                listener.end(reason)
 
     def _end(self, rights: _Rights, reason: InvalidCredential) -> None:
         """Whoever comes with this credential from now on is asked for it anew."""
-        self._rights.pop(_credential(rights.sight.viewer), None)
+        if self._rights.get(_credential(rights.sight.viewer)) is rights:
+            del self._rights[_credential(rights.sight.viewer)]
         for listener in self._listeners_of(rights):
             listener.end(reason)
         if not rights.ended.done():
@@ -356,6 +370,9 @@ async def listen(
         await rights.load(since=start)
         await _in_thread(rights.sight.require_shown, filter, start)
         listener = Listener(reader, start, filter, rights)
+        # No await from here to the joining: rights that end later end their listeners.
+        if rights.ended.done():
+            raise rights.ended.result()
         reader.listeners.add(listener)
         try:
             yield listener

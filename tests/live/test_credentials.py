@@ -13,7 +13,7 @@ from backend.projects import live, services
 from backend.projects.access import SYSTEM
 from backend.projects.authentication import viewer_by_token
 from backend.projects.errors import InvalidCredential, ProjectNotFound
-from backend.projects.journal import EventFilter
+from backend.projects.journal import EventFilter, JournalEvent
 from backend.projects.models import Membership, Role, Scope, Token
 from tests.cases import token_of
 from tests.factories import MembershipFactory
@@ -119,7 +119,8 @@ class ListenerTests(SocketCase):
             )
             with self.assertRaises(ProjectNotFound):
                 await listener.next(timeout_s=10)
-            self.assertIsNone(await wide.next(timeout_s=0))
+            other = await sync_to_async(services.project.create_project)(actor=viewer, name="Other")
+            self.assertEqual((await self.heard(wide)).project_id, other.pk)
 
     async def test_two_tokens_of_one_user_have_rights_of_their_own(self) -> None:
         membership = await sync_to_async(MembershipFactory)(project=self.task.project)
@@ -132,4 +133,24 @@ class ListenerTests(SocketCase):
             await revoke(actor=SYSTEM, token_id=viewers[0].token_id)
             with self.assertRaises(InvalidCredential):
                 await reading.next(timeout_s=10)
-            self.assertIsNone(await writing.next(timeout_s=0))
+            await self.rename("heard")
+            self.assertEqual((await self.heard(writing)).data["task"]["title"], "heard")
+
+    async def test_a_listener_does_not_join_rights_that_have_ended(self) -> None:
+        membership = await sync_to_async(MembershipFactory)(project=self.task.project)
+        secret = await sync_to_async(token_of)(membership.user)
+        viewer = await sync_to_async(viewer_by_token)(secret, address="")
+        reader = live._reader()
+        async with reader.attached(), reader.rights_of(viewer) as rights:
+            reader._end(rights, InvalidCredential("It has expired."))
+            self.assertEqual(reader._rights, {})
+            rights.holders += 1
+            reader._rights[live._credential(viewer)] = rights  # as a listener that came before it has it
+            with self.assertRaises(InvalidCredential):
+                async with live.listen(viewer):
+                    pass
+
+    async def heard(self, listener: live.Listener) -> JournalEvent:
+        event = await listener.next(timeout_s=10)
+        assert event is not None
+        return event

@@ -83,7 +83,7 @@ class AddTests(MembershipCase):
         return add_member(actor=actor or self.boss, **{"project_id": self.garden.pk, "username": "alice", **given})
 
     def test_an_owner_lets_somebody_in_as_an_editor_unless_told_otherwise(self) -> None:
-        with self.moves(EVERYTHING, project_scope(self.garden.pk), access_scope(self.alice.pk)):
+        with self.moves(project_scope(self.garden.pk), access_scope(self.alice.pk)):
             added = self.add()
         self.assertEqual(
             MemberRow.of(added), MemberRow(added.pk, self.garden.pk, self.alice.pk, "Alice Liddell", "editor")
@@ -150,7 +150,7 @@ class ChangeTests(MembershipCase):
         return change_role(actor=actor or self.boss, user_id=user_id, role=role, **where)
 
     def test_an_owner_gives_somebody_another_role(self) -> None:
-        with self.moves(EVERYTHING, project_scope(self.garden.pk), access_scope(self.editor.pk)):
+        with self.moves(project_scope(self.garden.pk), access_scope(self.editor.pk)):
             changed = self.change(self.editor.pk, Role.VIEWER)
         self.assertEqual((changed.role, self.role_of(self.editor)), (Role.VIEWER, Role.VIEWER))
         self.assertEqual(self.journal(), [("access.changed", self.garden.pk, [self.editor.pk])])
@@ -208,7 +208,7 @@ class RemoveTests(MembershipCase):
         return remove_member(actor=actor or self.boss, user_id=user_id, **{"project_id": self.garden.pk, **given})
 
     def test_an_owner_removes_somebody(self) -> None:
-        with self.moves(EVERYTHING, project_scope(self.garden.pk), access_scope(self.editor.pk)):
+        with self.moves(project_scope(self.garden.pk), access_scope(self.editor.pk)):
             removed = self.remove(self.editor.pk)
         self.assertEqual((removed.user, removed.role, self.role_of(self.editor)), (self.editor, Role.EDITOR, None))
         self.assertEqual(self.journal(), [("access.changed", self.garden.pk, [self.editor.pk])])

@@ -180,7 +180,7 @@ class RevokeTests(TokenCase):
         self.assertEqual((event.kind, event.project_id, event.actor_id), ("access.changed", None, self.ada.pk))
         self.assertEqual(orjson.loads(event.payload)["users"], [self.ada.pk])
         current = [scope for scope, stamp in stamps.items() if cache.is_current(stamp)]
-        self.assertEqual(current, [access_scope(self.other.pk)])
+        self.assertEqual(current, [EVERYTHING, access_scope(self.other.pk)])
 
     def test_it_is_told_to_the_audit_log_without_what_it_was(self) -> None:
         actor = viewer_by_token(token_of(self.ada), address="203.0.113.7")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.test import Client
+from django.test import Client, override_settings
 from django.utils import timezone
 
 from backend.projects import services
@@ -15,7 +16,7 @@ from backend.projects.models import Project, Role, Scope, Token
 from tests.cases import CommittingCase, token_of
 from tests.factories import MembershipFactory, UserFactory
 from tests.schema.cases import ClosedCase, mutation
-from tests.schema.sockets import accepted, ready
+from tests.schema.sockets import TIMEOUT_S, GraphQLSocket, accepted, ready
 
 ME = "{ me { name } }"
 JSON = "application/json"
@@ -118,9 +119,20 @@ class SocketTests(CommittingCase):
             self.assertEqual(await ended.close_code(), 4401)
             self.assertEqual(await still_open.answer(ME), {"data": {"me": {"name": self.user.username}}})
 
+    async def test_nothing_watches_a_socket_that_went_while_it_was_opened(self) -> None:
+        session = f"Bearer {await self.token()}"
+        for _ in range(3):
+            socket = GraphQLSocket(authorization=session)
+            await socket.connect()
+            await socket.init()
+            await socket.communicator.send_input({"type": "websocket.disconnect", "code": 1000})
+            await socket.communicator.wait(timeout=TIMEOUT_S)
+        self.assertEqual([task for task in asyncio.all_tasks() if "_close_when_invalid" in repr(task)], [])
+
+    @override_settings(LIVE_LOOK_S=0.2)
     async def test_a_token_that_expires_closes_its_sockets(self) -> None:
         secret = await self.token()
-        await Token.objects.aupdate(expires_at=timezone.now() + timedelta(seconds=1))
+        await Token.objects.aupdate(expires_at=timezone.now() + timedelta(seconds=3))
         async with ready(authorization=f"Bearer {secret}") as socket:
             self.assertEqual(await socket.close_code(), 4401)
 
