@@ -17,7 +17,7 @@ async def refuse(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 class SameSite:
-    """Refuse (403) a Host that is not ours, as HTTP does, and a page of another origin.
+    """Refuse (403) a Host that is not ours, as HTTP does, a page of another origin, and what our proxy got without TLS.
 
     A browser always sends its Origin; a client that sends none is a script, which no foreign page can drive.
     """
@@ -27,7 +27,8 @@ class SameSite:
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> Any:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        if _is_welcome(headers.get(b"host", ""), headers.get(b"origin")):
+        came_by_tls = headers.get(b"x-forwarded-proto") == "https" or not settings.TLS_PROXY
+        if came_by_tls and _is_welcome(headers.get(b"host", ""), headers.get(b"origin")):
             return await self.application(scope, receive, send)
         return await refuse(scope, receive, send)
 

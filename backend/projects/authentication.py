@@ -101,6 +101,8 @@ def viewer_as_of_now(viewer: Viewer) -> Viewer:
     if viewer.token_id is not None:
         token = _live_tokens().filter(pk=viewer.token_id).first()
         now = _viewer_by(token) if token else None
+        if token is not None:
+            _note_use(token)
     elif viewer.session_key is not None:
         now = _viewer_by_session(viewer.session_key)
     elif viewer.user_id is not None:
@@ -131,7 +133,9 @@ def is_our_origin(origin: str, host: str) -> bool:
     except ValueError:
         return False
     trusted = map(urlsplit, [*settings.CSRF_TRUSTED_ORIGINS, *settings.CORS_ALLOWED_ORIGINS])
-    return asking.netloc == host.lower() or any(
+    if asking.netloc == host.lower() and (asking.scheme == "https" or not settings.TLS_PROXY):
+        return True
+    return any(
         # `https://*.example.org` includes all below it, as Django's own check has it.
         asking.scheme == one.scheme and is_same_domain(asking.netloc, one.netloc.lstrip("*"))
         for one in trusted
@@ -214,6 +218,7 @@ def _check(digest: str) -> _Checked:
     head = Event.objects.order_by("-position").values("position")[:1]
     token = _live_tokens().filter(digest=digest).annotate(head=Coalesce(Subquery(head), 0)).first()
     if token is None:
+        _checked.pop(digest, None)
         raise InvalidCredential("This token is unknown, expired or revoked.")
     checked = _Checked(
         _viewer_by(token),

@@ -120,7 +120,7 @@ def cached_list(
     identity = orjson.dumps([settings.BUILD, name, viewer.key, project_id, params], option=orjson.OPT_NON_STR_KEYS)
     key = f"{name}:{hashlib.sha256(identity).hexdigest()[:32]}"
     found = _load(key)
-    if found is not None and _is_current(found, not_before):
+    if found is not None and is_current(found) and _is_as_new_as(found, not_before):
         return found
     cursor = Event.head()
     positions = _scopes_before_reading(viewer, project_id, cursor)
@@ -139,13 +139,14 @@ def stamp_of(scopes: Sequence[str], head: int) -> Stamp:
 
 
 def is_current(stamp: Stamp) -> bool:
-    """False where something may have changed since, and while Redis does not answer."""
-    return stamp.cursor >= _redis.trusted_from() and _positions(stamp.positions) == stamp.positions
+    """False where something may have changed since, and while Redis does not answer.
+
+    Asked in this order: it is Redis' first answer that tells that it was away.
+    """
+    return _positions(stamp.positions) == stamp.positions and stamp.cursor >= _redis.trusted_from()
 
 
-def _is_current(found: CachedList, not_before: int | None) -> bool:
-    if not is_current(found):
-        return False
+def _is_as_new_as(found: CachedList, not_before: int | None) -> bool:
     if not_before is None or found.cursor >= not_before:
         return True
     since = Event.objects.filter(position__gt=found.cursor, position__lte=not_before)

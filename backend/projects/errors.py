@@ -12,15 +12,12 @@ from django.core.exceptions import ObjectDoesNotExist, PermissionDenied, Validat
 class NotSignedIn(Exception):
     code = "UNAUTHENTICATED"
 
-    def __init__(self) -> None:
-        super().__init__("Sign in first.")
+    def __init__(self, message: str = "Sign in first.") -> None:
+        super().__init__(message)
 
 
 class InvalidCredential(NotSignedIn):
     """A token or session was shown, and it is none, or no longer one."""
-
-    def __init__(self, message: str) -> None:
-        Exception.__init__(self, message)
 
 
 class MissingScope(Exception):

@@ -8,7 +8,7 @@ from typing import Any
 from django.test import RequestFactory, override_settings
 from django.utils import timezone
 
-from backend.projects import authentication, services
+from backend.projects import authentication, cache, services
 from backend.projects.access import SYSTEM, Viewer
 from backend.projects.authentication import viewer_as_of_now, viewer_by_header, viewer_by_token
 from backend.projects.errors import InvalidCredential
@@ -110,6 +110,26 @@ class TokenTests(TokenCase):
             Token.objects.all().delete()
             self.assert_no_good(secret)
 
+    def test_one_that_was_revoked_while_redis_was_away_is_not_let_in_when_it_is_back(self) -> None:
+        secret = token_of(self.user)
+        viewer = self.viewer(secret)
+        with self.redis_down(), self.committed():
+            revoke_token(actor=SYSTEM, token_id=viewer.token_id)
+        self.assert_no_good(secret)
+
+    def test_what_was_read_before_a_move_that_redis_knows_of_is_not_trusted(self) -> None:
+        secret = token_of(self.user)
+        cache.move({cache.access_scope(self.user.pk): 7})  # as if its event were committed just after the row was read
+        self.viewer(secret)
+        with self.assertNumQueries(1):
+            self.viewer(secret)
+
+    def test_its_use_on_an_open_socket_counts(self) -> None:
+        viewer = self.viewer(token_of(self.user))
+        Token.objects.update(last_used_at=None)
+        viewer_as_of_now(viewer)
+        self.assertIsNotNone(Token.objects.get().last_used_at)
+
     def test_its_last_use_is_written_once_a_minute_at_most(self) -> None:
         secret = token_of(self.user)
         self.viewer(secret)
@@ -181,10 +201,30 @@ class AsOfNowTests(TokenCase):
         self.assert_ended(viewer)
 
 
+class OriginTests(Case):
+    def welcome(self, *origins: str) -> list[bool]:
+        return [authentication.is_our_origin(origin, "tasks.example.org") for origin in origins]
+
+    def test_ours_is_the_host_that_was_asked(self) -> None:
+        ours = ("http://tasks.example.org", "https://tasks.example.org", "HTTPS://TASKS.example.org")
+        self.assertEqual(self.welcome(*ours), [True] * 3)
+        others = ("https://example.org", "https://tasks.example.org.evil.org", "https://tasks.example.org:8443", "null")
+        self.assertEqual(self.welcome(*others, ""), [False] * 5)
+
+    @override_settings(TLS_PROXY=True)
+    def test_behind_a_proxy_that_speaks_tls_a_page_that_came_without_is_another(self) -> None:
+        self.assertEqual(self.welcome("https://tasks.example.org", "http://tasks.example.org"), [True, False])
+
+    @override_settings(CSRF_TRUSTED_ORIGINS=["https://*.example.com"], CORS_ALLOWED_ORIGINS=["http://localhost:3000"])
+    def test_those_that_the_settings_trust_are_as_good(self) -> None:
+        self.assertEqual(self.welcome("https://app.example.com", "http://localhost:3000"), [True] * 2)
+        self.assertEqual(self.welcome("http://app.example.com", "https://localhost:3000", "https://com"), [False] * 3)
+
+
 class AddressTests(Case):
     def address(self, **headers: Any) -> str:
         request = RequestFactory().get("/", headers=headers, REMOTE_ADDR="192.0.2.1")
-        return authentication.client_address(request.META["REMOTE_ADDR"], request.headers.get("X-Forwarded-For"))
+        return authentication.address_of_request(request)
 
     def test_what_a_client_says_of_itself_is_not_believed(self) -> None:
         self.assertEqual(self.address(x_forwarded_for="203.0.113.9"), "192.0.2.1")

@@ -1,4 +1,4 @@
-"""Pages from the cache: what both doors' lists of projects and tasks stand on."""
+"""Pages from the cache: what both doors' lists stand on."""
 
 from __future__ import annotations
 

@@ -40,6 +40,9 @@ def create_token(*, actor: Viewer, user_id: int | None, name: str, scope: str, d
         if not 1 <= days <= MAX_DAYS:
             raise Invalid("days", f"A token lasts 1 to {MAX_DAYS} days.", "OUT_OF_RANGE")
         token.expires_at = timezone.now() + timedelta(days=days)
+    if actor.token_id is not None and actor.expires_at is not None:
+        # A token does not outlive itself by another.
+        token.expires_at = min(token.expires_at or actor.expires_at, actor.expires_at)
     token.save(force_insert=True)
     audit.record(AuditAction.TOKEN_CREATED, actor=actor, user=user, detail=_described(token))
     return token, secret
