@@ -142,9 +142,13 @@ class Password(PasswordChangeView):
     success_url = reverse_lazy("sign-in")
 
     def form_valid(self, form: Any) -> HttpResponse:
-        user = services.session.change_password(actor=viewer_of_browser(self.request), user=form.save(commit=False))
+        # Hashing takes a while, in which somebody may have taken rights from them: nothing but the password is stored.
+        user = services.user.save_user(
+            actor=viewer_of_browser(self.request), user=form.save(commit=False), fields=["password"]
+        )
         update_session_auth_hash(self.request, user)
-        messages.success(self.request, "Your password is changed. Wherever else you were signed in, you no longer are.")
+        said = "Your password is changed. Wherever else you were signed in, you no longer are; your tokens stay."
+        messages.success(self.request, said)
         return HttpResponseRedirect(self.get_success_url())
 
 

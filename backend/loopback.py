@@ -14,7 +14,7 @@ class LoopbackOnly:
     """While `ACCESS` is open, refuse (403) clients of every kind that are not on this machine.
 
     The settings check the address that our own commands listen on; this is for a server that was started otherwise, and
-    for a proxy on this machine that brings in whoever comes to it.
+    for a proxy on this machine that says whom it brings in.
     """
 
     def __init__(self, application: Application) -> None:
@@ -33,7 +33,8 @@ class LoopbackOnly:
 def _addresses(scope: dict[str, Any]) -> list[str]:
     """Of the client, and of those for whom it says that it asks."""
     client = scope.get("client") or ("",)
-    forwarded = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"x-forwarded-for"]
+    said_in = (b"x-forwarded-for", b"x-real-ip")
+    forwarded = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name in said_in]
     return [client[0], *(address.strip() for value in forwarded for address in value.split(","))]
 
 

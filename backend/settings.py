@@ -43,6 +43,7 @@ if ACCESS == "open" and TLS_PROXY:
 INSTALLED_APPS = [
     "axes",
     "daphne",
+    "backend.projects",  # before Django's, whose command it overrides
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -58,7 +59,6 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "rest_framework",
     "strawberry_django",
-    "backend.projects",
 ]
 
 MIDDLEWARE = [

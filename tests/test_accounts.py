@@ -284,7 +284,7 @@ class PasswordTests(AccountCase):
         boss = UserFactory(is_staff=True)
         User.objects.filter(pk=boss.pk).update(is_staff=False)
         boss.set_password(self.NEW)
-        services.session.change_password(actor=SYSTEM, user=boss)
+        services.user.save_user(actor=SYSTEM, user=boss, fields=["password"])
         stored = User.objects.get(pk=boss.pk)
         self.assertEqual((stored.is_staff, stored.check_password(self.NEW)), (False, True))
 

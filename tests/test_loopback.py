@@ -39,7 +39,7 @@ class LoopbackTests(SimpleTestCase):
                 self.assertEqual(body["body"], b'{"detail": "Open access is for this machine alone."}')
 
     @override_settings(ACCESS="open")
-    async def test_a_proxy_on_this_machine_brings_in_nobody_from_elsewhere(self) -> None:
+    async def test_a_proxy_that_says_whom_it_brings_in_brings_in_nobody_from_elsewhere(self) -> None:
         for forwarded_for in ("192.168.1.7", "127.0.0.1, 192.168.1.7", "192.168.1.7, 127.0.0.1", "unknown"):
             with self.subTest(forwarded_for):
                 start, _ = await self.answers("http", "127.0.0.1", forwarded_for)

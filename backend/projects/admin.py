@@ -33,7 +33,7 @@ class ServiceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """What a service refuses is said on the page it was asked on; deleting many is deleting each.
 
     Django wraps a view of the admin in a transaction of its own, which would hold the journal's lock while the admin's
-    log is written. Here the service's transaction is the only one.
+    log is written. Here a change that takes a position has the service's transaction alone.
     """
 
     def changeform_view(
@@ -47,6 +47,9 @@ class ServiceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None) -> Any:
         return self._said(request, lambda: self._delete_view(request, object_id, extra_context))  # type: ignore[attr-defined]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        return self._said(request, lambda: super(ServiceAdmin, self).changelist_view(request, extra_context))
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         for row in queryset.order_by("pk"):
@@ -168,13 +171,15 @@ class _PasswordForm(AdminPasswordChangeForm):  # type: ignore[type-arg]
         self.actor = actor
 
     def save(self, commit: bool = True) -> User:
-        return services.session.change_password(actor=self.actor, user=super().save(commit=False))
+        return services.user.save_user(actor=self.actor, user=super().save(commit=False), fields=["password"])
 
 
 @admin.register(User)
 class UserAdmin(ServiceAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
-        services.user.save_user(actor=_actor(request), user=obj)
+        columns = {field.name for field in User._meta.concrete_fields}
+        changed = columns.intersection(form.changed_data) if change else None
+        services.user.save_user(actor=_actor(request), user=obj, fields=changed)
 
     def delete_model(self, request: HttpRequest, obj: User) -> None:
         services.user.delete_user(actor=_actor(request), user_id=obj.pk)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AbstractUser, UserManager
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -22,6 +23,9 @@ class People(UserManager["User"]):
         except ValidationError:
             raise self.model.DoesNotExist from None
         return self.get(username__iexact=name)
+
+    async def aget_by_natural_key(self, username: str | None) -> User:
+        return await sync_to_async(self.get_by_natural_key)(username)
 
 
 class User(AbstractUser):

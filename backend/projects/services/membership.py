@@ -88,8 +88,8 @@ def _member(project: Project, user_id: int | None) -> Membership:
 
 def _keep_an_owner(membership: Membership, was: str) -> None:
     """The project's row is locked, so no other owner goes meanwhile. Raises LastOwner."""
-    others = Membership.objects.filter(project=membership.project_id, role=Role.OWNER).exclude(pk=membership.pk)
-    if was == Role.OWNER and not others.exists():
+    owners = Membership.objects.filter(project=membership.project_id, role=Role.OWNER, user__is_active=True)
+    if was == Role.OWNER and not owners.exclude(pk=membership.pk).exists():
         raise LastOwner
 
 

@@ -7,7 +7,6 @@ from .. import audit, journal
 from ..access import Viewer
 from ..events import AccessChanged
 from ..models import AuditAction, User
-from .user import save_user
 
 # Of the locks with two keys; those with one, such as the journal's, are apart from them.
 _TRY_LOCK = 0x7A5_3142
@@ -52,14 +51,3 @@ def sign_out(*, actor: Viewer, user: User, session: SessionBase) -> None:
     session.flush()
     audit.record(AuditAction.SIGNED_OUT, actor=actor, user=user)
     journal.append(AccessChanged([user.pk]), actor=actor)
-
-
-@transaction.atomic
-def change_password(*, actor: Viewer, user: User) -> User:
-    """Store the password that `user` has been given, and nothing else of them, as `save_user` does. Locks the row.
-
-    Hashing takes a while, in which somebody may have taken rights from them. Raises User.DoesNotExist.
-    """
-    stored = User.objects.select_for_update(no_key=True).get(pk=user.pk)
-    stored.password = user.password
-    return save_user(actor=actor, user=stored)
