@@ -36,3 +36,8 @@ class UserNameTests(Case):
     def test_somebody_is_found_by_their_name_in_whichever_case(self) -> None:
         alice = UserFactory(username="Alice")
         self.assertEqual(User.objects.get_by_natural_key("aLICE"), alice)
+
+    def test_what_is_too_long_for_a_name_is_nobody_before_it_is_even_normalized(self) -> None:
+        # A million combining marks would take minutes, and the whole process with them.
+        with self.assertNumQueries(0), self.assertRaises(User.DoesNotExist):
+            User.objects.get_by_natural_key("a" + "\u0300\u0316" * 500_000)

@@ -152,6 +152,17 @@ class CreateTests(TokenCase):
         last = self.audit()[-1]
         self.assertEqual((last["actor_token_id"], last["address"]), (actor.token_id, "203.0.113.7"))
 
+    def test_a_token_that_was_revoked_meanwhile_makes_none(self) -> None:
+        actor = viewer_by_token(token_of(self.ada), address="")
+        revoke_token(actor=actor, token_id=actor.token_id)
+        with self.assertRaises(InvalidCredential), self.nothing_changes():
+            self.create(actor)
+
+    def test_it_does_not_outlive_the_one_that_made_it(self) -> None:
+        actor = viewer_by_token(token_of(self.ada, days=1), address="")
+        self.create(actor)
+        self.assertEqual(Token.objects.latest("pk").expires_at, actor.expires_at)
+
 
 class RevokeTests(TokenCase):
     def setUp(self) -> None:

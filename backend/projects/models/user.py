@@ -10,6 +10,8 @@ from django.db.models.functions import Upper
 
 from .text import validate_storable
 
+MAX_NAME = 150  # letters, as Django's field has it
+
 
 class People(UserManager["User"]):
     def get_by_natural_key(self, username: str | None) -> User:
@@ -17,7 +19,10 @@ class People(UserManager["User"]):
 
         Sign-in, commands and members are found by it.
         """
-        name = self.model.normalize_username(username or "")
+        name = username or ""
+        if len(name) > MAX_NAME:  # before it is normalized, which takes the square of its length
+            raise self.model.DoesNotExist
+        name = self.model.normalize_username(name)
         try:
             validate_storable(name)
         except ValidationError:

@@ -10,7 +10,7 @@ from django.utils import timezone
 from .. import access, audit, journal
 from ..access import Viewer
 from ..authentication import digest_of, new_token
-from ..errors import Invalid, NotAllowed, NotSignedIn, TokenNotFound
+from ..errors import Invalid, InvalidCredential, NotAllowed, NotSignedIn, TokenNotFound
 from ..events import AccessChanged
 from ..models import AuditAction, Scope, Token, User
 from ..rows import TokenRow
@@ -32,6 +32,9 @@ def create_token(*, actor: Viewer, user_id: int | None, name: str, scope: str, d
     user = User.objects.filter(pk=user_id, is_active=True).first() if user_id is not None else None
     if user is None or not access.hold(User, user.pk):
         raise NotSignedIn
+    # The token that makes it stays until it is made: one that is revoked makes none any more.
+    if actor.token_id is not None and not access.hold(Token, actor.token_id):
+        raise InvalidCredential("This token is unknown, expired or revoked.")
     secret = new_token()
     token = Token(user=user, digest=digest_of(secret))
     token.name, token.scope = tidy(name), scope  # type: ignore[assignment]
