@@ -10,11 +10,14 @@ from django.http import HttpRequest
 from django.utils.cache import patch_vary_headers
 from rest_framework import serializers
 from rest_framework.exceptions import ParseError
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from backend.projects import access
 from backend.projects.access import Viewer
+from backend.projects.models import Scope
 from backend.projects.resolvers.cached import CachedPage
 from backend.projects.rows import Row
 
@@ -48,6 +51,8 @@ class View(PrivateView):
     shape: ClassVar[type[serializers.Serializer[Any]]]
     is_list: ClassVar[bool] = False
     has_etag: ClassVar[bool] = False
+    # What a token must be for to change something here.
+    scope: ClassVar[Scope] = Scope.WRITE
 
     query: Parameters
 
@@ -59,6 +64,9 @@ class View(PrivateView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
+        if request.method not in SAFE_METHODS:
+            # The service asks too; here before anything is read, so that the answer is about the token alone.
+            access.require_scope(self.viewer, self.scope)
         parameters = self.parameters if request.method in ("GET", "HEAD") else Parameters
         try:
             unquote_to_bytes(request.META["QUERY_STRING"]).decode()

@@ -9,6 +9,7 @@ from rest_framework.response import Response
 from backend.projects import resolvers, services
 from backend.projects.access import parse_id
 from backend.projects.errors import Invalid
+from backend.projects.models import Scope
 from backend.projects.resolvers.page import MAX_PAGE, Order
 from backend.projects.rows import CommentRow, MemberRow, ProjectRow, TaskRow
 
@@ -79,6 +80,7 @@ class Project(View):
 
 
 class Members(ListView):
+    scope = Scope.ADMIN
     body = serializers.MemberInput
     shape = serializers.Member
     has_etag = True
@@ -100,6 +102,7 @@ class Members(ListView):
 
 
 class Member(View):
+    scope = Scope.ADMIN
     body = serializers.RoleInput
     shape = serializers.Member
 

@@ -64,6 +64,9 @@ class BearerTests(BearerCase):
             ("PATCH", f"/tasks/{task.pk}/", {"title": "New"}),
             ("DELETE", f"/tasks/{task.pk}/", None),
             ("DELETE", "/tasks/999999/", None),
+            ("PUT", "/tasks/999999/", {"project": task.project_id}),
+            ("PUT", f"/tasks/{task.pk}/", {"project": 999999}),
+            ("POST", "/tasks/", {}),
             ("POST", f"/tasks/{task.pk}/comments/", {"content": "Fine."}),
         ):
             bearer = self.bearer(Scope.READ)
