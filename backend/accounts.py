@@ -5,26 +5,27 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from math import ceil
+from threading import BoundedSemaphore
 from typing import Any
 
+from axes.handlers.proxy import AxesProxyHandler
 from axes.models import AccessAttempt
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth import login, update_session_auth_hash
-from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth import authenticate, login, update_session_auth_hash
+from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
 from django.contrib.auth.views import LoginView, PasswordChangeView, RedirectURLMixin, redirect_to_login
-from django.core.exceptions import NON_FIELD_ERRORS
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect, render
 from django.urls import reverse, reverse_lazy
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
-from django.utils.decorators import method_decorator
 from django.views import View
 
 from backend.projects import services
-from backend.projects.access import ANONYMOUS
+from backend.projects.access import ANONYMOUS, Viewer
 from backend.projects.authentication import address_of_request, viewer_of_browser
 from backend.projects.models import User
 
@@ -79,6 +80,17 @@ def locked_out(request: HttpRequest, *_: object) -> HttpResponse:
     return answer
 
 
+# A password takes a while to check, and a connection to the database meanwhile: so many at a time in this process.
+_checks = BoundedSemaphore(4)
+_PATIENCE_S = 10
+
+
+def _begin_try(request: HttpRequest, credentials: dict[str, Any]) -> None:
+    """Wait for the turn of this name and address, and note on `request` whether it has tries left."""
+    services.session.take_turn(key=f"{name_of_try(request, credentials)} {address_of_try(request)}")
+    request.had_no_tries_left = not AxesProxyHandler.is_allowed(request, credentials)  # type: ignore[attr-defined]
+
+
 # --- Pages -----------------------------------------------------------------------------------------------
 class SignInForm(AuthenticationForm):
     error_messages = {
@@ -88,19 +100,56 @@ class SignInForm(AuthenticationForm):
 
     def clean(self) -> dict[str, Any]:
         assert self.request is not None
-        services.session.take_turn(key=f"{name_of_try(self.request, self.cleaned_data)} {address_of_try(self.request)}")
+        _begin_try(self.request, self.cleaned_data)
         return super().clean()
 
 
-class SignIn(LoginView):
+class PasswordForm(PasswordChangeForm):
+    """The old password is a try like any other: whoever got hold of a session is not to guess it."""
+
+    def __init__(self, *args: Any, request: HttpRequest, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.request = request
+
+    def clean_old_password(self) -> str:
+        old: str = self.cleaned_data["old_password"]
+        credentials = {"username": self.user.get_username(), "password": old}
+        _begin_try(self.request, credentials)
+        if authenticate(self.request, **credentials) != self.user:
+            raise ValidationError(self.error_messages["password_incorrect"], code="password_incorrect")
+        return old
+
+
+class PasswordChecking(View):
+    """A page whose POST checks a password, in one transaction with what it records of that."""
+
+    request: HttpRequest
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if not _checks.acquire(timeout=_PATIENCE_S):
+            return HttpResponse("Too many people sign in at once.", status=503, headers={"Retry-After": "10"})
+        try:
+            with transaction.atomic():
+                answer: HttpResponse = super().post(request, *args, **kwargs)  # type: ignore[misc]
+                return answer
+        finally:
+            _checks.release()
+
+    def record_failure(self, actor: Viewer, username: str) -> None:
+        """What is tried while there are no tries left is not checked, and leaves no entry."""
+        if not self.request.had_no_tries_left:  # type: ignore[attr-defined]
+            services.session.record_failure(
+                actor=actor,
+                username=username,
+                is_locked_out=self.request.axes_locked_out,  # type: ignore[attr-defined]
+            )
+
+
+class SignIn(PasswordChecking, LoginView):
     """The one door to GraphiQL, the docs and the admin. Who is signed in already sees where they may go."""
 
     authentication_form = SignInForm
     template_name = "sign_in.html"
-
-    @method_decorator(transaction.atomic)
-    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        return super().post(request, *args, **kwargs)
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponseRedirect:
         before, user = self.request.user, form.get_user()
@@ -111,11 +160,8 @@ class SignIn(LoginView):
 
     def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
         if form.has_error(NON_FIELD_ERRORS, "invalid_login"):
-            services.session.record_failure(
-                actor=replace(ANONYMOUS, address=address_of_request(self.request)),
-                username=form.cleaned_data["username"],
-                is_locked_out=self.request.axes_locked_out,  # type: ignore[attr-defined]
-            )
+            nobody = replace(ANONYMOUS, address=address_of_request(self.request))
+            self.record_failure(nobody, form.cleaned_data["username"])
         return super().form_invalid(form)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
@@ -137,9 +183,18 @@ class SignOut(RedirectURLMixin, View):
         return redirect_to_login(goal) if goal else redirect("sign-in")
 
 
-class Password(PasswordChangeView):
+class Password(PasswordChecking, PasswordChangeView):
+    form_class = PasswordForm
     template_name = "password.html"
     success_url = reverse_lazy("sign-in")
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        return {**super().get_form_kwargs(), "request": self.request}
+
+    def form_invalid(self, form: Any) -> HttpResponse:
+        if form.has_error("old_password", "password_incorrect"):
+            self.record_failure(viewer_of_browser(self.request), form.user.get_username())
+        return super().form_invalid(form)
 
     def form_valid(self, form: Any) -> HttpResponse:
         # Hashing takes a while, in which somebody may have taken rights from them: nothing but the password is stored.
