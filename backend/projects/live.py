@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
@@ -148,8 +148,8 @@ class _Rights:
         self.sight = Sight(viewer, frozenset())
         self.holders = 0
         self.ended: asyncio.Future[InvalidCredential] = asyncio.get_running_loop().create_future()
-        self._since: int | None = None
-        self._loading = asyncio.Lock()
+        self.since: int | None = None
+        self.loading = asyncio.Lock()
 
     async def load(self, *, since: int | None = None) -> None:
         """The right to see of now, and since the earliest position that any of the listeners started from.
@@ -157,25 +157,35 @@ class _Rights:
         Raises InvalidCredential where the account, token or session is no longer good. One at a time: else an older
         answer could come last, and stay.
         """
-        async with self._loading:
-            known = [position for position in (since, self._since) if position is not None]
-            self._since = min(known, default=None)
-            self.sight = await _in_thread(_sight_of_now, self.sight.viewer, self._since)
+        async with self.loading:
+            known = [position for position in (since, self.since) if position is not None]
+            self.since = min(known, default=None)
+            self.sight = await _in_thread(_sight_of_now, self.sight.viewer, self.since)
 
 
 def _sight_of_now(viewer: Viewer, since: int | None) -> Sight:
     return Sight.since(viewer_as_of_now(viewer), since)
 
 
-def _refusals(sight: Sight, listeners: list[Listener]) -> list[tuple[Listener, NotFound]]:
-    """Those of the listeners that are narrowed to what may no longer be seen, and why."""
-    refused = []
-    for listener in listeners:
+def _as_of_now(
+    asked: list[tuple[Viewer, int | None, list[Listener]]],
+) -> list[InvalidCredential | tuple[Sight, list[tuple[Listener, NotFound]]]]:
+    """For each viewer what `_sight_of_now` has, and which of the listeners are narrowed to what it does not show."""
+    answers: list[InvalidCredential | tuple[Sight, list[tuple[Listener, NotFound]]]] = []
+    for viewer, since, listeners in asked:
         try:
-            sight.require_shown(listener.filter, listener.start)
-        except NotFound as error:
-            refused.append((listener, error))
-    return refused
+            sight = _sight_of_now(viewer, since)
+        except InvalidCredential as error:
+            answers.append(error)
+            continue
+        refused = []
+        for listener in listeners:
+            try:
+                sight.require_shown(listener.filter, listener.start)
+            except NotFound as error:
+                refused.append((listener, error))
+        answers.append((sight, refused))
+    return answers
 
 
 def _credential(viewer: Viewer) -> tuple[int | None, int | None, str | None]:
@@ -264,9 +274,10 @@ class _Reader:
             found = await _in_thread(journal.read_after, self.position, limit=_READ)
             if not found:
                 break
+            # Once for all that was read: whoever keeps changing their own access delays nobody else.
+            changed = {user for event in found if event.kind == ACCESS_CHANGED for user in event.data["users"]}
+            await self._reload([one for one in self._rights.values() if one.sight.viewer.user_id in changed])
             for event in found:
-                if event.kind == ACCESS_CHANGED:
-                    await self._reload_rights(set(event.data["users"]))
                 self.position = event.position
                 for listener in list(self.listeners):
                     if listener.is_live:
@@ -274,28 +285,27 @@ class _Reader:
         if not self._started.done():
             self._started.set_result(None)
 
-    async def _reload_rights(self, user_ids: set[int]) -> None:
-        """Let everybody whose access has changed go on with what they may see by now, or end."""
-        for rights in [one for one in self._rights.values() if one.sight.viewer.user_id in user_ids]:
-            await self._reload(rights)
-
     async def _end_expired(self) -> None:
+        """A session may have been prolonged, so each is asked for."""
         now = timezone.now()
-        for rights in list(self._rights.values()):
-            expires_at = rights.sight.viewer.expires_at
-            if expires_at is not None and expires_at <= now:
-                await self._reload(rights)  # a session may have been prolonged
+        ends = [(one, one.sight.viewer.expires_at) for one in self._rights.values()]
+        await self._reload([rights for rights, expires_at in ends if expires_at is not None and expires_at <= now])
 
-    async def _reload(self, rights: _Rights) -> None:
-        try:
-            await rights.load()
-        except InvalidCredential as error:
-            self._end(rights, error)
+    async def _reload(self, changed: list[_Rights]) -> None:
+        """Let those who listen by these rights go on with what they may see by now, or end. One connection for all."""
+        if not changed:
             return
-        narrowed = [one for one in self._listeners_of(rights) if one.filter.names_something]
-        if narrowed:
-            for listener, reason in await _in_thread(_refusals, rights.sight, narrowed):
-                listener.end(reason)
+        async with AsyncExitStack() as loading:
+            for rights in changed:
+                await loading.enter_async_context(rights.loading)
+            asked = [(one.sight.viewer, one.since, self._narrowed_by(one)) for one in changed]
+            for rights, answer in zip(changed, await _in_thread(_as_of_now, asked), strict=True):
+                if isinstance(answer, InvalidCredential):
+                    self._end(rights, answer)
+                    continue
+                rights.sight, refused = answer
+                for listener, reason in refused:
+                    listener.end(reason)
 
     def _end(self, rights: _Rights, reason: InvalidCredential) -> None:
         """Whoever comes with this credential from now on is asked for it anew."""
@@ -305,6 +315,9 @@ class _Reader:
             listener.end(reason)
         if not rights.ended.done():
             rights.ended.set_result(reason)
+
+    def _narrowed_by(self, rights: _Rights) -> list[Listener]:
+        return [listener for listener in self._listeners_of(rights) if listener.filter.names_something]
 
     def _listeners_of(self, rights: _Rights) -> list[Listener]:
         return [listener for listener in self.listeners if listener.rights is rights]
