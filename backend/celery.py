@@ -9,7 +9,7 @@ from celery.signals import setup_logging
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "backend.settings")
 
 # By name, and imported by workers and Beat alone: a web process knows nothing of the jobs.
-app = Celery("taskwire", include=["tasks.reminders", "tasks.reports", "tasks.schedule"])
+app = Celery("taskwire", include=["tasks.reminders", "tasks.reports", "tasks.retention", "tasks.schedule"])
 app.config_from_object("django.conf:settings", namespace="CELERY")
 
 

@@ -147,12 +147,24 @@ if SUMMARY_TIME_ZONE not in available_timezones():
     raise ImproperlyConfigured(f"SUMMARY_TIME_ZONE is {SUMMARY_TIME_ZONE!r}: set a name such as Europe/Berlin.")
 if not 0 <= SUMMARY_HOUR <= 23:
     raise ImproperlyConfigured(f"SUMMARY_HOUR is {SUMMARY_HOUR}: set an hour from 0 to 23.")
+# Days that an event of the journal, and an entry of the audit log, are kept.
+JOURNAL_DAYS = env.int("JOURNAL_DAYS", default=30)
+AUDIT_DAYS = env.int("AUDIT_DAYS", default=365)
+if not 10 <= JOURNAL_DAYS <= 36500:  # summaries of the last week are made from it, also after a late start
+    raise ImproperlyConfigured(f"JOURNAL_DAYS is {JOURNAL_DAYS}: set days, from 10 to 36500.")
+if not 1 <= AUDIT_DAYS <= 36500:
+    raise ImproperlyConfigured(f"AUDIT_DAYS is {AUDIT_DAYS}: set days, from 1 to 36500.")
 # Seconds after which a live process that heard no bell looks at the journal by itself.
 LIVE_LOOK_S = env.float("LIVE_LOOK_S", default=3.0)
 # Seconds between the frames that tell an idle plain socket or stream its position.
 LIVE_IDLE_S = env.float("LIVE_IDLE_S", default=20.0)
 # Events that may wait for one listener before it is told to resume instead.
 LIVE_QUEUE_EVENTS = env.int("LIVE_QUEUE_EVENTS", default=1000)
+# Sockets and streams that one account may have open in one process, far above what a person's tabs and scripts need.
+# Open access is one account.
+LIVE_LISTENERS_PER_VIEWER = 100
+# Operations under way on one GraphQL socket, queries and mutations included; they share the socket's place.
+LIVE_SUBSCRIPTIONS_PER_SOCKET = 100
 # Seconds that a socket may take to say who comes.
 SOCKET_INIT_S = 5.0
 # Seconds that a cached list lives at most; what makes it right is its positions.

@@ -15,11 +15,18 @@ from django.conf import settings
 from backend.projects import live
 from backend.projects.access import Viewer, parse_id
 from backend.projects.authentication import viewer_by_token, viewer_of_socket
-from backend.projects.errors import BadArgument, InvalidCredential, NotFound, NotSignedIn, ResumeRefused
+from backend.projects.errors import (
+    BadArgument,
+    InvalidCredential,
+    NotFound,
+    NotSignedIn,
+    ResumeRefused,
+    TooManyConnections,
+)
 from backend.projects.journal import EventFilter
 from backend.projects.resolvers.event import parse_position
 
-BAD_REQUEST, UNAUTHORIZED, NO_ACCESS, RESYNC, FAILED = 4400, 4401, 4403, 4410, 4500
+BAD_REQUEST, UNAUTHORIZED, NO_ACCESS, RESYNC, TOO_MANY, FAILED = 4400, 4401, 4403, 4410, 4429, 4500
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +38,8 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     `{"type": "authenticate", "token": "..."}`. Nothing else that a client sends is listened to.
 
     Closes with 4400 (bad parameters or first frame), 4401 (the token or session is not, or no longer, good), 4403 (no
-    access), 4410 (resync): the last frame says why. 4500 is our fault; the client resumes.
+    access), 4410 (resync), 4429 (too many of the account's are open): the last frame says why. 4500 is our fault; the
+    client resumes.
     """
 
     # Nothing is sent to a socket by name: it takes from `live`, and needs no Redis to open.
@@ -57,20 +65,23 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         try:
             viewer = await self._viewer()
             after, wanted = _parameters(self.scope["query_string"])
-            async with live.listen(viewer, after=after, filter=wanted) as listener:
-                await self._send_frame({"type": "ready", "cursor": str(listener.start)})
-                while True:
-                    event = await listener.next(settings.LIVE_IDLE_S)
-                    if event is None:
-                        await self._send_frame({"type": "cursor", "cursor": str(listener.position)})
-                    else:
-                        await self.send(text_data=event.frame)
+            with live.connection(viewer):
+                async with live.listen(viewer, after=after, filter=wanted) as listener:
+                    await self._send_frame({"type": "ready", "cursor": str(listener.start)})
+                    while True:
+                        event = await listener.next(settings.LIVE_IDLE_S)
+                        if event is None:
+                            await self._send_frame({"type": "cursor", "cursor": str(listener.position)})
+                        else:
+                            await self.send(text_data=event.frame)
         except BadArgument as error:
             await self._end(BAD_REQUEST, {"type": "error", "message": f"{error.argument}: {error.text}"})
         except InvalidCredential as error:
             await self._end(UNAUTHORIZED, {"type": "error", "message": str(error)})
         except (NotSignedIn, NotFound) as error:
             await self._end(NO_ACCESS, {"type": "error", "message": str(error)})
+        except TooManyConnections as error:
+            await self._end(TOO_MANY, {"type": "error", "message": str(error)})
         except ResumeRefused as error:
             await self._end(RESYNC, {"type": "resync", "oldest": str(error.oldest)})
         except Exception:

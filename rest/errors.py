@@ -9,7 +9,15 @@ from rest_framework.settings import api_settings
 from rest_framework.views import exception_handler
 
 from backend.projects.authentication import challenge_for
-from backend.projects.errors import BadArgument, Conflict, MissingScope, NotFound, NotSignedIn, ResumeRefused
+from backend.projects.errors import (
+    BadArgument,
+    Conflict,
+    MissingScope,
+    NotFound,
+    NotSignedIn,
+    ResumeRefused,
+    TooManyConnections,
+)
 from backend.projects.rows import CommentRow, TaskRow
 
 logger = logging.getLogger(__name__)
@@ -38,6 +46,8 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response:
             return Response({"detail": str(error)}, 404)
         case ResumeRefused():
             return Response({"detail": str(error), "code": error.code, "oldest": str(error.oldest)}, 410)
+        case TooManyConnections():
+            return Response({"detail": str(error)}, 429, headers={"Retry-After": str(error.retry_after_s)})
         case Conflict():
             return Response(error.current.as_json(), 412)
         case BadArgument():

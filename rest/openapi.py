@@ -154,4 +154,5 @@ class DescribedEvents(Described):
             (200, "text/event-stream"): OpenApiTypes.STR,
             (404, _JSON): OpenApiResponse(serializers.Refusal, "The stream is of a project that you do not see"),
             (410, _JSON): OpenApiResponse(serializers.RefusedResume, "No longer kept, or not yet reached"),
+            (429, _JSON): OpenApiResponse(serializers.Refusal, "Too many streams of yours are open; see `Retry-After`"),
         }

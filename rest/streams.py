@@ -79,7 +79,10 @@ def _page_json(page: EventPage) -> str:
 
 
 def _stream(viewer: Viewer, after: int | None, filter: EventFilter) -> StreamingHttpResponse:
-    """An answer that lasts as long as its client. Raises what `live.listen` raises, before it has begun."""
+    """An answer that lasts as long as its client.
+
+    Raises what `live.connection` and `live.listen` raise, before it has begun.
+    """
     chunks = async_to_sync(_begun)(_chunks(viewer, after, filter))
     # The stream outlives its view by hours; this thread's connection to the database must not.
     close_old_connections()
@@ -106,19 +109,20 @@ async def _begun(chunks: AsyncGenerator[str]) -> AsyncGenerator[str]:
 
 
 async def _chunks(viewer: Viewer, after: int | None, filter: EventFilter) -> AsyncGenerator[str]:
-    async with live.listen(viewer, after=after, filter=filter) as listener:
-        yield _positioned("ready", listener.start)
-        try:
-            while True:
-                event = await listener.next(settings.LIVE_IDLE_S)
-                if event is None:
-                    yield _positioned("cursor", listener.position)
-                else:
-                    yield f"id: {event.position}\ndata: {event.frame}\n\n"
-        except ResumeRefused as error:
-            yield f"data: {_json(type='resync', oldest=str(error.oldest))}\n\n"
-        except (NotSignedIn, NotFound):
-            return  # whoever comes again is told why
+    with live.connection(viewer):
+        async with live.listen(viewer, after=after, filter=filter) as listener:
+            yield _positioned("ready", listener.start)
+            try:
+                while True:
+                    event = await listener.next(settings.LIVE_IDLE_S)
+                    if event is None:
+                        yield _positioned("cursor", listener.position)
+                    else:
+                        yield f"id: {event.position}\ndata: {event.frame}\n\n"
+            except ResumeRefused as error:
+                yield f"data: {_json(type='resync', oldest=str(error.oldest))}\n\n"
+            except (NotSignedIn, NotFound):
+                return  # whoever comes again is told why
 
 
 def _positioned(type: str, position: int) -> str:

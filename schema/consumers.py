@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import ExitStack
 from datetime import timedelta
 from json import JSONDecodeError
 from typing import Any
@@ -21,13 +22,13 @@ from strawberry.types.unset import UNSET
 from backend.projects import live
 from backend.projects.access import ANONYMOUS, Viewer
 from backend.projects.authentication import viewer_as_of_now, viewer_of_socket
-from backend.projects.errors import InvalidCredential
+from backend.projects.errors import InvalidCredential, TooManyConnections
 
 from .context import Context
 from .errors import describe, describe_all, is_request_error
 from .schema import schema
 
-UNAUTHORIZED, FAILED = 4401, 4500
+UNAUTHORIZED, TOO_MANY, FAILED = 4401, 4429, 4500
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +53,24 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
             await super().handle_connection_init(message)
         except InvalidCredential as error:
             await self.websocket.close(code=UNAUTHORIZED, reason=str(error))
+        except TooManyConnections as error:
+            await self.websocket.close(code=TOO_MANY, reason=str(error))
         except (DatabaseError, InterfaceError):
             logger.exception("A socket could not be opened.")
             await self.websocket.close(code=FAILED, reason="Something went wrong on our side.")
+
+    async def handle_subscribe(self, message: Any) -> None:
+        """The stock one's error has no code."""
+        limit = self.max_subscriptions_per_connection
+        is_new = self.connection_acknowledged and message["id"] not in self.operations
+        if is_new and limit is not None and len(self.operations) >= limit:
+            error = GraphQLError(
+                f"There are {limit} operations under way on this socket: complete one first.",
+                extensions={"code": "TOO_MANY_SUBSCRIPTIONS"},
+            )
+            await self.send_message({"id": message["id"], "type": "error", "payload": [error.formatted]})
+            return
+        await super().handle_subscribe(message)
 
     async def run_operation(self, operation: Operation[Context, None]) -> None:
         """For the viewer as of now: a socket may outlive what it was opened with."""
@@ -116,7 +132,9 @@ class GraphQLConsumer(GraphQLWSConsumer[Context, None]):
             schema=schema,
             subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
             connection_init_wait_timeout=timedelta(seconds=settings.SOCKET_INIT_S),
+            max_subscriptions_per_connection=settings.LIVE_SUBSCRIPTIONS_PER_SOCKET,
         )
+        self._open = ExitStack()
 
     def is_websocket_origin_allowed(self, request: GraphQLWSConsumer, origin: str) -> bool:
         return True  # `SameSite` has asked, and knows the origins that are trusted
@@ -133,11 +151,12 @@ class GraphQLConsumer(GraphQLWSConsumer[Context, None]):
         return Context(viewer=ANONYMOUS, request=request, response=response, is_long_lived=True)
 
     async def on_ws_connect(self, context: Context) -> Any:
-        """Raises InvalidCredential, ConnectionRejectionError (4403) for a viewer who may see nothing."""
+        """Raises InvalidCredential, TooManyConnections, ConnectionRejectionError (4403) for who may see nothing."""
         said = {name.lower(): value for name, value in context.connection_params.items()}.get("authorization")
         viewer = await context.in_database(viewer_of_socket, self.scope, None if said is None else str(said))
         if not viewer.may_look:
             raise ConnectionRejectionError
+        self._open.enter_context(live.connection(viewer))
         context.viewer = viewer
         self._watching = asyncio.create_task(self._close_when_invalid(viewer))
         return UNSET
@@ -150,6 +169,7 @@ class GraphQLConsumer(GraphQLWSConsumer[Context, None]):
             if self._watching is not None:
                 self._watching.cancel()
                 await asyncio.gather(self._watching, return_exceptions=True)
+            self._open.close()
 
     async def _close_when_invalid(self, viewer: Viewer) -> None:
         try:

@@ -9,6 +9,9 @@ from typing import Any
 from django.db import InterfaceError, OperationalError
 
 SCAN_EVERY_S = 60
+# Daily would do, but not on a machine that is switched off at night: until a job has run once, Beat counts anew with
+# each start. A trim that finds nothing takes milliseconds.
+TRIM_EVERY_S = 3600
 
 # What a scan hands out is gone from the queue when the next one hands it out again: nothing piles up while no
 # worker runs.

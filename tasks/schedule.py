@@ -6,11 +6,13 @@ from celery import current_app
 from celery.schedules import schedule
 from django_celery_beat.schedulers import DatabaseScheduler
 
-from . import EXPIRES_S, SCAN_EVERY_S
+from . import SCAN_EVERY_S, TRIM_EVERY_S
 
+# A job's name, and the seconds after which it is started again: whatever is still in the queue by then is gone.
+_EVERY_S = {"reminders.scan": SCAN_EVERY_S, "reports.scan": SCAN_EVERY_S, "retention.trim": TRIM_EVERY_S}
 SCHEDULE: dict[str, dict[str, Any]] = {
-    name: {"task": name, "schedule": schedule(SCAN_EVERY_S), "options": {"expire_seconds": EXPIRES_S}}
-    for name in ("reminders.scan", "reports.scan")
+    name: {"task": name, "schedule": schedule(every_s), "options": {"expire_seconds": every_s}}
+    for name, every_s in _EVERY_S.items()
 }
 # Where any scheduler looks for it, also one that is named on the command line.
 current_app.conf.beat_schedule = SCHEDULE

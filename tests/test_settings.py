@@ -56,6 +56,8 @@ class RefusalTests(SimpleTestCase):
             ({"ACCESS": "open", "BIND": "127.0.0.1", "ALLOWED_HOSTS": "localhost", "TLS_PROXY": "on"}, "TLS_PROXY"),
             ({"SUMMARY_TIME_ZONE": "Europe/Atlantis"}, "SUMMARY_TIME_ZONE"),
             ({"SUMMARY_HOUR": "24"}, "SUMMARY_HOUR"),
+            ({"JOURNAL_DAYS": "9"}, "JOURNAL_DAYS"),
+            ({"AUDIT_DAYS": "0"}, "AUDIT_DAYS"),
         ):
             with self.subTest(environment):
                 error = self.loaded(**environment)

@@ -30,6 +30,19 @@ class MissingScope(Exception):
         self.scope = str(scope)
 
 
+class TooManyConnections(Exception):
+    """The viewer has as many sockets and streams open in this process as one may have.
+
+    `retry_after_s` is when those whose clients have gone without a word are found by the server's pings, at the latest.
+    """
+
+    code = "TOO_MANY_CONNECTIONS"
+    retry_after_s = 60
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"There are {limit} sockets and streams of yours open already: close one first.")
+
+
 class NotFound(ObjectDoesNotExist):
     """Not there, or not visible to the viewer: the same answer."""
 

@@ -129,11 +129,14 @@ def read_after(position: int, *, limit: int) -> list[JournalEvent]:
     """Up to `limit` events after `position`, in order: all of them, whoever may see them.
 
     Moves the scopes of what it reads, as their writers may not have come to: whoever refetches on hearing of a change
-    must not meet the old list.
+    must not meet the old list. Raises ResumeRefused where events after `position` are no longer kept: positions have
+    no holes and are trimmed from the oldest end, so the first to be read tells.
     """
     fields = [field.name for field in dataclass_fields(JournalEvent)]
     rows = Event.objects.filter(position__gt=position).order_by("position").values_list(*fields)[:limit]
     events = [JournalEvent(*row) for row in rows]
+    if events and events[0].position != position + 1:
+        raise ResumeRefused("CURSOR_EXPIRED", events[0].position - 1)
     cache.move({scope: event.position for event in events for scope in scopes_of(event)})
     return events
 
@@ -142,6 +145,12 @@ def position_at(moment: datetime) -> int:
     """The position of the last event before a moment; 0, or where what is kept begins, if there is none."""
     earlier = Event.objects.filter(at__lt=moment).order_by("-position").values_list("position", flat=True)
     return earlier.first() or kept().oldest
+
+
+def is_kept_since(moment: datetime) -> bool:
+    """Whether all that happened from a moment on is kept."""
+    first = Event.objects.order_by("position").first()
+    return first is None or first.position == 1 or first.at < moment
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from typing import ParamSpec, TypeVar
+from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 from channels.layers import get_channel_layer
@@ -26,7 +27,7 @@ from django.utils import timezone
 from . import access, bell, journal
 from .access import Viewer
 from .authentication import viewer_as_of_now
-from .errors import InvalidCredential, NotFound, ResumeRefused
+from .errors import InvalidCredential, NotFound, ResumeRefused, TooManyConnections
 from .events import ACCESS_CHANGED
 from .journal import EventFilter, JournalEvent, Sight
 
@@ -83,8 +84,9 @@ class Listener:
     async def next(self, timeout_s: float | None = None) -> JournalEvent | None:
         """The next event, or None after about `timeout_s` without one.
 
-        Raises ResumeRefused where the listener fell behind, InvalidCredential where its viewer is let in no longer,
-        ProjectNotFound or TaskNotFound where they lost the right to see what it is narrowed to.
+        Raises ResumeRefused where the listener fell behind or what it has yet to read was trimmed, InvalidCredential
+        where its viewer is let in no longer, ProjectNotFound or TaskNotFound where they lost the right to see what it
+        is narrowed to.
         """
         deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
         while True:
@@ -111,6 +113,8 @@ class Listener:
         # The reader may not have come to it yet, and what follows is to be judged by the right it gave or took.
         if any(event.kind == ACCESS_CHANGED and self.viewer.user_id in event.data["users"] for event in found):
             await self.rights.load()
+            # Of what was trimmed meanwhile it could not see any more who could see it.
+            journal.check_resumable(self._read_up_to, await _in_thread(journal.kept))
         for event in found:
             self._take(event)
         # No await between this comparison and the joining: what the reader has not read yet it will hand over.
@@ -127,6 +131,11 @@ class Listener:
         self._take(event)
         if self._waiting:
             self._grown.set()
+
+    def skip(self, trimmed: ResumeRefused) -> None:
+        """Called by the reader where it could not read on. Who catches up meets the gap by itself."""
+        if self.is_live and self._read_up_to < trimmed.oldest:
+            self.end(ResumeRefused(trimmed.code, trimmed.oldest))
 
     def _take(self, event: JournalEvent) -> None:
         self._read_up_to = event.position
@@ -199,6 +208,7 @@ class _Reader:
         self.position = 0
         self.oldest = 0
         self.listeners: set[Listener] = set()
+        self.connections: Counter[int | None] = Counter()
         self._rights: dict[tuple[int | None, int | None, str | None], _Rights] = {}
         self._bell = asyncio.Event()
         self._attached = 0
@@ -271,7 +281,11 @@ class _Reader:
             for listener in list(self.listeners):
                 listener.end(ResumeRefused("RESYNC", kept.oldest))
         while self.position < kept.head:
-            found = await _in_thread(journal.read_after, self.position, limit=_READ)
+            try:
+                found = await _in_thread(journal.read_after, self.position, limit=_READ)
+            except ResumeRefused as trimmed:
+                await self._skip(trimmed)
+                continue
             if not found:
                 break
             # Once for all that was read: whoever keeps changing their own access delays nobody else.
@@ -284,6 +298,14 @@ class _Reader:
                         listener.offer(event)
         if not self._started.done():
             self._started.set_result(None)
+
+    async def _skip(self, trimmed: ResumeRefused) -> None:
+        """Go on from what is kept, after a stop so long that the journal was trimmed beyond what was read of it."""
+        logger.warning("The journal no longer holds what comes after %s: resync.", self.position)
+        await self._reload(list(self._rights.values()))
+        self.position = self.oldest = trimmed.oldest
+        for listener in list(self.listeners):
+            listener.skip(trimmed)
 
     async def _end_expired(self) -> None:
         """A session may have been prolonged, so each is asked for."""
@@ -324,9 +346,9 @@ class _Reader:
 
     async def _hear_bell(self) -> None:
         while True:
+            layer, ours = get_channel_layer(), f"bell.{uuid4().hex}."
             try:
-                layer = get_channel_layer()
-                channel = await layer.new_channel()
+                channel = await layer.new_channel(ours)
                 try:
                     await layer.group_add(bell.GROUP, channel)
                     self._bell.set()
@@ -338,7 +360,11 @@ class _Reader:
                         await layer.group_discard(bell.GROUP, channel)
             except Exception as error:
                 logger.warning("No bell is heard, looking at the journal every few seconds instead: %s", error)
-                await asyncio.sleep(1)
+            finally:
+                # The layer keeps a queue for each channel, also for one that it could not subscribe to.
+                for name in [name for name in layer.channels if ours in name]:
+                    del layer.channels[name]
+            await asyncio.sleep(1)
 
 
 _readers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Reader] = WeakKeyDictionary()
@@ -352,6 +378,26 @@ async def keep_reading() -> None:
     """Read the journal for as long as the process runs: it keeps cached lists right, listeners or none."""
     async with _reader().attached():
         await asyncio.Event().wait()
+
+
+@contextmanager
+def connection(viewer: Viewer) -> Iterator[None]:
+    """One socket or stream of the viewer's, from the moment that they are known to its end.
+
+    Counted per account, whatever the number of its tokens and sessions; who has none is, in open access, one account.
+    Raises NotSignedIn, TooManyConnections.
+    """
+    access.require_access(viewer)
+    connections = _reader().connections
+    if connections[viewer.user_id] >= settings.LIVE_LISTENERS_PER_VIEWER:
+        raise TooManyConnections(settings.LIVE_LISTENERS_PER_VIEWER)
+    connections[viewer.user_id] += 1
+    try:
+        yield
+    finally:
+        connections[viewer.user_id] -= 1
+        if not connections[viewer.user_id]:
+            del connections[viewer.user_id]
 
 
 async def until_invalid(viewer: Viewer) -> InvalidCredential:

@@ -11,7 +11,7 @@ from backend.celery import app
 from tasks.schedule import Scheduler
 from tests.cases import CommittingCase
 
-NAMES = ["reminders.scan", "reports.scan"]
+SCANS = ["reminders.scan", "reports.scan"]
 
 
 def start_beat() -> Scheduler:
@@ -23,12 +23,15 @@ class ScheduleTests(CommittingCase):
     def test_beat_uses_our_scheduler(self) -> None:
         self.assertEqual(app.conf.beat_scheduler, f"{Scheduler.__module__}:{Scheduler.__name__}")
 
-    def test_a_first_start_writes_both_scans_each_minute(self) -> None:
+    def test_a_first_start_writes_both_scans_each_minute_and_the_trim_each_hour(self) -> None:
         start_beat()
         rows = PeriodicTask.objects.order_by("name").values_list(
             "name", "task", "enabled", "interval__every", "interval__period", "expire_seconds"
         )
-        self.assertEqual(list(rows), [(name, name, True, 60, IntervalSchedule.SECONDS, 60) for name in NAMES])
+        every = [("reminders.scan", 60), ("reports.scan", 60), ("retention.trim", 3600)]
+        self.assertEqual(
+            list(rows), [(name, name, True, seconds, IntervalSchedule.SECONDS, seconds) for name, seconds in every]
+        )
 
     def test_what_is_scheduled_is_a_registered_task(self) -> None:
         start_beat()
@@ -38,14 +41,14 @@ class ScheduleTests(CommittingCase):
 
     def test_the_stock_scheduler_finds_the_same_schedule(self) -> None:
         schedule = DatabaseScheduler(app=app).schedule
-        self.assertLessEqual(set(NAMES), set(schedule))
+        self.assertLessEqual({*SCANS, "retention.trim"}, set(schedule))
 
     def test_a_scan_is_due_a_minute_after_the_last_one(self) -> None:
         start_beat()
         for seconds, is_due in [(50, False), (61, True), (86400, True)]:
             PeriodicTask.objects.update(last_run_at=timezone.now() - timedelta(seconds=seconds))
             schedule = start_beat().schedule
-            self.assertEqual([schedule[name].is_due().is_due for name in NAMES], [is_due] * 2)
+            self.assertEqual([schedule[name].is_due().is_due for name in SCANS], [is_due] * 2)
 
     def test_a_restart_keeps_what_a_team_has_set(self) -> None:
         start_beat()
@@ -53,6 +56,6 @@ class ScheduleTests(CommittingCase):
         PeriodicTask.objects.filter(name="reports.scan").update(interval=every_hour)
         PeriodicTask.objects.filter(name="reminders.scan").update(enabled=False)
         schedule = start_beat().schedule
-        self.assertEqual(list(schedule), ["reports.scan"])
+        self.assertEqual(sorted(schedule), ["reports.scan", "retention.trim"])
         self.assertEqual(PeriodicTask.objects.get(name="reports.scan").interval, every_hour)
-        self.assertEqual(PeriodicTask.objects.count(), 2)
+        self.assertEqual(PeriodicTask.objects.count(), 3)

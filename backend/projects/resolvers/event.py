@@ -44,13 +44,13 @@ def list_events(viewer: Viewer, *, after: int | None, filter: EventFilter, size:
     size = MAX_PAGE if size is None else size
     if not 1 <= size <= MAX_PAGE:
         raise BadArgument("first", f"A page has 1 to {MAX_PAGE} events.")
-    kept = journal.kept()
     if after is None:
-        return EventPage([], kept.head, has_more=False)
-    journal.check_resumable(after, kept)
-    # First what happened, then the right to see it: a project joined in between is in both.
+        return EventPage([], journal.kept().head, has_more=False)
+    # First what happened, then the right to see it: a project joined in between is in both. Last whether it is still
+    # kept: who could see a deleted project is told by the journal alone.
     found = journal.read_after(after, limit=_MOST_READ)
     sight = journal.Sight.since(viewer, after)
+    journal.check_resumable(after, journal.kept())
     events: list[JournalEvent] = []
     for event in found:
         if filter.passes(event) and sight.shows(event):
@@ -59,4 +59,4 @@ def list_events(viewer: Viewer, *, after: int | None, filter: EventFilter, size:
             events.append(event)
     if len(found) == _MOST_READ:
         return EventPage(events, found[-1].position, has_more=True)
-    return EventPage(events, max(kept.head, found[-1].position if found else after), has_more=False)
+    return EventPage(events, found[-1].position if found else after, has_more=False)

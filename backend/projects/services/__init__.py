@@ -1,3 +1,3 @@
-from . import comment, membership, project, reminder, report, session, task, token, user
+from . import comment, membership, project, reminder, report, retention, session, task, token, user
 
-__all__ = ["comment", "membership", "project", "reminder", "report", "session", "task", "token", "user"]
+__all__ = ["comment", "membership", "project", "reminder", "report", "retention", "session", "task", "token", "user"]

@@ -102,7 +102,7 @@ def generate(project_id: int, date: date) -> SummaryReport:
 
     Announced (ReportGenerated, on behalf of nobody) where its figures are new or differ from those before. It is
     mailed once, to those who are to have it when it is first made of a whole day. Holds the project, locks the report.
-    Raises ProjectNotFound, ValidationError for a day that has not begun.
+    Raises ProjectNotFound, ValidationError for a day that has not begun, or that the journal no longer holds.
     """
     day, now = Day.of(date), timezone.now()
     if now < day.start:
@@ -114,6 +114,8 @@ def generate(project_id: int, date: date) -> SummaryReport:
     report = SummaryReport.objects.select_for_update().get(project=project_id, date=date)
     is_first_whole = now >= day.end and (not report.figures or report.generated_at < day.end)
     before, report.figures = report.figures, figures(project_id, day, now=now)
+    if not journal.is_kept_since(day.start):  # asked now, since it may have been trimmed while the figures were read
+        raise Invalid("date", "The journal no longer holds this day.", "TOO_OLD")
     report.generated_at = now
     report.save(update_fields=["figures", "generated_at"])
     if is_first_whole:

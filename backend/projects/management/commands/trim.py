@@ -1,0 +1,17 @@
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+from django.utils import timezone
+
+from backend.projects import services
+
+
+class Command(BaseCommand):
+    help = "Delete old events and old entries of the audit log, as Beat has it done each hour."
+
+    def handle(self, **options: Any) -> None:
+        now = timezone.now()
+        events, entries = services.retention.trim_journal(now=now), services.retention.trim_audit(now=now)
+        self.stdout.write(f"{events} events older than {settings.JOURNAL_DAYS} days are deleted.")
+        self.stdout.write(f"{entries} entries of the audit log older than {settings.AUDIT_DAYS} days are deleted.")

@@ -1,0 +1,222 @@
+"""How much one account may have open in a process, and that nothing of it is left when it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from channels.layers import get_channel_layer
+from django.conf import settings
+from django.test import Client, override_settings
+
+from backend.asgi import sockets
+from backend.projects import live
+from backend.projects.access import SYSTEM
+from backend.projects.models import User
+from tests.cases import token_of
+from tests.factories import MembershipFactory, UserFactory
+from tests.live.test_notifications import SocketCase
+from tests.rest.asgi import Exchange
+from tests.schema.sockets import Communicator, GraphQLSocket, accepted, ready
+
+LISTEN = "subscription { events { cursor } }"
+
+
+class BoundCase(SocketCase):
+    @asynccontextmanager
+    async def plain(self, token: str | None = None) -> AsyncIterator[None]:
+        """An open plain socket."""
+        socket = await self.connect(**bearer(token))
+        self.assertEqual((await self.frame(socket))["type"], "ready")
+        yield
+        await socket.disconnect()
+
+    def stream(self, token: str | None = None) -> Exchange:
+        return Exchange("GET", "/events/", headers={"Accept": "text/event-stream", **bearer(token)})
+
+    async def assert_all_refused(self, token: str | None = None) -> None:
+        async with accepted(**bearer(token)) as graphql:
+            await graphql.init()
+            self.assertEqual(await graphql.close_code(), 4429)
+        frame, code = await self.refused("", **bearer(token))
+        self.assertEqual((frame["type"], code), ("error", 4429))
+        self.assertIn("2 sockets and streams", frame["message"])
+        async with self.stream(token) as answer:
+            self.assertEqual((answer.status, answer.headers["retry-after"]), (429, "60"))
+            self.assertEqual(answer.headers["content-type"], "application/json")
+
+    async def assert_all_let_in(self, token: str | None = None) -> None:
+        async with ready(**bearer(token)):
+            pass
+        async with self.plain(token):
+            pass
+        async with self.stream(token) as answer:
+            self.assertEqual(answer.status, 200)
+
+
+def bearer(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"authorization": f"Bearer {token}"}
+
+
+@override_settings(LIVE_LISTENERS_PER_VIEWER=2)
+class ConnectionTests(BoundCase):
+    async def test_an_account_is_bounded_over_all_doors_and_tokens_and_others_are_not_held_up(self) -> None:
+        ada, bob = [await sync_to_async(UserFactory)() for _ in range(2)]
+        first, second = [await sync_to_async(token_of)(ada) for _ in range(2)]
+        others = await sync_to_async(token_of)(bob)
+        for doors in (
+            (ready(**bearer(first)), self.plain(second)),
+            (self.plain(first), self.stream(second)),
+            (self.stream(first), ready(**bearer(second))),
+        ):
+            async with AsyncExitStack() as open_doors:
+                for door in doors:
+                    await open_doors.enter_async_context(door)
+                await self.assert_all_refused(first)
+                await self.assert_all_refused(second)
+                await self.assert_all_let_in(others)
+            await self.assert_all_let_in(first)
+        self.assertFalse(live._reader().connections)
+
+    @override_settings(ACCESS="open")
+    async def test_in_open_access_nobody_in_particular_is_one_account(self) -> None:
+        async with ready(), self.plain():
+            await self.assert_all_refused()
+        await self.assert_all_let_in()
+
+    async def test_who_is_not_let_in_is_told_that_and_takes_no_place(self) -> None:
+        for _ in range(3):
+            async with accepted() as graphql:
+                await graphql.init()
+                self.assertEqual(await graphql.close_code(), 4403)
+            async with self.stream() as answer:
+                self.assertEqual(answer.status, 401)
+        self.assertFalse(live._reader().connections)
+
+    @override_settings(ACCESS="open")
+    async def test_what_is_refused_for_another_reason_takes_no_place(self) -> None:
+        for _ in range(3):
+            self.assertEqual((await self.refused("?after=7"))[1], 4410)
+            async with Exchange("GET", "/events/", query="after=7", headers={"Accept": "text/event-stream"}) as answer:
+                self.assertEqual(answer.status, 410)
+        await self.assert_all_let_in()
+
+    @override_settings(ACCESS="open")
+    async def test_the_subscriptions_of_a_socket_share_its_place(self) -> None:
+        async with ready() as socket:
+            for number in range(5):
+                await socket.subscribe(LISTEN, str(number))
+            async with self.plain():
+                pass
+
+
+@override_settings(ACCESS="open", LIVE_SUBSCRIPTIONS_PER_SOCKET=2)
+class SubscriptionTests(BoundCase):
+    async def test_one_too_many_is_refused_alone_until_another_is_complete(self) -> None:
+        async with ready() as socket:
+            for number in ("1", "2"):
+                await socket.subscribe(LISTEN, number)
+            await socket.subscribe(LISTEN, "3")
+            self.assertEqual(await socket.error("3"), {"code": "TOO_MANY_SUBSCRIPTIONS"})
+            await socket.send("complete", id="1")
+            await socket.subscribe("{ cursor }", "3")
+            self.assertEqual(await socket.next("3"), {"data": {"cursor": "0"}})
+
+    async def test_an_id_in_use_is_a_breach_of_the_protocol_all_the_same(self) -> None:
+        async with ready() as socket:
+            for number in ("1", "2", "2"):
+                await socket.subscribe(LISTEN, number)
+            self.assertEqual(await socket.close_code(), 4409)
+
+
+class NothingLeftTests(BoundCase):
+    """1,000 clients that come and go, each in one of the ways in which clients do."""
+
+    async def test_a_thousand_come_and_go_and_nothing_is_left(self) -> None:
+        members = [(await sync_to_async(MembershipFactory)(project=self.task.project)).user for _ in range(10)]
+        sessions = [await sync_to_async(session_of)(user) for user in members]
+        ways = [self.listens, self.goes_at_once, self.goes_before_it_is_ready, self.hears_and_goes, self.breaks_off]
+        places = asyncio.Semaphore(12)
+
+        async def client(number: int) -> None:
+            async with places:
+                await asyncio.wait_for(ways[number % len(ways)](sessions[number // len(ways) % len(sessions)]), 60)
+
+        async def write() -> None:
+            for number in range(10_000):
+                await self.rename(f"Title {number}")
+                await asyncio.sleep(0.1)
+
+        writing = asyncio.create_task(write())
+        await asyncio.gather(*[client(number) for number in range(1000)])
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        await self.assert_nothing_is_left()
+
+    async def test_a_bell_that_cannot_be_heard_leaves_no_queue_for_each_try(self) -> None:
+        nowhere = {**settings.CHANNEL_LAYERS["default"], "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"]}}
+        with override_settings(CHANNEL_LAYERS={"default": nowhere}):
+            async with live.listen(SYSTEM):
+                await asyncio.sleep(1.5)  # two tries
+                self.assertEqual(get_channel_layer().channels, {})
+
+    async def assert_nothing_is_left(self) -> None:
+        reader = live._reader()
+        self.assertEqual((reader.listeners, reader._rights, reader.connections), (set(), {}, {}))
+        self.assertEqual((reader._attached, reader._tasks, reader._started), (0, [], None))
+        layer = get_channel_layer()
+        self.assertEqual((layer.channels, layer.groups), ({}, {}))
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        # The channel layer's own receiver stays with its loop.
+        self.assertEqual([task for task in others if "_do_receiving" not in repr(task.get_coro())], [])
+        gc.collect()
+        queues = [one for one in gc.get_objects() if type(one) in (live.Listener, live._Rights)]
+        self.assertEqual(queues, [])
+
+    async def listens(self, session: str) -> None:
+        """To GraphQL, in two subscriptions, and closes the socket without completing them."""
+        async with ready(session=session) as socket:
+            await socket.subscribe(LISTEN, "1")
+            await socket.subscribe(LISTEN, "2")
+            await socket.receive()
+
+    async def hears_and_goes(self, session: str) -> None:
+        """From the beginning, by the plain socket."""
+        socket = plain_socket(session, "?after=0")
+        await socket.connect(timeout=20)
+        for _ in range(2):
+            await socket.receive_from(timeout=20)
+        await socket.disconnect(timeout=20)
+
+    async def goes_at_once(self, session: str) -> None:
+        """The plain socket, gone while the server still asks who it is."""
+        socket = plain_socket(session)
+        await socket.connect(timeout=20)
+        await socket.disconnect(timeout=20)
+
+    async def goes_before_it_is_ready(self, session: str) -> None:
+        """A GraphQL socket, gone while the server still asks who it is."""
+        socket = GraphQLSocket(session=session)
+        await socket.connect()
+        await socket.init()
+        await socket.disconnect()
+
+    async def breaks_off(self, session: str) -> None:
+        """A GraphQL socket that subscribes, and is gone before that is under way."""
+        async with ready(session=session) as socket:
+            await socket.subscribe(LISTEN, "1")
+
+
+def plain_socket(session: str, query: str = "") -> Communicator:
+    headers = [(b"host", b"localhost"), (b"cookie", f"sessionid={session}".encode())]
+    return Communicator(sockets, f"/ws/notifications/{query}", headers=headers)
+
+
+def session_of(user: User) -> Any:
+    client = Client()
+    client.force_login(user)
+    return client.cookies["sessionid"].value

@@ -1,0 +1,239 @@
+"""What is no longer kept: batches from the oldest end, beside writers and one another."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timedelta
+from io import StringIO
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management import call_command
+from django.db import connection, transaction
+from django.test import override_settings
+from django.utils import timezone
+
+from backend.projects import journal, services
+from backend.projects.access import SYSTEM
+from backend.projects.errors import ResumeRefused
+from backend.projects.journal import Kept
+from backend.projects.models import AuditAction, AuditEntry, Event, Project, Reminder, ReportMail, SummaryReport
+from backend.projects.services import retention
+from tasks.retention import trim
+from tests.cases import Case, CommittingCase
+from tests.factories import ProjectFactory, TaskFactory
+
+
+def write_events(*days: float) -> None:
+    """An event for each age in days, the first at position 1."""
+    now = timezone.now()
+    Event.objects.bulk_create(
+        Event(position=position, kind="project.updated", at=now - timedelta(days=age), payload="{}")
+        for position, age in enumerate(days, start=1)
+    )
+
+
+def write_entries(*days: float) -> None:
+    for age in days:
+        entry = AuditEntry.objects.create(action=AuditAction.SIGNED_IN)
+        AuditEntry.objects.filter(pk=entry.pk).update(at=timezone.now() - timedelta(days=age))
+
+
+def positions() -> list[int]:
+    return list(Event.objects.values_list("position", flat=True))
+
+
+def entries() -> list[int]:
+    """Ages in days, oldest first."""
+    return [(timezone.now() - at).days for at in AuditEntry.objects.order_by("id").values_list("at", flat=True)]
+
+
+class BatchCase:
+    addCleanup: Any  # noqa: N815
+
+    def in_batches_of(self, size: int) -> None:
+        self.addCleanup(setattr, retention, "BATCH", retention.BATCH)
+        retention.BATCH = size
+
+
+class JournalTests(BatchCase, Case):
+    def test_what_is_older_than_its_days_goes_and_the_rest_stays(self) -> None:
+        write_events(31, 30.01, 29.99, 1)
+        self.assertEqual(services.retention.trim_journal(now=timezone.now()), 2)
+        self.assertEqual(positions(), [3, 4])
+        self.assertEqual(journal.kept(), Kept(oldest=2, head=4))
+
+    @override_settings(JOURNAL_DAYS=10)
+    def test_the_days_are_a_setting(self) -> None:
+        write_events(11, 9, 0)
+        self.assertEqual(services.retention.trim_journal(now=timezone.now()), 1)
+
+    def test_it_goes_in_batches_whatever_their_borders(self) -> None:
+        self.in_batches_of(3)
+        for old in range(8):
+            with self.subTest(old):
+                Event.objects.all().delete()
+                write_events(*[40] * old, 1, 1)
+                self.assertEqual(services.retention.trim_journal(now=timezone.now()), old)
+                self.assertEqual(positions(), [old + 1, old + 2])
+
+    def test_a_batch_is_one_read_and_one_deletion(self) -> None:
+        write_events(*[40] * 2500, 1)
+        with self.assertNumQueries(6):  # three batches
+            services.retention.trim_journal(now=timezone.now())
+
+    def test_the_newest_stays_however_old_it_is_and_positions_go_on(self) -> None:
+        self.in_batches_of(3)
+        for old in range(1, 8):
+            with self.subTest(old):
+                Event.objects.all().delete()
+                write_events(*[40] * old)
+                self.assertEqual(services.retention.trim_journal(now=timezone.now()), old - 1)
+                self.assertEqual(journal.kept(), Kept(oldest=old - 1, head=old))
+        services.project.create_project(actor=SYSTEM, name="New")
+        self.assertEqual(positions(), [7, 8])
+
+    def test_an_empty_journal_is_left_alone(self) -> None:
+        self.assertEqual(services.retention.trim_journal(now=timezone.now()), 0)
+
+    def test_a_clock_that_was_set_back_makes_no_hole_and_loses_nothing_young(self) -> None:
+        write_events(40, 40, 5, 40, 40, 1)
+        self.assertEqual(services.retention.trim_journal(now=timezone.now()), 2)
+        self.assertEqual(positions(), [3, 4, 5, 6])
+
+    def test_a_second_run_finds_nothing(self) -> None:
+        write_events(40, 40, 1)
+        self.assertEqual([services.retention.trim_journal(now=timezone.now()) for _ in range(2)], [2, 0])
+        self.assertEqual(positions(), [3])
+
+    def test_reading_on_from_before_what_is_kept_is_refused_and_not_skipped(self) -> None:
+        write_events(40, 40, 40, 1, 1)
+        services.retention.trim_journal(now=timezone.now())
+        self.assertEqual([event.position for event in journal.read_after(3, limit=9)], [4, 5])
+        for position in (0, 2):
+            with self.assertRaises(ResumeRefused) as refused:
+                journal.read_after(position, limit=9)
+            self.assertEqual((refused.exception.code, refused.exception.oldest), ("CURSOR_EXPIRED", 3))
+
+
+class AuditTests(BatchCase, Case):
+    def test_entries_older_than_their_days_go_the_newest_too(self) -> None:
+        write_entries(366, 365.01, 364, 31)
+        self.assertEqual(services.retention.trim_audit(now=timezone.now()), 2)
+        self.assertEqual(entries(), [364, 31])
+        with override_settings(AUDIT_DAYS=30):
+            self.assertEqual([services.retention.trim_audit(now=timezone.now()) for _ in range(2)], [2, 0])
+        self.assertEqual(entries(), [])
+
+    def test_it_goes_in_batches_whatever_their_borders(self) -> None:
+        self.in_batches_of(3)
+        for old in range(8):
+            with self.subTest(old):
+                AuditEntry.objects.all().delete()
+                write_entries(*[400] * old, 1)
+                self.assertEqual(services.retention.trim_audit(now=timezone.now()), old)
+                self.assertEqual(entries(), [1])
+
+
+class JobTests(Case):
+    def setUp(self) -> None:
+        write_events(40, 40, 1)
+        write_entries(400, 1)
+
+    def test_the_job_trims_both_and_run_twice_does_nothing_twice(self) -> None:
+        trim()
+        self.assertEqual((positions(), entries()), ([3], [1]))
+        with self.nothing_changes():
+            trim()
+
+    def test_tasks_reports_and_the_ledgers_of_mails_stay(self) -> None:
+        long_ago = timezone.now() - timedelta(days=900)
+        task = TaskFactory(due_date=long_ago)
+        report = SummaryReport.objects.create(
+            project=task.project, date=long_ago.date(), figures={}, generated_at=long_ago
+        )
+        Reminder.objects.create(task=task, recipient="a@localhost", due_date=long_ago, created_at=long_ago)
+        ReportMail.objects.create(report=report, recipient="a@localhost", created_at=long_ago)
+        trim()
+        self.assertEqual(positions(), [3])
+        self.assertEqual([model.objects.count() for model in (SummaryReport, Reminder, ReportMail)], [1, 1, 1])
+
+    def test_the_command_trims_and_says_what(self) -> None:
+        said = StringIO()
+        call_command("trim", stdout=said)
+        self.assertEqual((positions(), entries()), ([3], [1]))
+        self.assertEqual(
+            said.getvalue(),
+            "2 events older than 30 days are deleted.\n1 entries of the audit log older than 365 days are deleted.\n",
+        )
+
+
+class SummaryTests(Case):
+    """Figures are read from the journal: what it no longer holds is not counted as if it had never been."""
+
+    def setUp(self) -> None:
+        self.project: Project = ProjectFactory()
+        write_events(40, 40, 20)
+
+    def generate(self, days_ago: int) -> SummaryReport:
+        day: datetime = timezone.now() - timedelta(days=days_ago)
+        return services.report.generate(self.project.pk, day.date())
+
+    def test_a_day_that_is_no_longer_held_is_refused_and_its_summary_left_as_it_is(self) -> None:
+        self.generate(25)
+        services.retention.trim_journal(now=timezone.now())
+        with self.nothing_changes(), self.assertRaises(ValidationError) as refused:
+            self.generate(25)
+        self.assertEqual(refused.exception.error_dict["date"][0].code, "TOO_OLD")
+
+    def test_a_day_that_is_held_is_made_again(self) -> None:
+        first = self.generate(10)
+        services.retention.trim_journal(now=timezone.now())
+        self.assertEqual(self.generate(10).pk, first.pk)
+
+
+class BesideOthersTests(BatchCase, CommittingCase):
+    def test_a_writer_does_not_wait_for_a_batch_that_is_under_way(self) -> None:
+        project = ProjectFactory()
+        write_events(*[40] * 5, 1)
+        trimmed, may_commit = threading.Event(), threading.Event()
+
+        def trim_slowly() -> None:
+            with transaction.atomic():
+                services.retention.trim_journal(now=timezone.now())
+                trimmed.set()
+                may_commit.wait(20)
+            connection.close()
+
+        trimming = threading.Thread(target=trim_slowly)
+        trimming.start()
+        try:
+            self.assertTrue(trimmed.wait(10))
+            with transaction.atomic():
+                with connection.cursor() as cursor:
+                    cursor.execute("SET LOCAL lock_timeout = '500ms'")
+                services.project.update_project(actor=SYSTEM, project_id=project.pk, changes={"name": "New"})
+            self.assertEqual(positions(), [1, 2, 3, 4, 5, 6, 7])  # the batch is still under way
+        finally:
+            may_commit.set()
+            trimming.join(10)
+        self.assertEqual(journal.kept(), Kept(oldest=5, head=7))
+
+    def test_two_at_once_and_writers_between_them_leave_no_hole(self) -> None:
+        self.in_batches_of(7)
+        project = ProjectFactory()
+        write_events(*[40] * 500)
+        deleted: list[int] = []
+
+        def trim_all() -> None:
+            deleted.append(services.retention.trim_journal(now=timezone.now()))
+
+        def write() -> None:
+            for number in range(20):
+                services.project.update_project(actor=SYSTEM, project_id=project.pk, changes={"name": f"Name {number}"})
+
+        self.assertEqual(self.run_together(trim_all, trim_all, write), [])
+        kept = journal.kept()
+        self.assertEqual(positions(), list(range(kept.oldest + 1, 521)))
+        self.assertEqual((sum(deleted), kept.head), (kept.oldest, 520))
+        self.assertGreaterEqual(kept.oldest, 499)
