@@ -1,0 +1,227 @@
+"""What the tests of the recipes share: a program taken out of the page, and a server that dies under it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.db import connection
+
+from backend.projects import services
+from backend.projects.access import SYSTEM
+from backend.projects.models import Event, Membership, Scope, Task, Token
+from tests.cases import DaphneCase, database_url, token_of
+from tests.factories import MembershipFactory, TaskFactory
+
+PAGE = settings.BASE_DIR / "docs" / "live.md"
+TIMEOUT_S = 60
+
+
+def recipe(name: str) -> str:
+    """The program of that name, as the page shows it."""
+    [text] = re.findall(rf"^<!-- recipe: {re.escape(name)} -->\n```\w+\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+    return str(text)
+
+
+class Recipe(Protocol):
+    """A running recipe."""
+
+    def heard(self, word: str) -> list[str]:
+        """The cursors that it told after `word`, in its order: `state` it read, or `event` it handled."""
+
+    def wait_for(self, word: str, count: int) -> None: ...
+
+    def wait_for_end(self) -> str:
+        """Its last words."""
+
+
+class Program:
+    """A recipe that is a process: it tells one thing in a line."""
+
+    def __init__(
+        self, command: list[str], environment: dict[str, str], parse: Callable[[str], list[str]] | None = None
+    ):
+        self._lines: list[str] = []
+        self._told = threading.Condition()
+        self._parse = parse or (lambda line: [line])
+        self.process = subprocess.Popen(
+            command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._told:
+                self._lines += self._parse(line.strip())
+                self._told.notify_all()
+
+    def heard(self, word: str) -> list[str]:
+        return [line.split()[1] for line in self._lines if line.split()[:1] == [word]]
+
+    def wait_for(self, word: str, count: int) -> None:
+        with self._told:
+            if not self._told.wait_for(lambda: len(self.heard(word)) >= count, TIMEOUT_S):
+                raise AssertionError(f"{count} of {word!r} were to come, there are: {self._lines}")
+
+    def wait_for_end(self) -> str:
+        assert self.process.wait(TIMEOUT_S) == 1, self._lines
+        self._reading.join(TIMEOUT_S)
+        return self._lines[-1]
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(TIMEOUT_S)
+        self._reading.join(TIMEOUT_S)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+class RecipeCase(DaphneCase):
+    """Closed mode, a member with a token, and one task of theirs that changes."""
+
+    environment = {"ACCESS": "closed"}
+
+    def setUp(self) -> None:
+        self.membership: Membership = MembershipFactory()
+        self.task: Task = TaskFactory(project=self.membership.project)
+        self.token = token_of(self.membership.user, Scope.READ)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self._database_url = database_url()
+        self._database = ThreadPoolExecutor(1)
+        self.addCleanup(self._database.shutdown)
+        self.addCleanup(self.in_database, lambda: connection.close())
+        super().setUp()
+
+    def run_program(
+        self, command: list[str], parse: Callable[[str], list[str]] | None = None, **environment: str
+    ) -> Program:
+        given = {"TASKWIRE_URL": self.base_url, "TASKWIRE_TOKEN": self.token, "TMPDIR": str(self.folder), **environment}
+        program = Program(command, given, parse)
+        self.addCleanup(program.kill)
+        return program
+
+    def write_recipe(self, name: str) -> str:
+        path = self.folder / name
+        path.write_text(recipe(name))
+        return str(path)
+
+    def in_database(self, work: Callable[[], object]) -> None:
+        """In a thread of its own: Playwright runs an event loop in this one, where Django refuses its ORM."""
+        self._database.submit(work).result()
+
+    def rename(self, count: int) -> None:
+        def write() -> None:
+            for number in range(count):
+                services.task.update_task(
+                    actor=SYSTEM, task_id=self.task.pk, changes={"title": f"{number} of {Event.objects.count()}"}
+                )
+
+        self.in_database(write)
+
+    def journal(self, after: str) -> list[str]:
+        """The cursors of what a member is to hear after a position."""
+        found: list[str] = []
+        heard = Event.objects.filter(position__gt=int(after)).exclude(kind="access.changed").order_by("position")
+        self.in_database(lambda: found.extend(map(str, heard.values_list("position", flat=True))))
+        return found
+
+    def forget_all_but_the_newest(self) -> None:
+        def delete() -> None:
+            newest = Event.objects.latest("position").position
+            Event.objects.filter(position__lt=newest).delete()
+
+        self.in_database(delete)
+
+    def revoke(self) -> None:
+        self.in_database(lambda: services.token.revoke_token(actor=SYSTEM, token_id=Token.objects.get().pk))
+
+    def kill_server(self) -> None:
+        self.server.kill()
+        self.server.communicate(timeout=20)
+
+    def start_server_again(self) -> None:
+        """On the same port and database."""
+        port = urlsplit(self.base_url).port
+        listening_at = f"tcp:port={port}:interface=127.0.0.1"
+        self.server = subprocess.Popen(
+            [sys.executable, "-m", "daphne", "-e", listening_at, "backend.asgi:application"],
+            env={**os.environ, "DATABASE_URL": self._database_url, **self.environment},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(self._stop_server, self.server)
+        assert self.server.stderr is not None
+        assert any("Listening on TCP address" in line for line in self.server.stderr), "daphne did not come back"
+
+    @staticmethod
+    def _stop_server(server: subprocess.Popen[str]) -> None:
+        server.kill()
+        server.communicate(timeout=20)
+
+
+class Survives:
+    """What every recipe is put through. `start` runs it, `last_words` is what it says where its right has ended."""
+
+    last_words: str
+
+    def start(self) -> Recipe:
+        raise NotImplementedError
+
+    def started(self) -> Recipe:
+        program = self.start()
+        program.wait_for("state", 1)
+        return program
+
+    def test_nothing_is_missed_and_nothing_comes_twice_when_the_server_dies_amid_changes(self) -> None:
+        program = self.started()
+        writer = threading.Thread(target=self.rename, args=[40])
+        writer.start()
+        program.wait_for("event", 3)
+        self.kill_server()
+        writer.join()
+        self.rename(3)
+        self.start_server_again()
+        program.wait_for("event", 43)
+        self.kill_server()
+        self.rename(3)
+        self.start_server_again()
+        program.wait_for("event", 46)
+        self.rename(1)
+        program.wait_for("event", 47)
+
+        [start] = program.heard("state")
+        self.assertEqual(program.heard("event"), self.journal(after=start))
+
+    def test_what_is_no_longer_kept_makes_it_read_the_state_again(self) -> None:
+        program = self.started()
+        self.rename(1)
+        program.wait_for("event", 1)
+        self.kill_server()
+        self.rename(4)
+        self.forget_all_but_the_newest()
+        self.start_server_again()
+        program.wait_for("state", 2)
+        self.rename(2)
+        program.wait_for("event", 3)
+
+        first, again = program.heard("state")
+        self.assertEqual(int(again), int(first) + 5)
+        self.assertEqual(program.heard("event"), [str(int(first) + 1), *self.journal(after=again)])
+
+    def test_it_ends_with_its_right(self) -> None:
+        program = self.started()
+        self.revoke()
+        self.assertRegex(program.wait_for_end(), self.last_words)
