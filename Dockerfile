@@ -47,9 +47,6 @@ HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
     web.request('GET', '/healthz', headers={'Host': host}); \
     sys.exit(web.getresponse().status != 200)"]
 
-# - Pings keep an idle socket open through proxies, and find dead ones.
-# - No socket ends for its age alone: a listener leaves when it likes, or when its right to see ends.
-# - No --proxy-headers: whoever reaches the port could then claim any address and scheme. An installation behind a proxy
-#   that sets these headers itself, and alone reaches the port, adds it in a command of its own.
-CMD ["sh", "-c", "exec daphne --bind \"$BIND\" --port \"$PORT\" \
-    --ping-interval 20 --ping-timeout 30 --websocket_timeout -1 backend.asgi:application"]
+# Reads BIND and PORT. It takes no proxy's word for a client's address or scheme: whoever reaches the port could then claim
+# any (`TLS_PROXY` is the setting for an installation where the proxy alone reaches it).
+CMD ["python", "-m", "backend.server"]

@@ -121,7 +121,7 @@ class CommittingCase(_Case, TransactionTestCase):
 
 
 class DaphneCase(CommittingCase):
-    """A running daphne on the test database, in open mode, new for every test: `base_url`, `ws_url`."""
+    """The web process on the test database, in open mode, new for every test: `base_url`, `ws_url`."""
 
     base_url: str
     ws_url: str
@@ -129,10 +129,10 @@ class DaphneCase(CommittingCase):
 
     def setUp(self) -> None:
         super().setUp()
-        command = [sys.executable, "-m", "daphne", "-e", "tcp:port=0:interface=127.0.0.1", "backend.asgi:application"]
+        given = {"ACCESS": "open", "BIND": "127.0.0.1", "PORT": "0", "DATABASE_URL": database_url()}
         server = subprocess.Popen(
-            command,
-            env={**os.environ, "ACCESS": "open", "DATABASE_URL": database_url(), **self.environment},
+            [sys.executable, "-m", "backend.server"],
+            env={**os.environ, **given, **self.environment},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -142,7 +142,7 @@ class DaphneCase(CommittingCase):
         for line in server.stderr:
             if address := re.search(r"Listening on TCP address (\S+)", line):
                 break
-        assert address is not None, "daphne ended before it listened"
+        assert address is not None, "the server ended before it listened"
         self.server = server
         self.base_url, self.ws_url = f"http://{address[1]}", f"ws://{address[1]}"
 

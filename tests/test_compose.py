@@ -20,9 +20,11 @@ from celery.beat import beat_nodename
 from celery.bin.beat import beat
 from celery.bin.worker import worker
 from celery.utils.nodenames import default_nodename, gethostname
-from daphne.cli import CommandLineInterface
 from django.conf import settings
 from django.test import SimpleTestCase
+
+from backend import server
+from backend.local import supervisor
 
 ROOT: Path = settings.BASE_DIR
 COMPOSE_FILE = ROOT / "docker-compose.yml"
@@ -95,20 +97,17 @@ class DockerfileTests(SimpleTestCase):
         self.assertEqual(SECRETS & image_environment().keys(), set())
         self.assertEqual(instructions("ARG"), [])
 
-    def test_the_web_listens_where_the_settings_say_and_never_ends_a_socket_for_its_age(self) -> None:
-        shell, flag, script = json.loads(instructions("CMD")[0])
-        line = script
-        for name, value in image_environment().items():
-            line = line.replace(f'"${name}"', value)
-        execute, program, *arguments = shlex.split(line)
-        parsed = CommandLineInterface().parser.parse_args(arguments)
+    def test_the_web_listens_where_the_settings_say(self) -> None:
+        environment = image_environment()
 
-        self.assertEqual((shell, flag, execute, program), ("sh", "-c", "exec", "daphne"))
-        self.assertEqual((parsed.host, parsed.port), ("0.0.0.0", 8000))
-        self.assertEqual(parsed.application, "backend.asgi:application")
-        self.assertEqual((parsed.ping_interval, parsed.ping_timeout, parsed.websocket_timeout), (20, 30, -1))
-        self.assertFalse(parsed.proxy_headers)
-        self.assertEqual(instructions("EXPOSE"), [image_environment()["PORT"]])
+        self.assertEqual(json.loads(instructions("CMD")[0]), ["python", "-m", "backend.server"])
+        self.assertEqual((environment["BIND"], environment["PORT"]), ("0.0.0.0", "8000"))
+        self.assertEqual(instructions("EXPOSE"), [environment["PORT"]])
+
+    def test_who_stops_the_web_waits_until_it_has_taken_leave(self) -> None:
+        grace_s = int(SERVICES["web"]["stop_grace_period"].removesuffix("s"))
+
+        self.assertGreater(min(grace_s, supervisor.GRACE_S), server.STOP_S + 1)
 
 
 class HealthCheckTests(SimpleTestCase):

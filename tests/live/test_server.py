@@ -1,0 +1,273 @@
+"""The web process and its clients: those who stop reading, and all of them when it stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.db import connection
+from django.test import SimpleTestCase
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from backend.projects import bell, services
+from backend.projects.access import SYSTEM
+from backend.projects.models import Event
+from backend.server import CLOSE_S, STALLED_S, STOP_S
+from tests.cases import DaphneCase
+from tests.factories import TaskFactory
+from tests.schema.sockets import PROTOCOL, TIMEOUT_S
+
+EVENTS, BATCH, QUEUE = 10_000, 250, 500
+DESCRIPTION = "Weed the beds. " * 130
+SUBSCRIPTION = """subscription ($after: Cursor) { events(after: $after) {
+    cursor ... on TaskUpdated { task { title description } } } }"""
+# What is sent to one client, 23 MB, would show many times over.
+GROWTH_KB = 10_000
+
+
+class ServerCase(DaphneCase):
+    environment = {"LIVE_QUEUE_EVENTS": str(QUEUE)}
+
+    def setUp(self) -> None:
+        super().setUp()
+        task = TaskFactory(description=DESCRIPTION)
+        services.task.update_task(actor=SYSTEM, task_id=task.pk, changes={"title": "Weed"})
+        self.head = 1
+
+    def write(self, count: int) -> None:
+        """The same event again and again, faster than a service would write it."""
+        table = Event._meta.db_table
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"""INSERT INTO {table}
+                    (position, kind, project_id, task_id, actor_id, actor_name, at, payload, audience)
+                SELECT %s + n, kind, project_id, task_id, actor_id, actor_name, at, payload, audience
+                  FROM {table}, generate_series(1, %s) n WHERE position = 1""",
+                [self.head, count],
+            )
+        self.head += count
+        bell.ring()
+
+    def write_and_hear(self, count: int, listener: ClientConnection) -> None:
+        """`listener` hears all of it, in order."""
+        for first in range(self.head + 1, self.head + count + 1, BATCH):
+            self.write(BATCH)
+            heard = [json.loads(listener.recv(TIMEOUT_S))["cursor"] for _ in range(BATCH)]
+            self.assertEqual(heard, [str(position) for position in range(first, first + BATCH)])
+
+    def reader(self) -> ClientConnection:
+        """A plain socket that has read everything there is."""
+        listener: ClientConnection = self.enterContext(connect(f"{self.ws_url}/ws/notifications/?after={self.head}"))
+        self.assertEqual(json.loads(listener.recv(TIMEOUT_S))["type"], "ready")
+        return listener
+
+    def plain_socket(self) -> ClientConnection:
+        """One that has heard the newest event, hence is live, and reads no further than it is asked to."""
+        listener = self._narrow(f"/ws/notifications/?after={self.head - 1}")
+        self.assertEqual(json.loads(listener.recv(TIMEOUT_S))["type"], "ready")
+        self.assertEqual(json.loads(listener.recv(TIMEOUT_S))["cursor"], str(self.head))
+        return listener
+
+    def subscription(self) -> ClientConnection:
+        """As `plain_socket`."""
+        listener = self._narrow("/graphql/", subprotocols=[Subprotocol(PROTOCOL)])
+        listener.send(json.dumps({"type": "connection_init"}))
+        self.assertEqual(json.loads(listener.recv(TIMEOUT_S))["type"], "connection_ack")
+        payload = {"query": SUBSCRIPTION, "variables": {"after": str(self.head - 1)}}
+        listener.send(json.dumps({"type": "subscribe", "id": "1", "payload": payload}))
+        first = json.loads(listener.recv(TIMEOUT_S))
+        self.assertEqual(first["payload"]["data"]["events"]["cursor"], str(self.head))
+        return listener
+
+    def stream(self) -> tuple[HTTPResponse, socket.socket]:
+        """As `plain_socket`."""
+        http = HTTPConnection(self.address[0], timeout=TIMEOUT_S)
+        raw = http.sock = self._connected()
+        http.request(
+            "GET", f"/events/?after={self.head - 1}", headers={"Accept": "text/event-stream", "Host": "localhost"}
+        )
+        response = http.getresponse()
+        self.addCleanup(response.close)
+        self.assertEqual(response.status, 200)
+        while response.readline() != f"id: {self.head}\n".encode():
+            pass
+        return response, raw
+
+    @property
+    def address(self) -> tuple[str, int]:
+        place = urlsplit(self.base_url)
+        assert place.hostname is not None
+        assert place.port is not None
+        return place.hostname, place.port
+
+    def _narrow(self, path: str, **options: Any) -> ClientConnection:
+        narrow = connect(
+            f"{self.ws_url}{path}",
+            sock=self._connected(),
+            max_queue=1,
+            compression=None,
+            ping_interval=None,
+            close_timeout=0.1,
+            **options,
+        )
+        listener: ClientConnection = self.enterContext(narrow)
+        return listener
+
+    def _connected(self) -> socket.socket:
+        """With little room in the kernel for what is not read."""
+        raw = socket.socket()
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.connect(self.address)
+        self.addCleanup(raw.close)
+        return raw
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        os.kill(self.server.pid, number)
+
+
+class SlowClientTests(ServerCase):
+    def test_who_stops_reading_costs_neither_memory_nor_time_of_others(self) -> None:
+        reader = self.reader()
+        self.write_and_hear(1000, reader)  # so that the process has its size
+        _stopped = self.plain_socket(), self.subscription(), self.stream()
+        before = self._memory_kb()
+
+        self.write_and_hear(EVENTS, reader)
+
+        self.assertLess(self._memory_kb() - before, GROWTH_KB)
+
+    def test_who_takes_nothing_is_cut_off(self) -> None:
+        self.write(4000)  # more than the kernel takes for a client
+        clients = [self._catching_up("/ws/notifications/?after=1"), self._catching_up("/events/?after=1")]
+        for client in clients:
+            poll = select.poll()
+            poll.register(client, 0)  # reports nothing but the end of the connection
+            self.assertEqual(len(poll.poll((2 * STALLED_S + 5) * 1000)), 1)
+
+    def _catching_up(self, path: str) -> socket.socket:
+        """One that asks, and reads nothing at all."""
+        raw = self._connected()
+        upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\n" if path.startswith("/ws/") else ""
+        key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        accept = "Accept: text/event-stream\r\n"
+        raw.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{upgrade}{key}{accept}\r\n".encode())
+        return raw
+
+    def _memory_kb(self) -> int:
+        status = Path(f"/proc/{self.server.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found[1])
+
+    def test_who_falls_behind_and_reads_again_is_told_to_resync(self) -> None:
+        reader = self.reader()
+        plain, subscribed, (streamed, _) = self.plain_socket(), self.subscription(), self.stream()
+
+        self.write_and_hear(4000, reader)
+
+        *heard, last = self._rest(plain)
+        self.assertEqual([frame["cursor"] for frame in heard], [str(n) for n in range(2, 2 + len(heard))])
+        self.assertEqual(last, {"type": "resync", "oldest": "0"})
+        self.assertEqual(plain.close_code, 4410)
+
+        frames = (json.loads(line[6:]) for line in streamed if line.startswith(b"data: "))
+        _first, *heard, last = frames
+        self.assertEqual([frame["cursor"] for frame in heard], [str(n) for n in range(2, 2 + len(heard))])
+        self.assertEqual(last, {"type": "resync", "oldest": "0"})
+
+        while (message := json.loads(subscribed.recv(TIMEOUT_S)))["type"] == "next":
+            last = message
+        code = (message["payload"] if message["type"] == "error" else last["payload"]["errors"])[0]["extensions"]
+        self.assertEqual(code["code"], "RESYNC")
+
+    def _rest(self, listener: ClientConnection) -> list[Any]:
+        frames = []
+        try:
+            while True:
+                frames.append(json.loads(listener.recv(TIMEOUT_S)))
+        except ConnectionClosed:
+            return frames
+
+
+class StopTests(ServerCase):
+    def test_it_takes_leave_of_everybody(self) -> None:
+        plain, subscribed, (streamed, _) = self.plain_socket(), self.subscription(), self.stream()
+        idle = HTTPConnection(*self.address, timeout=TIMEOUT_S)
+        idle.request("GET", "/healthz")
+        idle.getresponse().read()
+
+        self.stop()
+
+        for listener in (plain, subscribed):
+            with self.assertRaises(ConnectionClosed):
+                listener.recv(TIMEOUT_S)
+            self.assertEqual(listener.close_code, 1012)
+        streamed.read()  # to its proper end: one that is cut raises IncompleteRead
+        self.assertEqual(self.server.wait(STOP_S), 0)
+
+    def test_ctrl_c_is_the_same(self) -> None:
+        plain = self.plain_socket()
+        self.stop(signal.SIGINT)
+        with self.assertRaises(ConnectionClosed):
+            plain.recv(TIMEOUT_S)
+        self.assertEqual(plain.close_code, 1012)
+        self.assertEqual(self.server.wait(STOP_S), 0)
+
+    def test_it_does_not_wait_for_those_who_do_not_answer(self) -> None:
+        reader = self.reader()
+        self.plain_socket(), self.subscription(), self.stream()
+        self.write_and_hear(3000, reader)
+
+        started = time.monotonic()
+        self.stop()
+
+        self.assertEqual(self.server.wait(STOP_S + 2), 0)
+        self.assertLess(time.monotonic() - started, STOP_S + 2)
+
+
+CLOSES_AS_TOLD = """
+import sys
+import django
+from backend.server import serve
+
+async def application(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close", "code": int(scope["query_string"])})
+    await receive()
+
+django.setup()
+sys.exit(serve(application))
+"""
+
+
+class CloseCodeTests(SimpleTestCase):
+    def test_a_code_of_the_application_is_sent_as_it_is(self) -> None:
+        server = subprocess.Popen(
+            [sys.executable, "-c", CLOSES_AS_TOLD],
+            env={**os.environ, "BIND": "127.0.0.1", "PORT": "0"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(server.communicate)
+        self.addCleanup(server.terminate)
+        assert server.stderr is not None
+        address = next(found[1] for line in server.stderr if (found := re.search(r"TCP address (\S+)", line)))
+        for code in (1000, 1001, 1011, 1012, 1013, 4401):
+            with self.subTest(code=code), connect(f"ws://{address}/?{code}") as listener:
+                with self.assertRaises(ConnectionClosed):
+                    listener.recv(CLOSE_S)
+                self.assertEqual(listener.close_code, code)
