@@ -12,7 +12,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 	--no-annotate --no-header $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run manage test lint types check bench lock clean
+.PHONY: help run manage test faults lint types check bench lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
@@ -29,6 +29,11 @@ manage: ## Django's commands on what 'make run' runs: make manage ARGS=createsup
 test: ## Run the whole suite against throw-away servers; ARGS go to pytest
 	$(SETUP) dev
 	$(IN_VENV) backend.local.testing $(ARGS)
+
+faults: export FAULTS := long
+faults: ## Kill servers and processes under load, for minutes; ARGS go to pytest
+	$(SETUP) dev
+	$(IN_VENV) backend.local.testing tests/faults $(ARGS)
 
 lint: ## Check style and formatting
 	$(SETUP) dev

@@ -1,0 +1,395 @@
+"""What the faults happen to: servers that may be killed, web processes, writers, and listeners that keep a record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import psycopg2
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+from websockets.typing import Subprotocol
+
+from backend.local.console import say
+from backend.local.postgres import Postgres
+from backend.local.processes import Tethered
+from backend.local.servers import Server
+from backend.local.valkey import Valkey
+from tests.cases import DaphneCase
+from tests.local.machine import free_port
+
+# Far beyond what any of it takes: who waits this long has failed.
+PATIENCE_S = 120.0
+POLL_S = 0.02
+# Of the lines of a web process, those that a failure shows.
+LINES_SHOWN = 40
+
+# A line per test that has passed: what was measured.
+figures: list[str] = []
+
+LISTEN = """subscription ($after: Cursor!) {
+  events(after: $after) {
+    kind cursor at
+    ... on TaskCreated { task { id title version } }
+    ... on TaskUpdated { task { id title version } }
+    ... on TaskCommented { task { id title version } comment { content } }
+  }
+}"""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    writers: int
+    changes: int  # of each writer
+    listeners: int
+    hanging: int  # listeners on the web process that is killed
+    redis_away_s: float
+    look_s: float
+
+
+SIZES = {
+    "short": Sizes(writers=8, changes=25, listeners=6, hanging=30, redis_away_s=2, look_s=1),
+    "long": Sizes(writers=16, changes=200, listeners=20, hanging=200, redis_away_s=10, look_s=3),
+}[os.environ.get("FAULTS", "short")]
+
+
+class Change(NamedTuple):
+    """An event as far as every door shows it alike."""
+
+    position: int
+    kind: str
+    task: tuple[int, str, int] | None
+    comment: str | None
+
+    @classmethod
+    def of(cls, position: int, kind: str, shown: dict[str, Any]) -> Change:
+        task = shown.get("task")
+        return cls(
+            position,
+            kind,
+            task and (int(task["id"]), task["title"], task["version"]),
+            shown.get("comment", {}).get("content"),
+        )
+
+
+# --- Servers ---------------------------------------------------------------------------------------------
+class FixedPort(Server):
+    """Found at the same address after a restart: the embedded servers themselves have a new socket at every start."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        super().__init__(folder, **options)
+        self.port = free_port()
+
+    def kill(self) -> None:
+        """As `kill -9` of its process; returns when it is gone."""
+        process: Tethered | None = self._process
+        assert process is not None
+        os.kill(int(self._pid_file.read_text().split()[0]), signal.SIGKILL)
+        process.wait()
+
+
+class FaultyPostgres(FixedPort, Postgres):
+    @property
+    def url(self) -> str:
+        return f"postgres://taskwire@127.0.0.1:{self.port}/taskwire"
+
+    def _command(self) -> list[str | Path]:
+        return [*super()._command(), "-c", "listen_addresses=127.0.0.1"]
+
+    def ask(self, sql: str, *args: Any) -> list[Any]:
+        connection = psycopg2.connect(self.url)
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(sql, args)
+                return cursor.fetchall()
+        finally:
+            connection.close()
+
+    def journal(self) -> list[Change]:
+        rows = self.ask("SELECT position, kind, payload FROM projects_event ORDER BY position")
+        return [Change.of(position, kind, json.loads(payload)) for position, kind, payload in rows]
+
+    def end_backends(self) -> int:
+        """End every session but this one; how many there were."""
+        return len(
+            self.ask(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+
+
+class FaultyValkey(FixedPort, Valkey):
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def broker_url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/1"
+
+    def _command(self) -> list[str | Path]:
+        return [*super()._command(), "--bind", "127.0.0.1", "--port", str(self.port)]
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder that PostgreSQL's account may pass through."""
+    folder = Path(tempfile.mkdtemp(prefix="taskwire-faults-"))
+    try:
+        folder.chmod(0o711)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- Listeners -------------------------------------------------------------------------------------------
+class Refused(Exception):
+    """A listener was told something that is no reason to come back."""
+
+
+class Listener:
+    """A client as it should be: keeps what it hears, and comes back to where it was, at the next of its doors."""
+
+    def __init__(self, doors: list[str], seed: str, *, drops: bool) -> None:
+        self.doors = doors
+        self.drops = drops
+        self.random = random.Random(seed)
+        self.record: list[Change] = []
+        self.position = 0
+        self.connections = 0
+        self.slowest_s = 0.0
+        # Who comes and goes has a web process apart, where there are two: what they do may wake the other.
+        self._door = 1 if drops else 0
+
+    async def run(self) -> None:
+        while True:
+            stays_s = self.random.expovariate(1) if self.drops else None  # seconds: 1 on average
+            try:
+                async with asyncio.timeout(stays_s), self._connected() as socket:
+                    try:
+                        self.connections += 1
+                        await self.hear(socket)
+                    finally:
+                        # Gone without a word, every other time.
+                        if self.random.random() < 0.5:
+                            socket.transport.abort()
+            except TimeoutError:
+                pass
+            except WebSocketException:
+                pass
+            except OSError:
+                self._door += 1
+            await asyncio.sleep(self.random.uniform(0, 0.1))
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[ClientConnection]:
+        door = self.doors[self._door % len(self.doors)]
+        async with connect(self.address(door), proxy=None, compression=None, **self.options) as socket:
+            yield socket
+
+    def take(self, kind: str, shown: dict[str, Any]) -> None:
+        self.position = int(shown["cursor"])
+        self.record.append(Change.of(self.position, kind, shown))
+        self.slowest_s = max(self.slowest_s, time.time() - datetime.fromisoformat(shown["at"]).timestamp())
+
+    options: dict[str, Any] = {}
+
+    def address(self, door: str) -> str:
+        raise NotImplementedError
+
+    async def hear(self, socket: ClientConnection) -> None:
+        raise NotImplementedError
+
+
+class PlainListener(Listener):
+    """On `/ws/notifications/`."""
+
+    def address(self, door: str) -> str:
+        return f"{door}/ws/notifications/?after={self.position}"
+
+    async def hear(self, socket: ClientConnection) -> None:
+        async for text in socket:
+            frame = json.loads(text)
+            match frame["type"]:
+                case "ready" if int(frame["cursor"]) == self.position:
+                    pass
+                case "cursor" if int(frame["cursor"]) >= self.position:
+                    self.position = int(frame["cursor"])
+                case "ready" | "cursor" | "resync" | "error":
+                    raise Refused(f"At {self.position}: {text!r}")
+                case kind:
+                    self.take(kind, frame)
+
+
+class GraphQLListener(Listener):
+    """A subscription."""
+
+    options = {"subprotocols": [Subprotocol("graphql-transport-ws")]}
+
+    def address(self, door: str) -> str:
+        return f"{door}/graphql/"
+
+    async def hear(self, socket: ClientConnection) -> None:
+        await socket.send(json.dumps({"type": "connection_init"}))
+        async for text in socket:
+            message = json.loads(text)
+            match message["type"]:
+                case "connection_ack":
+                    payload = {"query": LISTEN, "variables": {"after": str(self.position)}}
+                    await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": payload}))
+                case "next" if "errors" not in message["payload"]:
+                    event = message["payload"]["data"]["events"]
+                    self.take(event["kind"].lower().replace("_", "."), event)
+                case "ping":
+                    await socket.send(json.dumps({"type": "pong"}))
+                case "error" if message["payload"][0]["extensions"]["code"] == "INTERNAL_SERVER_ERROR":
+                    return
+                case _:
+                    raise Refused(f"At {self.position}: {text!r}")
+
+
+# --- The case --------------------------------------------------------------------------------------------
+class FaultCase(DaphneCase):
+    """Servers and a web process of its own for every test; the journal is empty."""
+
+    def setUp(self) -> None:
+        self.seed = os.environ.get("FAULTS_SEED") or str(random.randrange(10**6))
+        say(f"FAULTS_SEED={self.seed}")  # pytest shows it where the test fails
+        folder = self.enterContext(_folder())
+        self.postgres = self.enterContext(FaultyPostgres(folder, durable=False))
+        self.valkey = self.enterContext(FaultyValkey(folder))
+        self.environment = {
+            "ACCESS": "open",
+            "DATABASE_URL": self.postgres.url,
+            "REDIS_URL": self.valkey.url,
+            "BROKER_URL": self.valkey.broker_url,
+            "LIVE_LOOK_S": str(SIZES.look_s),
+            "DJANGO_SETTINGS_MODULE": "tests.faults.settings",
+        }
+        migrate = [sys.executable, "manage.py", "migrate", "-v0"]
+        subprocess.run(migrate, env={**os.environ, **self.environment}, check=True, timeout=PATIENCE_S)
+        self.webs: list[subprocess.Popen[str]] = []
+        self.doors: list[str] = []
+        self.log: deque[str] = deque(maxlen=LINES_SHOWN)
+        self.listeners: list[Listener] = []
+        self.start_web()
+
+    def start_web(self) -> None:
+        """One more web process, and its address the last of `doors`."""
+        mine: list[subprocess.Popen[str]] = []
+        self.addCleanup(lambda: [web.kill() for web in mine])  # where it did not stop when it was asked to
+        super().setUp()
+        mine.append(self.server)
+        self.webs.append(self.server)
+        self.doors.append(self.ws_url)
+        for pipe in (self.server.stdout, self.server.stderr):
+            if pipe is not None:
+                # A descriptor of its own: whoever stops the process reads and closes the other.
+                threading.Thread(target=self._read_log, args=[os.fdopen(os.dup(pipe.fileno()))], daemon=True).start()
+
+    def _read_log(self, pipe: IO[str]) -> None:
+        """A process whose log nobody reads would stand still sooner or later."""
+        with pipe:
+            self.log.extend(pipe)
+
+    def start_writer(self, **options: Any) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tests.faults.writer", "--seed", self.seed]
+        for name, value in options.items():
+            command += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        writer = subprocess.Popen(command, env={**os.environ, **self.environment}, stdin=subprocess.PIPE)
+        self.addCleanup(_end, writer)
+        return writer
+
+    async def stop(self, writer: subprocess.Popen[bytes]) -> int:
+        """Tell a writer that it is over; its exit code."""
+        assert writer.stdin is not None
+        writer.stdin.close()
+        return await self.end_of(writer)
+
+    async def end_of(self, writer: subprocess.Popen[bytes]) -> int:
+        await self.until(lambda: writer.poll() is not None, "the writer ends")
+        return writer.returncode
+
+    @asynccontextmanager
+    async def listening(self, count: int, *, drops: Callable[[int], bool] = lambda _: False) -> AsyncIterator[None]:
+        """`count` listeners from the beginning on, every other one a subscription. They are in `listeners`."""
+        kinds = (PlainListener, GraphQLListener)
+        self.listeners = [kinds[n % 2](self.doors, f"{self.seed}-{n}", drops=drops(n)) for n in range(count)]
+        self._listening = [asyncio.create_task(listener.run()) for listener in self.listeners]
+        try:
+            yield
+        finally:
+            for task in self._listening:
+                task.cancel()
+            await asyncio.gather(*self._listening, return_exceptions=True)
+
+    async def all_heard(self, position: int) -> None:
+        """Wait until everybody has come to a position."""
+        await self.until(
+            lambda: all(listener.position >= position for listener in self.listeners), f"everybody hears {position}"
+        )
+
+    async def all_heard_more(self, events: int) -> None:
+        """Wait until everybody is that far beyond where the journal stands now."""
+        [(head,)] = self.postgres.ask("SELECT coalesce(max(position), 0) FROM projects_event")
+        await self.all_heard(head + events)
+
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while not condition():
+                    for task in self._listening:
+                        if task.done():
+                            task.result()
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            positions = [listener.position for listener in self.listeners]
+            self.fail(f"In vain was waited until {what}. Listeners stand at {positions}.\n{''.join(self.log)}")
+
+    async def assert_nothing_missed(self) -> None:
+        """Nobody writes any more: every record comes to equal the journal."""
+        journal = self.postgres.journal()
+        self.assertEqual([change.position for change in journal], list(range(1, len(journal) + 1)))
+        await self.all_heard(len(journal))
+        for number, listener in enumerate(self.listeners):
+            if listener.record != journal:
+                first = next(
+                    (n for n, pair in enumerate(zip(listener.record, journal, strict=False)) if pair[0] != pair[1]),
+                    min(len(listener.record), len(journal)),
+                )
+                heard, written = listener.record[first : first + 3], journal[first : first + 3]
+                self.fail(f"Listener {number} ({type(listener).__name__}) heard {heard} where {written} was written.")
+        connections = sum(listener.connections for listener in self.listeners)
+        figure = f"{len(journal)} events, {len(self.listeners)} listeners on {connections} connections"
+        if stayed := [listener.slowest_s for listener in self.listeners if not listener.drops]:
+            # From the append on: the commit may follow a moment later.
+            figure += (
+                f"; heard {max(stayed):.2f} s after the append at the latest, a look is due every {SIZES.look_s} s"
+            )
+        figures.append(f"{self._testMethodName} (seed {self.seed}): {figure}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):
+        process.stdin.close()
