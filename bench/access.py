@@ -1,6 +1,6 @@
 """What signing in costs: requests per second of a list that is read with a token, against the same list in open mode.
 
-Run: `make bench access`. Two daphnes, the same but for `ACCESS`, show the same tasks of a database that is made for
+Run: `make bench access`. Two servers, the same but for `ACCESS`, show the same tasks of a database that is made for
 this and dropped at the end. They are asked in turn, in many short rounds: open, token, token, open, open, token ... Two
 rounds of both, side by side, are a pair, and the figure is the median of the pairs' ratios: what else the machine does
 meets both alike. Two rounds of one server, side by side, tell as the control how much of it is left.
@@ -65,8 +65,8 @@ def main() -> None:
         database_url = cleanup.enter_context(_database())
         cleanup.callback(_forget_keys)
         project_id, token = _fill()
-        open_mode = cleanup.enter_context(_daphne("open", database_url))
-        by_token = cleanup.enter_context(_daphne("closed", database_url, token))
+        open_mode = cleanup.enter_context(_served("open", database_url))
+        by_token = cleanup.enter_context(_served("closed", database_url, token))
         pairs = _measure(f"/tasks/?project={project_id}", open_mode, by_token)
         pairs += _measure("/tasks/", open_mode, by_token)
     ratio = median(pairs)
@@ -141,11 +141,17 @@ class Server:
 
 
 @contextmanager
-def _daphne(access_mode: str, database_url: str, token: str | None = None) -> Iterator[Server]:
+def _served(access_mode: str, database_url: str, token: str | None = None) -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="taskwire-bench-"))
-    log = folder / "daphne.log"
-    given = {"ACCESS": access_mode, "BENCH_PREFIX": f"{PREFIX}-{access_mode}", "DATABASE_URL": database_url}
-    command = [sys.executable, "-m", "daphne", "-e", "tcp:port=0:interface=127.0.0.1", "backend.asgi:application"]
+    log = folder / "server.log"
+    given = {
+        "ACCESS": access_mode,
+        "BENCH_PREFIX": f"{PREFIX}-{access_mode}",
+        "BIND": "127.0.0.1",
+        "DATABASE_URL": database_url,
+        "PORT": "0",
+    }
+    command = [sys.executable, "-m", "backend.server"]
     with log.open("wb") as output:
         process = Tethered(command, removes=[folder], env={**os.environ, **given}, cwd=CHECKOUT, output=output)
     try:
@@ -156,7 +162,7 @@ def _daphne(access_mode: str, database_url: str, token: str | None = None) -> It
         )
         found = address.search(log.read_text())
         if found is None:
-            raise Refusal(f"{log.read_text()}\ndaphne did not start; its log is above.")
+            raise Refusal(f"{log.read_text()}\nThe server did not start; its log is above.")
         yield Server(access_mode, int(found[1]), token, log)
     finally:
         process.stop()
