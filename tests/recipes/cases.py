@@ -154,17 +154,16 @@ class RecipeCase(DaphneCase):
 
     def start_server_again(self) -> None:
         """On the same port and database."""
-        port = urlsplit(self.base_url).port
-        listening_at = f"tcp:port={port}:interface=127.0.0.1"
+        place = {"BIND": "127.0.0.1", "PORT": str(urlsplit(self.base_url).port)}
         self.server = subprocess.Popen(
-            [sys.executable, "-m", "daphne", "-e", listening_at, "backend.asgi:application"],
-            env={**os.environ, "DATABASE_URL": self._database_url, **self.environment},
+            [sys.executable, "-m", "backend.server"],
+            env={**os.environ, **place, "DATABASE_URL": self._database_url, **self.environment},
             stderr=subprocess.PIPE,
             text=True,
         )
         self.addCleanup(self._stop_server, self.server)
         assert self.server.stderr is not None
-        assert any("Listening on TCP address" in line for line in self.server.stderr), "daphne did not come back"
+        assert any("Listening on TCP address" in line for line in self.server.stderr), "the server did not come back"
 
     @staticmethod
     def _stop_server(server: subprocess.Popen[str]) -> None:

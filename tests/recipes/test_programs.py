@@ -11,7 +11,8 @@ import unittest
 from hashlib import sha256
 from pathlib import Path
 
-from tests.recipes.cases import Program, RecipeCase, Survives
+from backend.local.processes import wait_until
+from tests.recipes.cases import TIMEOUT_S, Program, RecipeCase, Survives
 
 HERE = Path(__file__).parent
 IN_CI = os.environ.get("CI") == "true"
@@ -36,6 +37,8 @@ class PollingTests(Survives, RecipeCase):
         first = self.started()
         self.rename(2)
         first.wait_for("event", 2)
+        kept = self.folder / "cursor"
+        assert wait_until(lambda: kept.read_text().strip() == first.heard("event")[-1], timeout_s=TIMEOUT_S)
         first.process.terminate()
         first.wait_for_end()
         self.rename(2)
