@@ -9,12 +9,13 @@ from datetime import date, datetime
 from typing import Any
 
 import strawberry
+from strawberry.dataloader import DataLoader
 from strawberry.scalars import JSON
 
 from backend.projects import rows
 from backend.projects.resolvers.comment import COMMENTS_OF_TASKS
 from backend.projects.resolvers.membership import MEMBERS_OF_PROJECTS
-from backend.projects.resolvers.page import Order, PageRequest
+from backend.projects.resolvers.page import Listing, Order, Page, PageRequest
 from backend.projects.resolvers.task import TaskFilter as DomainTaskFilter
 from backend.projects.resolvers.task import tasks_of_projects_listing
 
@@ -62,6 +63,21 @@ async def _tasks_of(
     )
 
 
+def _nested(
+    parent_id: int,
+    listing: Listing,
+    page: PageRequest,
+    pages: DataLoader[Nested[PageRequest], Page[Any]],
+    counts: DataLoader[Nested[None], int],
+) -> Connection[Any]:
+    """A connection that nothing narrows but its parent. Raises BadArgument."""
+    listing.check(page, PAGE_SIZE)
+    return Connection(
+        load_page=lambda: pages.load(Nested(parent_id, page)),
+        load_count=lambda: counts.load(Nested(parent_id, None)),
+    )
+
+
 async def _comments_of(
     root: strawberry.Parent[rows.TaskRow],
     info: Info,
@@ -70,13 +86,9 @@ async def _comments_of(
     last: LastArgument = None,
     before: BeforeArgument = None,
 ) -> Connection[Comment]:
-    page = PageRequest(first, after, last, before)
-    COMMENTS_OF_TASKS.check(page, PAGE_SIZE)
     loaders = info.context.loaders
-    return Connection(
-        load_page=lambda: loaders.comments.load(Nested(root.id, page)),
-        load_count=lambda: loaders.comment_count.load(Nested(root.id, None)),
-    )
+    page = PageRequest(first, after, last, before)
+    return _nested(root.id, COMMENTS_OF_TASKS, page, loaders.comments, loaders.comment_count)
 
 
 async def _members_of(
@@ -87,13 +99,9 @@ async def _members_of(
     last: LastArgument = None,
     before: BeforeArgument = None,
 ) -> Connection[Member]:
-    page = PageRequest(first, after, last, before)
-    MEMBERS_OF_PROJECTS.check(page, PAGE_SIZE)
     loaders = info.context.loaders
-    return Connection(
-        load_page=lambda: loaders.members.load(Nested(root.id, page)),
-        load_count=lambda: loaders.member_count.load(Nested(root.id, None)),
-    )
+    page = PageRequest(first, after, last, before)
+    return _nested(root.id, MEMBERS_OF_PROJECTS, page, loaders.members, loaders.member_count)
 
 
 def _user_of(root: strawberry.Parent[rows.MemberRow]) -> User:

@@ -92,27 +92,29 @@ def parse_id(text: str | int) -> int | None:
 
 # --- What a viewer sees ----------------------------------------------------------------------------------
 def visible_projects(viewer: Viewer) -> QuerySet[Project]:
-    require_access(viewer)
-    projects = Project.objects.all()
-    return projects if viewer.sees_all else projects.filter(memberships__user=viewer.user_id)
+    return _visible(viewer, Project.objects.all(), "memberships__user")
 
 
 def visible_tasks(viewer: Viewer) -> QuerySet[Task]:
-    require_access(viewer)
-    tasks = Task.objects.all()
-    return tasks if viewer.sees_all else tasks.filter(project__memberships__user=viewer.user_id)
+    return _visible(viewer, Task.objects.all(), "project__memberships__user")
 
 
 def visible_comments(viewer: Viewer) -> QuerySet[Comment]:
-    require_access(viewer)
-    comments = Comment.objects.all()
-    return comments if viewer.sees_all else comments.filter(task__project__memberships__user=viewer.user_id)
+    return _visible(viewer, Comment.objects.all(), "task__project__memberships__user")
 
 
 def visible_reports(viewer: Viewer) -> QuerySet[SummaryReport]:
+    return _visible(viewer, SummaryReport.objects.all(), "project__memberships__user")
+
+
+def visible_memberships(viewer: Viewer) -> QuerySet[Membership]:
+    return _visible(viewer, Membership.objects.all(), "project__memberships__user")
+
+
+def _visible(viewer: Viewer, rows: QuerySet[M], to_member: str) -> QuerySet[M]:
+    """Those of the rows whose project the viewer is in; `to_member` leads from a row to the users of its project."""
     require_access(viewer)
-    reports = SummaryReport.objects.all()
-    return reports if viewer.sees_all else reports.filter(project__memberships__user=viewer.user_id)
+    return rows if viewer.sees_all else rows.filter(**{to_member: viewer.user_id})
 
 
 def visible_project_ids(viewer: Viewer) -> frozenset[int]:
@@ -152,12 +154,6 @@ def revocable_tokens(viewer: Viewer) -> QuerySet[Token]:
     """One's own; staff end everybody's, since a token that got out cannot wait for its owner."""
     require_scope(viewer, Scope.ADMIN)
     return Token.objects.all() if viewer.sees_all else Token.objects.filter(user=viewer.user_id)
-
-
-def visible_memberships(viewer: Viewer) -> QuerySet[Membership]:
-    require_access(viewer)
-    memberships = Membership.objects.all()
-    return memberships if viewer.sees_all else memberships.filter(project__memberships__user=viewer.user_id)
 
 
 def visible_audit(viewer: Viewer) -> QuerySet[AuditEntry]:
