@@ -108,14 +108,16 @@ def cached_list(
     params: Any,
     build: Callable[[], Any],
     project_id: int | None = None,
+    is_shown: bool = False,
     not_before: int | None = None,
 ) -> CachedList:
     """The rows that `build` makes, from Redis while no scope that they were read from has moved.
 
     `build` returns what JSON can hold; it runs after the positions were read, and shows the viewer nothing but what
     they may see. `params` is everything else that shapes the rows. The scopes are `project_id`'s where it is given,
-    else all that the viewer sees. `not_before` is a position that the caller has told, or will tell, as the one its
-    rows are as new as: the writer of it may not have moved the scopes yet.
+    else all that the viewer sees; `is_shown` says that the caller has found that they see that project. `not_before` is
+    a position that the caller has told, or will tell, as the one its rows are as new as: the writer of it may not have
+    moved the scopes yet.
     """
     identity = orjson.dumps([settings.BUILD, name, viewer.key, project_id, params], option=orjson.OPT_NON_STR_KEYS)
     key = f"{name}:{hashlib.sha256(identity).hexdigest()[:32]}"
@@ -123,7 +125,7 @@ def cached_list(
     if found is not None and is_current(found) and _is_as_new_as(found, not_before):
         return found
     cursor = Event.head()
-    positions = _scopes_before_reading(viewer, project_id, cursor)
+    positions = _scopes_before_reading(viewer, project_id, is_shown, cursor)
     built = CachedList(positions, cursor, key, build())
     _file(built)
     return built
@@ -156,7 +158,7 @@ def _is_as_new_as(found: CachedList, not_before: int | None) -> bool:
     return not since.exists()
 
 
-def _scopes_before_reading(viewer: Viewer, project_id: int | None, head: int) -> dict[str, int]:
+def _scopes_before_reading(viewer: Viewer, project_id: int | None, is_shown: bool, head: int) -> dict[str, int]:
     """The scopes of a list that is about to be read, with their positions.
 
     Access before projects: a project joined in between moves the access scope, so the list is not served again.
@@ -166,8 +168,8 @@ def _scopes_before_reading(viewer: Viewer, project_id: int | None, head: int) ->
     positions = _known([access_scope(viewer.user_id)], head)
     if project_id is not None:
         # Of a project that they do not see, not even that something happens in it.
-        is_visible = visible_projects(viewer).filter(pk=project_id).exists()
-        return positions | _known([project_scope(project_id)] if is_visible else [], head)
+        is_shown = is_shown or visible_projects(viewer).filter(pk=project_id).exists()
+        return positions | _known([project_scope(project_id)] if is_shown else [], head)
     visible = visible_project_ids(viewer)
     if len(visible) > _MOST_SCOPES:
         return positions | _known([EVERYTHING], head)

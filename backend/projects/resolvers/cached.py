@@ -32,9 +32,10 @@ def cached_page(
     read: type[R],
     build: Callable[[], Page[R]],
     project_id: int | None = None,
+    is_shown: bool = False,
     not_before: int | None = None,
 ) -> CachedPage[R]:
-    """`not_before`: see `cached_list`."""
+    """`is_shown`, `not_before`: see `cached_list`."""
 
     def build_json() -> dict[str, object]:
         built = build()
@@ -49,6 +50,7 @@ def cached_page(
         viewer=viewer,
         params=[[field.name for field in fields(read)], listing.filter, listing.order, page, page.size(default_size)],
         project_id=project_id,
+        is_shown=is_shown,
         not_before=not_before,
         build=build_json,
     )

@@ -29,6 +29,7 @@ def list_comments(
         read=CommentRow,
         build=lambda: listing.page(Comment.objects.filter(task=task), page, CommentRow, default_size=default_size),
         project_id=task.project_id,
+        is_shown=True,
     )
 
 

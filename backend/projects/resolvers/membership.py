@@ -41,6 +41,7 @@ def list_members(
             Membership.objects.filter(project=project), page, MemberRow, default_size=default_size
         ),
         project_id=project.pk,
+        is_shown=True,
     )
 
 
