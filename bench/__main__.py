@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from backend.local.console import Refusal, say
+from backend.local.console import exit_with, say
 from backend.local.testing import TEST_ENV, servers
 
 NO_BENCHMARKS = {"__main__", "settings"}
@@ -41,9 +41,4 @@ def _stop(*_signal: object) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except Refusal as refusal:
-        sys.exit(str(refusal))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    exit_with(main)

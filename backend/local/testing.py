@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from backend.local.console import Refusal
+from backend.local.console import exit_with
 from backend.local.postgres import Postgres
 from backend.local.valkey import Valkey
 
@@ -43,13 +43,14 @@ def servers(env: Mapping[str, str]) -> Iterator[dict[str, str]]:
     with ExitStack() as cleanup:
         urls = {}
         if not {"DATABASE_URL", "REDIS_URL", "BROKER_URL"} <= env.keys():
-            folder = cleanup.enter_context(_throwaway_folder())
+            folder = cleanup.enter_context(throwaway_folder())
             urls = _start_servers(folder, env, cleanup)
         yield urls
 
 
 @contextmanager
-def _throwaway_folder() -> Iterator[Path]:
+def throwaway_folder() -> Iterator[Path]:
+    """For the data of servers, until the end of the block."""
     folder = Path(tempfile.mkdtemp(prefix="taskwire-test-"))
     try:
         # As root, PostgreSQL runs under another account, which has to pass through.
@@ -73,9 +74,4 @@ def _start_servers(folder: Path, env: Mapping[str, str], cleanup: ExitStack) -> 
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except Refusal as refusal:
-        sys.exit(str(refusal))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    exit_with(main)

@@ -6,16 +6,14 @@ import asyncio
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +28,7 @@ from backend.local.console import say
 from backend.local.postgres import Postgres
 from backend.local.processes import Tethered
 from backend.local.servers import Server
+from backend.local.testing import throwaway_folder
 from backend.local.valkey import Valkey
 from tests.cases import DaphneCase
 from tests.local.machine import free_port
@@ -149,17 +148,6 @@ class FaultyValkey(FixedPort, Valkey):
         return [*super()._command(), "--bind", "127.0.0.1", "--port", str(self.port)]
 
 
-@contextmanager
-def _folder() -> Iterator[Path]:
-    """A folder that PostgreSQL's account may pass through."""
-    folder = Path(tempfile.mkdtemp(prefix="taskwire-faults-"))
-    try:
-        folder.chmod(0o711)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 # --- Listeners -------------------------------------------------------------------------------------------
 class Refused(Exception):
     """A listener was told something that is no reason to come back."""
@@ -273,7 +261,7 @@ class FaultCase(DaphneCase):
     def setUp(self) -> None:
         self.seed = os.environ.get("FAULTS_SEED") or str(random.randrange(10**6))
         say(f"FAULTS_SEED={self.seed}")  # pytest shows it where the test fails
-        folder = self.enterContext(_folder())
+        folder = self.enterContext(throwaway_folder())
         self.postgres = self.enterContext(FaultyPostgres(folder, durable=False))
         self.valkey = self.enterContext(FaultyValkey(folder))
         self.environment = {
