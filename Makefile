@@ -50,7 +50,7 @@ check: lint types ## Both of these; run it before a push
 
 # The words after 'bench' are goals to make as well. Here they name benchmarks, and there is nothing more to do for them.
 ifeq ($(firstword $(MAKECMDGOALS)),bench)
-BENCHMARKS := $(sort $(filter-out __% settings,$(patsubst bench/%.py,%,$(wildcard bench/*.py))))
+BENCHMARKS := $(sort $(filter-out __%,$(patsubst bench/%.py,%,$(wildcard bench/*.py))))
 WANTED := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
 UNKNOWN := $(filter-out $(BENCHMARKS),$(WANTED))
 ifneq ($(UNKNOWN),)

@@ -13,12 +13,12 @@ from pathlib import Path
 from backend.local.console import exit_with, say
 from backend.local.testing import TEST_ENV, servers
 
-NO_BENCHMARKS = {"__main__", "settings"}
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(wanted: list[str]) -> int:
-    names = sorted({module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])} - NO_BENCHMARKS)
+    modules = pkgutil.iter_modules([str(Path(__file__).parent)])
+    names = sorted(module.name for module in modules if not module.ispkg and module.name != "__main__")
     if unknown := sorted(set(wanted) - set(names)):
         print(f"No benchmark is called {', '.join(unknown)}: there are {', '.join(names)}.", file=sys.stderr)
         return 2

@@ -10,41 +10,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import secrets
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
-from pathlib import Path
 from statistics import median, quantiles
-from urllib.parse import urlsplit
 
-import django
-from django.core.management import call_command
-from django.db import DatabaseError, connection
+from django.db import connection
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
-from django_redis import get_redis_connection
 
 from backend.local.console import Refusal, say
-from backend.local.processes import Tethered, wait_until
-from backend.local.run import CHECKOUT
 
-os.environ["DJANGO_SETTINGS_MODULE"] = "bench.settings"
-os.environ["BENCH_PREFIX"] = PREFIX = f"taskwire-bench-{secrets.token_hex(4)}"
-django.setup()
+from .support import servers  # first: it makes Django ready
 
-from backend.projects import access, services  # noqa: E402
-from backend.projects.models import Scope, User  # noqa: E402
+from backend.projects import access, services  # isort:skip
+from backend.projects.models import Scope, User  # isort:skip
 
 GOAL = 0.90
-DATABASE = "taskwire_bench_access"
 PROJECTS, TASKS_EACH = 5, 100
 
 CONNECTIONS = 4
@@ -53,7 +39,6 @@ ROUND_S = 0.1
 # Open, token, token, open: this many times.
 TURNS = 28
 
-START_TIMEOUT_S = 30.0
 # Far beyond what one answer takes.
 ANSWER_TIMEOUT_S = 20.0
 
@@ -62,8 +47,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 def main() -> None:
     with ExitStack() as cleanup:
-        database_url = cleanup.enter_context(_database())
-        cleanup.callback(_forget_keys)
+        database_url = cleanup.enter_context(servers.database("access"))
         project_id, token = _fill()
         open_mode = cleanup.enter_context(_served("open", database_url))
         by_token = cleanup.enter_context(_served("closed", database_url, token))
@@ -74,28 +58,6 @@ def main() -> None:
 
 
 # --- What is read ----------------------------------------------------------------------------------------
-@contextmanager
-def _database() -> Iterator[str]:
-    """A database of our own, empty; what a killed run left of it is dropped first."""
-
-    def run(statement: str) -> None:
-        with connection._nodb_cursor() as cursor:
-            cursor.execute(statement)
-
-    try:
-        run(f"DROP DATABASE IF EXISTS {DATABASE}")
-        run(f"CREATE DATABASE {DATABASE}")
-    except DatabaseError as error:
-        raise Refusal(f"The database {DATABASE} could not be made: {error}".rstrip()) from None
-    try:
-        connection.settings_dict["NAME"] = DATABASE
-        call_command("migrate", verbosity=0)
-        yield urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{DATABASE}").geturl()
-    finally:
-        connection.close()
-        run(f"DROP DATABASE IF EXISTS {DATABASE}")
-
-
 def _fill() -> tuple[int, str]:
     """Projects full of tasks; the id of one, and a token of a user who is an editor of each."""
     user = User(username="bench")
@@ -115,57 +77,29 @@ def _fill() -> tuple[int, str]:
     return project.pk, token
 
 
-def _forget_keys() -> None:
-    redis = get_redis_connection("default")
-    for key in redis.scan_iter(f"{PREFIX}*", count=1000):
-        redis.delete(key)
-
-
 # --- Who shows it ----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Server:
     access: str
-    port: int
     token: str | None
-    log: Path
+    process: servers.Server
 
     def request(self, path: str) -> bytes:
-        lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", "Accept: application/json"]
+        lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{self.process.port}", "Accept: application/json"]
         if self.token is not None:
             lines.append(f"Authorization: Bearer {self.token}")
         return "\r\n".join([*lines, "", ""]).encode()
 
-    @property
-    def log_end(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-
 
 @contextmanager
 def _served(access_mode: str, database_url: str, token: str | None = None) -> Iterator[Server]:
-    folder = Path(tempfile.mkdtemp(prefix="taskwire-bench-"))
-    log = folder / "server.log"
     given = {
         "ACCESS": access_mode,
-        "BENCH_PREFIX": f"{PREFIX}-{access_mode}",
-        "BIND": "127.0.0.1",
+        "BENCH_PREFIX": f"{servers.PREFIX}-{access_mode}",
         "DATABASE_URL": database_url,
-        "PORT": "0",
     }
-    command = [sys.executable, "-m", "backend.server"]
-    with log.open("wb") as output:
-        process = Tethered(command, removes=[folder], env={**os.environ, **given}, cwd=CHECKOUT, output=output)
-    try:
-        address = re.compile(r"Listening on TCP address 127\.0\.0\.1:(\d+)")
-        wait_until(
-            lambda: address.search(log.read_text()) is not None or process.exit_code() is not None,
-            timeout_s=START_TIMEOUT_S,
-        )
-        found = address.search(log.read_text())
-        if found is None:
-            raise Refusal(f"{log.read_text()}\nThe server did not start; its log is above.")
-        yield Server(access_mode, int(found[1]), token, log)
-    finally:
-        process.stop()
+    with servers.served(**given) as process:
+        yield Server(access_mode, token, process)
 
 
 # --- How it is asked -------------------------------------------------------------------------------------
@@ -180,7 +114,7 @@ class Reader:
 
     async def connect(self) -> None:
         for _ in range(CONNECTIONS):
-            self._connections.append(await asyncio.open_connection("127.0.0.1", self._server.port))
+            self._connections.append(await asyncio.open_connection("127.0.0.1", self._server.process.port))
 
     async def first(self) -> bytes:
         return await self._ask(*self._connections[0])
@@ -208,7 +142,7 @@ class Reader:
                 answered = await ask_on_all(seconds)
                 return answered / (time.perf_counter() - started)
         except (OSError, EOFError) as error:
-            raise Refusal(f"{self._server.log_end}\n{self._named} was not answered ({error!r}).") from None
+            raise Refusal(f"{self._server.process.log_end}\n{self._named} was not answered ({error!r}).") from None
 
     def close(self) -> None:
         for _, writer in self._connections:
