@@ -54,10 +54,13 @@ class Valve:
         self._open.set()
         self._stalled: Any = None
 
+    @property
+    def is_open(self) -> bool:
+        return self._open.is_set()
+
     async def passed(self) -> None:
         """Wait until the client has taken what was sent, or is gone."""
-        if not self._open.is_set():
-            await self._open.wait()
+        await self._open.wait()
 
     def pauseProducing(self) -> None:  # noqa: N802
         """Told again with every write over the mark."""
@@ -201,7 +204,7 @@ class Server(daphne.Server):  # type: ignore[misc]
 
     async def handle_reply(self, protocol: Socket | Request, message: dict[str, Any]) -> None:
         """An application's `send`."""
-        if message.get("type") in ("websocket.send", "http.response.body"):
+        if not protocol.valve.is_open and message.get("type") in ("websocket.send", "http.response.body"):
             await protocol.valve.passed()
         await super().handle_reply(protocol, message)
 

@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from typing import ParamSpec, TypeVar
@@ -22,6 +23,7 @@ from weakref import WeakKeyDictionary
 from channels.layers import get_channel_layer
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, close_old_connections
+from django.db import connection as database
 from django.utils import timezone
 
 from . import access, bell, journal
@@ -29,7 +31,7 @@ from .access import Viewer
 from .authentication import viewer_as_of_now
 from .errors import InvalidCredential, NotFound, ResumeRefused, TooManyConnections
 from .events import ACCESS_CHANGED
-from .journal import EventFilter, JournalEvent, Sight
+from .journal import EventFilter, JournalEvent, Kept, Sight
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,45 @@ async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     return await asyncio.to_thread(read)
 
 
+class _JournalThread:
+    """A thread that reads the journal and keeps its connection: to open one costs more than to read.
+
+    A session that PostgreSQL ended is told from one that answers by the first statement that fails: the statement is
+    tried once more on a new one.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "journal")
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        def read() -> T:
+            was_open = database.connection is not None
+            try:
+                return function(*args, **kwargs)
+            except (DatabaseError, InterfaceError):
+                database.close()
+                if not was_open:
+                    raise
+            try:
+                return function(*args, **kwargs)
+            except (DatabaseError, InterfaceError):
+                database.close()
+                raise
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, read)
+
+    async def close(self) -> None:
+        closing = self._pool.submit(lambda: database.close())
+        self._pool.shutdown(wait=False)
+        await asyncio.wrap_future(closing)
+
+
+def _read_on(position: int) -> tuple[Kept, list[JournalEvent]]:
+    """What the journal holds, and the next page of what is new in it. Raises ResumeRefused."""
+    kept = journal.kept()
+    return kept, journal.read_after(position, limit=_READ) if kept.head > position else []
+
+
 class Listener:
     """Catches up from its position by pages, then is handed what the reader reads. Made by `listen`."""
 
@@ -68,8 +109,13 @@ class Listener:
         self._reader = reader
         self._read_up_to = position
         self._waiting: deque[JournalEvent] = deque()
-        self._grown = asyncio.Event()
+        self._room: int = settings.LIVE_QUEUE_EVENTS
         self._end: Exception | None = None
+        self._loop = asyncio.get_running_loop()
+        self._woken: asyncio.Future[None] | None = None
+        # One timer that is set anew when it comes, if need be: a timer for every event would cost as much as the event.
+        self._deadline: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def position(self) -> int:
@@ -88,7 +134,7 @@ class Listener:
         where its viewer is let in no longer, ProjectNotFound or TaskNotFound where they lost the right to see what it
         is narrowed to.
         """
-        deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        deadline = None if timeout_s is None else self._loop.time() + timeout_s
         while True:
             if self._end is not None:
                 raise self._end
@@ -98,15 +144,32 @@ class Listener:
                     return event
             if not self.is_live:
                 await self._catch_up()
-                if not self._waiting and deadline is not None and asyncio.get_running_loop().time() >= deadline:
-                    return None
+                if self._waiting:
+                    continue
+            elif deadline is None or self._loop.time() < deadline:
+                await self._wait_until(deadline)
                 continue
-            self._grown.clear()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._grown.wait()
-            except TimeoutError:
+            if deadline is not None and self._loop.time() >= deadline:
                 return None
+
+    async def _wait_until(self, deadline: float | None) -> None:
+        """Wait for something to hand out, or for the deadline."""
+        self._deadline = deadline
+        if deadline is not None and self._timer is None:
+            self._timer = self._loop.call_at(deadline, self._time_is_up)
+        self._woken = self._loop.create_future()
+        await self._woken
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        if self._deadline is not None and self._deadline > self._loop.time():
+            self._timer = self._loop.call_at(self._deadline, self._time_is_up)
+        else:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
 
     async def _catch_up(self) -> None:
         found = await _in_thread(journal.read_after, self._read_up_to, limit=_READ)
@@ -125,12 +188,12 @@ class Listener:
         """Called by the reader, in order, for every event."""
         if event.position <= self._read_up_to:
             return
-        if len(self._waiting) >= settings.LIVE_QUEUE_EVENTS:
+        if len(self._waiting) >= self._room:
             self.end(ResumeRefused("RESYNC", self._reader.oldest))
             return
         self._take(event)
         if self._waiting:
-            self._grown.set()
+            self._wake()
 
     def skip(self, trimmed: ResumeRefused) -> None:
         """Called by the reader where it could not read on. Who catches up meets the gap by itself."""
@@ -147,7 +210,13 @@ class Listener:
         self._end = reason
         self._waiting.clear()
         self._reader.listeners.discard(self)
-        self._grown.set()
+        self._wake()
+
+    def leave(self) -> None:
+        """Nobody asks for anything any more."""
+        self._reader.listeners.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class _Rights:
@@ -214,6 +283,7 @@ class _Reader:
         self._attached = 0
         self._started: asyncio.Future[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._journal: _JournalThread
 
     # -- lifetime --
     @asynccontextmanager
@@ -223,6 +293,7 @@ class _Reader:
         try:
             if self._started is None:
                 self._started = asyncio.get_running_loop().create_future()
+                self._journal = _JournalThread()
                 self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._hear_bell())]
             await asyncio.shield(self._started)
             yield
@@ -233,11 +304,15 @@ class _Reader:
 
     async def _stop(self) -> None:
         tasks, self._tasks, self._started = self._tasks, [], None
-        while running := [task for task in tasks if not task.done()]:
-            # Again until it has ended: a Redis client that is just connecting may swallow the first.
-            for task in running:
-                task.cancel()
-            await asyncio.wait(running, timeout=0.1)
+        journal_thread = self._journal
+        try:
+            while running := [task for task in tasks if not task.done()]:
+                # Again until it has ended: a Redis client that is just connecting may swallow the first.
+                for task in running:
+                    task.cancel()
+                await asyncio.wait(running, timeout=0.1)
+        finally:
+            await journal_thread.close()
 
     @asynccontextmanager
     async def rights_of(self, viewer: Viewer) -> AsyncIterator[_Rights]:
@@ -272,20 +347,19 @@ class _Reader:
         if not self._started.done():
             # Lists that are still held may be older than writers that died before this process was there to look.
             lately = timezone.now() - timedelta(seconds=settings.CACHE_LIST_S + _MARGIN_S)
-            self.position = await _in_thread(journal.position_at, lately)
-        kept = await _in_thread(journal.kept)
-        self.oldest = kept.oldest
-        if kept.head < self.position:
-            logger.warning("The journal stands before what was read from it (a restored backup?): resync.")
-            self.position = kept.head
-            for listener in list(self.listeners):
-                listener.end(ResumeRefused("RESYNC", kept.oldest))
-        while self.position < kept.head:
+            self.position = await self._journal.call(journal.position_at, lately)
+        while True:
             try:
-                found = await _in_thread(journal.read_after, self.position, limit=_READ)
+                kept, found = await self._journal.call(_read_on, self.position)
             except ResumeRefused as trimmed:
                 await self._skip(trimmed)
                 continue
+            self.oldest = kept.oldest
+            if kept.head < self.position:
+                logger.warning("The journal stands before what was read from it (a restored backup?): resync.")
+                self.position = kept.head
+                for listener in list(self.listeners):
+                    listener.end(ResumeRefused("RESYNC", kept.oldest))
             if not found:
                 break
             # Once for all that was read: whoever keeps changing their own access delays nobody else.
@@ -296,6 +370,8 @@ class _Reader:
                 for listener in list(self.listeners):
                     if listener.is_live:
                         listener.offer(event)
+            if len(found) < _READ:
+                break
         if not self._started.done():
             self._started.set_result(None)
 
@@ -436,7 +512,7 @@ async def listen(
         try:
             yield listener
         finally:
-            reader.listeners.discard(listener)
+            listener.leave()
 
 
 def _start(after: int | None) -> int:
