@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 from datetime import timedelta
 from json import JSONDecodeError
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
@@ -24,6 +25,7 @@ from backend.projects.access import ANONYMOUS, Viewer
 from backend.projects.authentication import viewer_as_of_now, viewer_of_socket
 from backend.projects.errors import InvalidCredential, TooManyConnections
 
+from . import answers
 from .context import Context
 from .errors import describe, describe_all, is_request_error
 from .schema import schema
@@ -83,7 +85,24 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
             await operation.send_initial_errors([describe(GraphQLError(str(error), original_error=error))])
             return
         self.context.look_as(viewer)
-        await super().run_operation(operation)
+        subscriber = answers.subscriber(operation.query, operation.variables, operation.operation_name, self.context)
+        if subscriber is None:
+            await super().run_operation(operation)
+        else:
+            await self._run_subscription(operation, subscriber)
+
+    async def _run_subscription(self, operation: Operation[Context, None], subscriber: answers.Subscriber) -> None:
+        """The stock one would execute, wrap and encode every event for every subscriber."""
+        send = cast("GraphQLConsumer", self.view).base_send
+        head = f'{{"id":{json.dumps(operation.id)},"type":"next","payload":'
+        try:
+            async with aclosing(await subscriber.events()) as events:
+                async for event in events:
+                    answer = await subscriber.answer(event)
+                    await send({"type": "websocket.send", "text": f"{head}{answer}}}"})
+        except Exception as error:
+            refusal = error if isinstance(error, GraphQLError) else GraphQLError(str(error), original_error=error)
+            await operation.send_initial_errors([describe(refusal)])
 
     @staticmethod
     def _get_pre_execution_close_reason(error: Any) -> None:

@@ -24,7 +24,8 @@ class Context:
     """One per HTTP request, or per socket: there it serves every operation, so it keeps nothing of any.
 
     A request's database connection is its thread's, and Django's to give back at its end. A socket has no such end: it
-    `is_long_lived`, and makes every call in a thread of its own, which gives the connection back.
+    `is_long_lived`, and makes every call in a thread of its own, which gives the connection back. One that `keeps_rows`
+    reads none twice.
     """
 
     viewer: Viewer
@@ -32,10 +33,11 @@ class Context:
     response: Any = None
     connection_params: dict[str, Any] = field(default_factory=dict)
     is_long_lived: bool = False
+    keeps_rows: bool = False
 
     @cached_property
     def loaders(self) -> Loaders:
-        return Loaders(self.viewer, self.in_database)
+        return Loaders(self.viewer, self.in_database, keeps=self.keeps_rows)
 
     def look_as(self, viewer: Viewer) -> None:
         """Go on with the rights of now; the client is the same."""

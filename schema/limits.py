@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from graphql import (
+    ASTValidationRule,
     FieldNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
@@ -84,7 +85,8 @@ class DepthAndAliases(ValidationRule):
         return _Size(depth, aliases)
 
 
+RULES: list[type[ASTValidationRule]] = [DepthAndAliases]
 LIMITS = [
-    lambda: AddValidationRules([DepthAndAliases]),
+    lambda: AddValidationRules(RULES),
     lambda: MaxTokensLimiter(max_token_count=MAX_TOKENS),
 ]

@@ -1,7 +1,7 @@
 """Nested fields, batched: one query for all parents that ask the same, whatever their number.
 
-Nothing is kept from one batch to the next. A socket's loaders live as long as the socket, and what they kept would be
-stale by the next event.
+Nothing is kept from one batch to the next, unless asked for. A socket's loaders live as long as the socket, and what
+they kept would be stale by the next event.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ class TaskPage:
 
 
 class Loaders:
-    """`call` runs a function in the thread that has the database."""
+    """`call` runs a function in the thread that has the database. Who `keeps` what was read reads nothing twice."""
 
-    def __init__(self, viewer: Viewer, call: Callable[..., Awaitable[Any]]) -> None:
+    def __init__(self, viewer: Viewer, call: Callable[..., Awaitable[Any]], *, keeps: bool = False) -> None:
         projects_by_id = partial(call, resolvers.project.projects_by_id, viewer)
         tasks_by_id = partial(call, resolvers.task.tasks_by_id, viewer)
-        self.project: DataLoader[int, ProjectRow | None] = _by_id(projects_by_id)
-        self.task: DataLoader[int, TaskRow | None] = _by_id(tasks_by_id)
-        self.user: DataLoader[int, UserRow | None] = _by_id(partial(call, resolvers.user.users_by_id, viewer))
-        self.tasks: DataLoader[Nested[TaskPage], Page[TaskRow]] = _by_parent(partial(call, _task_pages, viewer))
+        self.project: DataLoader[int, ProjectRow | None] = _by_id(projects_by_id, keeps)
+        self.task: DataLoader[int, TaskRow | None] = _by_id(tasks_by_id, keeps)
+        self.user: DataLoader[int, UserRow | None] = _by_id(partial(call, resolvers.user.users_by_id, viewer), keeps)
+        self.tasks: DataLoader[Nested[TaskPage], Page[TaskRow]] = _by_parent(partial(call, _task_pages, viewer), keeps)
         self.task_count: DataLoader[Nested[TaskFilter], int] = _by_parent(
-            partial(call, resolvers.task.count_tasks_of_projects, viewer)
+            partial(call, resolvers.task.count_tasks_of_projects, viewer), keeps
         )
         self.comments: DataLoader[Nested[PageRequest], Page[CommentRow]] = _by_parent(
-            partial(call, _comment_pages, viewer)
+            partial(call, _comment_pages, viewer), keeps
         )
-        self.comment_count: DataLoader[Nested[None], int] = _by_parent(partial(call, _comment_counts, viewer))
+        self.comment_count: DataLoader[Nested[None], int] = _by_parent(partial(call, _comment_counts, viewer), keeps)
         self.members: DataLoader[Nested[PageRequest], Page[MemberRow]] = _by_parent(
-            partial(call, _member_pages, viewer)
+            partial(call, _member_pages, viewer), keeps
         )
-        self.member_count: DataLoader[Nested[None], int] = _by_parent(partial(call, _member_counts, viewer))
+        self.member_count: DataLoader[Nested[None], int] = _by_parent(partial(call, _member_counts, viewer), keeps)
 
 
 def _task_pages(viewer: Viewer, project_ids: Sequence[int], asked: TaskPage) -> dict[int, Page[TaskRow]]:
@@ -86,15 +86,15 @@ def _member_counts(viewer: Viewer, project_ids: Sequence[int], _: None) -> dict[
     return resolvers.membership.count_members_of_projects(viewer, project_ids)
 
 
-def _by_id(read: Callable[[Sequence[int]], Awaitable[dict[int, T]]]) -> DataLoader[int, T | None]:
+def _by_id(read: Callable[[Sequence[int]], Awaitable[dict[int, T]]], keeps: bool) -> DataLoader[int, T | None]:
     async def load(ids: list[int]) -> list[T | None]:
         found = await read(ids)
         return [found.get(pk) for pk in ids]
 
-    return DataLoader(load_fn=load, cache=False)
+    return DataLoader(load_fn=load, cache=keeps)
 
 
-def _by_parent(read: Callable[[Sequence[int], A], Awaitable[dict[int, T]]]) -> DataLoader[Nested[A], T]:
+def _by_parent(read: Callable[[Sequence[int], A], Awaitable[dict[int, T]]], keeps: bool) -> DataLoader[Nested[A], T]:
     async def load(asked: list[Nested[A]]) -> list[T]:
         parents: defaultdict[A, list[int]] = defaultdict(list)
         for one in asked:
@@ -102,4 +102,4 @@ def _by_parent(read: Callable[[Sequence[int], A], Awaitable[dict[int, T]]]) -> D
         found = {arguments: await read(sorted(set(ids)), arguments) for arguments, ids in parents.items()}
         return [found[one.arguments][one.parent_id] for one in asked]
 
-    return DataLoader(load_fn=load, cache=False)
+    return DataLoader(load_fn=load, cache=keeps)

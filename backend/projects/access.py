@@ -5,13 +5,14 @@ What a viewer may not see does not exist for them: every function here answers b
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Model, QuerySet
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 
 from .errors import MissingScope, NotAllowed, NotFound, NotSignedIn, ProjectNotFound, ReportNotFound, TaskNotFound
 from .models import AuditEntry, Comment, Membership, Project, Role, Scope, SummaryReport, Task, Token, User
@@ -36,6 +37,8 @@ class Viewer:
     token_id: int | None = None
     session_key: str | None = field(default=None, repr=False)
     expires_at: datetime | None = None
+    # Nobody in particular: whoever sees this project, of whose rows alone it then is.
+    onlooks: int | None = None
     # Our own jobs and commands.
     is_system: bool = False
     # The client's IP address, for the audit log; "" where there is no client.
@@ -44,6 +47,8 @@ class Viewer:
     @property
     def key(self) -> str:
         """Equal for viewers who see the same rows; part of every cache key."""
+        if self.onlooks is not None:
+            return f"project:{self.onlooks}"
         return "all" if self.sees_all else f"user:{self.user_id}"
 
     @property
@@ -56,6 +61,11 @@ ANONYMOUS = Viewer(user_id=None, name="", sees_all=False, is_signed_in=False)
 # In open mode anybody on this machine may do everything; so may our own jobs. Neither has a name.
 UNNAMED = Viewer(user_id=None, name="", sees_all=True, is_signed_in=False)
 SYSTEM = replace(UNNAMED, is_system=True)
+
+
+def onlooker(project_id: int) -> Viewer:
+    """What all who see a project see of it, nothing beyond it: what is read once for many of them."""
+    return Viewer(None, "", sees_all=False, is_signed_in=True, scope=Scope.READ, onlooks=project_id)
 
 
 def viewer_for(user: Any) -> Viewer:
@@ -92,29 +102,39 @@ def parse_id(text: str | int) -> int | None:
 
 # --- What a viewer sees ----------------------------------------------------------------------------------
 def visible_projects(viewer: Viewer) -> QuerySet[Project]:
-    return _visible(viewer, Project.objects.all(), "memberships__user")
+    return _visible(viewer, Project.objects.all(), "")
 
 
 def visible_tasks(viewer: Viewer) -> QuerySet[Task]:
-    return _visible(viewer, Task.objects.all(), "project__memberships__user")
+    return _visible(viewer, Task.objects.all(), "project__")
 
 
 def visible_comments(viewer: Viewer) -> QuerySet[Comment]:
-    return _visible(viewer, Comment.objects.all(), "task__project__memberships__user")
+    return _visible(viewer, Comment.objects.all(), "task__project__")
 
 
 def visible_reports(viewer: Viewer) -> QuerySet[SummaryReport]:
-    return _visible(viewer, SummaryReport.objects.all(), "project__memberships__user")
+    return _visible(viewer, SummaryReport.objects.all(), "project__")
 
 
 def visible_memberships(viewer: Viewer) -> QuerySet[Membership]:
-    return _visible(viewer, Membership.objects.all(), "project__memberships__user")
+    return _visible(viewer, Membership.objects.all(), "project__")
 
 
-def _visible(viewer: Viewer, rows: QuerySet[M], to_member: str) -> QuerySet[M]:
-    """Those of the rows whose project the viewer is in; `to_member` leads from a row to the users of its project."""
+def _visible(viewer: Viewer, rows: QuerySet[M], to_project: str) -> QuerySet[M]:
+    """Those of the rows whose project the viewer is in; `to_project` leads from a row to its project."""
     require_access(viewer)
-    return rows if viewer.sees_all else rows.filter(**{to_member: viewer.user_id})
+    if viewer.onlooks is not None:
+        return rows.filter(**{f"{to_project}pk": viewer.onlooks})
+    return rows if viewer.sees_all else rows.filter(**{f"{to_project}memberships__user": viewer.user_id})
+
+
+def who_see(project_id: int, viewers: Collection[Viewer]) -> set[Viewer]:
+    """Those of the viewers who see the project by now, in one query for all of them."""
+    ids = {viewer.user_id for viewer in viewers if viewer.user_id is not None}
+    see = Q(is_staff=True) | Exists(Membership.objects.filter(user=OuterRef("pk"), project=project_id))
+    seeing = set(User.objects.filter(see, pk__in=ids, is_active=True).values_list("pk", flat=True)) if ids else set()
+    return {viewer for viewer in viewers if (viewer.user_id in seeing if viewer.is_signed_in else viewer.sees_all)}
 
 
 def visible_project_ids(viewer: Viewer) -> frozenset[int]:

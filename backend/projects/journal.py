@@ -79,9 +79,12 @@ def scopes_of(event: Payload | JournalEvent) -> list[str]:
 
 
 # --- Reading ---------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class JournalEvent:
-    """An event as it was read. `frame` is what plain sockets and streams send, encoded once."""
+    """An event as it was read. `frame` is what plain sockets and streams send, encoded once.
+
+    Each reading is an object of its own, so that what is worked out of it can be kept beside it.
+    """
 
     position: int
     kind: str
