@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -23,7 +24,7 @@ from backend.projects.errors import (
     ResumeRefused,
     TooManyConnections,
 )
-from backend.projects.journal import EventFilter
+from backend.projects.journal import EventFilter, JournalEvent
 from backend.projects.resolvers.event import parse_position
 
 BAD_REQUEST, UNAUTHORIZED, NO_ACCESS, RESYNC, TOO_MANY, FAILED = 4400, 4401, 4403, 4410, 4429, 4500
@@ -66,7 +67,7 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             viewer = await self._viewer()
             after, wanted = _parameters(self.scope["query_string"])
             with live.connection(viewer):
-                async with live.listen(viewer, after=after, filter=wanted) as listener:
+                async with live.listen(viewer, after=after, filter=wanted, hand_over=self._sends_now()) as listener:
                     await self._send_frame({"type": "ready", "cursor": str(listener.start)})
                     idle_s: float = settings.LIVE_IDLE_S
                     while True:
@@ -90,6 +91,14 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             # A socket on which nobody relays any more must not look like one on which nothing happens.
             logger.exception("A socket's relay failed.")
             await self.close(code=FAILED)
+
+    def _sends_now(self) -> Callable[[JournalEvent], bool] | None:
+        """Sends an event's frame where that takes no waiting, if the server can (`backend/server.py`)."""
+        extension = self.scope.get("extensions", {}).get("taskwire.send_now")
+        if extension is None:
+            return None
+        send: Callable[[str], bool] = extension["send"]
+        return lambda event: send(event.frame)
 
     async def _viewer(self) -> Viewer:
         """Raises InvalidCredential; BadArgument where the first frame is none that says who comes."""

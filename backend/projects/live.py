@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeAlias, TypeVar
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
@@ -39,6 +39,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 EVERY_EVENT = EventFilter()
+# Takes an event and says True, or cannot at the moment: then it waits for `next`.
+HandOver: TypeAlias = Callable[[JournalEvent], bool]
 
 # Events read at once, by the reader and by a listener that catches up.
 _READ = 500
@@ -101,7 +103,9 @@ def _read_on(position: int) -> tuple[Kept, list[JournalEvent]]:
 class Listener:
     """Catches up from its position by pages, then is handed what the reader reads. Made by `listen`."""
 
-    def __init__(self, reader: _Reader, position: int, filter: EventFilter, rights: _Rights):
+    def __init__(
+        self, reader: _Reader, position: int, filter: EventFilter, rights: _Rights, hand_over: HandOver | None
+    ) -> None:
         self.start = position
         self.is_live = False
         self.filter = filter
@@ -109,11 +113,13 @@ class Listener:
         self._reader = reader
         self._read_up_to = position
         self._waiting: deque[JournalEvent] = deque()
+        self._hand_over = hand_over
         self._room: int = settings.LIVE_QUEUE_EVENTS
         self._end: Exception | None = None
         self._loop = asyncio.get_running_loop()
         self._woken: asyncio.Future[None] | None = None
         # One timer that is set anew when it comes, if need be: a timer for every event would cost as much as the event.
+        self._idle_s: float | None = None
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -134,7 +140,8 @@ class Listener:
         where its viewer is let in no longer, ProjectNotFound or TaskNotFound where they lost the right to see what it
         is narrowed to.
         """
-        deadline = None if timeout_s is None else self._loop.time() + timeout_s
+        self._idle_s = timeout_s
+        self._deadline = None
         while True:
             if self._end is not None:
                 raise self._end
@@ -142,23 +149,19 @@ class Listener:
                 event = self._waiting.popleft()
                 if self.rights.sight.shows(event):  # which may have been lost while it waited
                     return event
-            if not self.is_live:
+            if timeout_s is not None:
+                now = self._loop.time()
+                if self._deadline is None:
+                    self._deadline = now + timeout_s
+                elif now >= self._deadline:
+                    return None
+            if self.is_live:
+                if self._timer is None and self._deadline is not None:
+                    self._timer = self._loop.call_at(self._deadline, self._time_is_up)
+                self._woken = self._loop.create_future()
+                await self._woken
+            else:
                 await self._catch_up()
-                if self._waiting:
-                    continue
-            elif deadline is None or self._loop.time() < deadline:
-                await self._wait_until(deadline)
-                continue
-            if deadline is not None and self._loop.time() >= deadline:
-                return None
-
-    async def _wait_until(self, deadline: float | None) -> None:
-        """Wait for something to hand out, or for the deadline."""
-        self._deadline = deadline
-        if deadline is not None and self._timer is None:
-            self._timer = self._loop.call_at(deadline, self._time_is_up)
-        self._woken = self._loop.create_future()
-        await self._woken
 
     def _time_is_up(self) -> None:
         self._timer = None
@@ -166,6 +169,11 @@ class Listener:
             self._timer = self._loop.call_at(self._deadline, self._time_is_up)
         else:
             self._wake()
+
+    @property
+    def _is_awaited(self) -> bool:
+        """Whether somebody waits in `next`, and was not told yet that there is something."""
+        return self._woken is not None and not self._woken.done()
 
     def _wake(self) -> None:
         if self._woken is not None and not self._woken.done():
@@ -191,9 +199,24 @@ class Listener:
         if len(self._waiting) >= self._room:
             self.end(ResumeRefused("RESYNC", self._reader.oldest))
             return
+        is_free = self._hand_over is not None and not self._waiting and self._is_awaited
         self._take(event)
-        if self._waiting:
+        if self._waiting and not (is_free and self._handed_over()):
             self._wake()
+
+    def _handed_over(self) -> bool:
+        """Whether the one event that waits was taken out of hand."""
+        assert self._hand_over is not None
+        try:
+            if not self._hand_over(self._waiting[0]):
+                return False
+        except Exception as error:
+            self.end(error)  # the others are to hear of the event all the same
+            return True
+        self._waiting.clear()
+        if self._idle_s is not None:
+            self._deadline = self._loop.time() + self._idle_s
+        return True
 
     def skip(self, trimmed: ResumeRefused) -> None:
         """Called by the reader where it could not read on. Who catches up meets the gap by itself."""
@@ -489,9 +512,15 @@ async def until_invalid(viewer: Viewer) -> InvalidCredential:
 
 @asynccontextmanager
 async def listen(
-    viewer: Viewer, *, after: int | None = None, filter: EventFilter = EVERY_EVENT
+    viewer: Viewer,
+    *,
+    after: int | None = None,
+    filter: EventFilter = EVERY_EVENT,
+    hand_over: HandOver | None = None,
 ) -> AsyncIterator[Listener]:
     """A listener for what happens after the position `after`, or from now on; `listener.start` says from where.
+
+    While it is waited for in `next`, what comes is first offered to `hand_over`, which is spared the waking of a task.
 
     Raises NotSignedIn, InvalidCredential; ResumeRefused where `after` is no longer kept or not yet reached;
     ProjectNotFound or TaskNotFound where the filter names what the viewer cannot see and could not see after that
@@ -504,7 +533,7 @@ async def listen(
         start = await _in_thread(_start, after)
         await rights.load(since=start)
         await _in_thread(rights.sight.require_shown, filter, start)
-        listener = Listener(reader, start, filter, rights)
+        listener = Listener(reader, start, filter, rights, hand_over)
         # No await from here to the joining: rights that end later end their listeners.
         if rights.ended.done():
             raise rights.ended.result()

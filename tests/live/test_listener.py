@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import override_settings
 
-from backend.projects import live, services
+from backend.projects import journal, live, services
 from backend.projects.access import ANONYMOUS, SYSTEM, Viewer, viewer_for
 from backend.projects.errors import NotSignedIn, ProjectNotFound, ResumeRefused, TaskNotFound
 from backend.projects.events import ACCESS_CHANGED
@@ -57,6 +57,98 @@ class ListenerCase(CommittingCase):
         await sync_to_async(self.write_unannounced)(write)
 
 
+def end_other_sessions() -> int:
+    """How many there were."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return int(cursor.fetchone()[0])
+
+
+class Hand:
+    """Takes events from a listener that is waited for, while it is open."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.taken: list[str] = []
+
+    def __call__(self, event: journal.JournalEvent) -> bool:
+        if self.is_open:
+            self.taken.append(event.data["object"]["name"])
+        return self.is_open
+
+
+class HandOverTests(ListenerCase):
+    """Who is waited for hands over what comes, and keeps for `next` what is not taken."""
+
+    async def awaited(
+        self, listener: live.Listener, other: live.Listener, timeout_s: float | None = None
+    ) -> asyncio.Task[Any]:
+        """Somebody who waits for the first of two listeners, which are live: both hear from the reader."""
+        await self.write("first")
+        for one in (listener, other):
+            self.assertEqual(await names(one, 1), ["first"])
+        waiting = asyncio.create_task(listener.next(timeout_s))
+        await asyncio.sleep(0)
+        return waiting
+
+    async def test_what_is_not_taken_comes_next_and_what_follows_comes_after_it(self) -> None:
+        hand = Hand()
+        async with live.listen(SYSTEM, hand_over=hand) as listener, live.listen(SYSTEM) as other:
+            waiting = await self.awaited(listener, other)
+            await self.write("taken")
+            self.assertEqual(await names(other, 1), ["taken"])
+            self.assertEqual((hand.taken, listener.position), (["taken"], 2))
+            hand.is_open = False
+            await self.write("left")
+            self.assertEqual((await waiting).data["object"]["name"], "left")
+            hand.is_open = True
+            await self.write("a", "b")  # while nobody waits
+            self.assertEqual(await names(other, 3), ["left", "a", "b"])
+            self.assertEqual(await names(listener, 2), ["a", "b"])
+            self.assertEqual(hand.taken, ["taken"])
+
+    async def test_what_it_may_not_hear_of_is_not_handed_over(self) -> None:
+        hand = Hand()
+        member = await sync_to_async(MembershipFactory)(project=self.project)
+        elsewhere = await sync_to_async(ProjectFactory)()
+        async with (
+            live.listen(viewer_for(member.user), hand_over=hand) as listener,
+            live.listen(SYSTEM) as other,
+        ):
+            waiting = await self.awaited(listener, other)
+            await self.write("hidden", project=elsewhere)
+            await self.write("seen")
+            self.assertEqual(await names(other, 2), ["hidden", "seen"])
+            self.assertEqual(hand.taken, ["seen"])
+            waiting.cancel()
+
+    async def test_a_hand_that_fails_ends_its_listener_alone(self) -> None:
+        def fail(event: journal.JournalEvent) -> bool:
+            raise ValueError("broken")
+
+        async with live.listen(SYSTEM, hand_over=fail) as listener, live.listen(SYSTEM) as other:
+            waiting = await self.awaited(listener, other)
+            await self.write("heard", "all the same")
+            self.assertEqual(await names(other, 2), ["heard", "all the same"])
+            with self.assertRaisesMessage(ValueError, "broken"):
+                await waiting
+
+    async def test_it_is_idle_only_after_what_was_handed_over(self) -> None:
+        hand = Hand()
+        now = asyncio.get_running_loop().time
+        async with live.listen(SYSTEM, hand_over=hand) as listener, live.listen(SYSTEM) as other:
+            waiting = await self.awaited(listener, other, 1.0)
+            before = now()
+            await self.write("taken")
+            self.assertEqual(await names(other, 1), ["taken"])
+            self.assertEqual(hand.taken, ["taken"])
+            self.assertIsNone(await waiting)
+            self.assertGreaterEqual(now() - before, 1.0)
+
+
 class HearingTests(ListenerCase):
     async def test_what_happens_from_now_on_is_heard_in_order(self) -> None:
         await self.write("before")
@@ -97,6 +189,14 @@ class HearingTests(ListenerCase):
         async with live.listen(SYSTEM) as listener:
             await self.write_quietly("quiet")
             self.assertEqual(await names(listener, 1), ["quiet"])
+
+    async def test_the_reader_survives_the_end_of_its_session(self) -> None:
+        async with live.listen(SYSTEM) as listener:
+            await self.write("before")
+            self.assertEqual(await names(listener, 1), ["before"])
+            self.assertGreater(await sync_to_async(end_other_sessions)(), 0)
+            await self.write("after")
+            self.assertEqual(await names(listener, 1), ["after"])
 
     async def test_nothing_is_left_behind_when_the_last_listener_is_gone(self) -> None:
         async with live.listen(SYSTEM), live.listen(SYSTEM) as listener:
