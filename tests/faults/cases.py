@@ -6,7 +6,9 @@ import asyncio
 import json
 import os
 import random
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,10 +20,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+from urllib.parse import urlsplit
 
 import psycopg2
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
 from backend.local.console import say
@@ -58,13 +61,14 @@ class Sizes:
     changes: int  # of each writer
     listeners: int
     hanging: int  # listeners on the web process that is killed
+    passing: int  # events that pass those who stopped reading
     redis_away_s: float
     look_s: float
 
 
 SIZES = {
-    "short": Sizes(writers=8, changes=25, listeners=6, hanging=30, redis_away_s=2, look_s=1),
-    "long": Sizes(writers=16, changes=200, listeners=20, hanging=200, redis_away_s=10, look_s=3),
+    "short": Sizes(writers=8, changes=25, listeners=6, hanging=30, passing=1600, redis_away_s=2, look_s=1),
+    "long": Sizes(writers=16, changes=200, listeners=20, hanging=200, passing=10_000, redis_away_s=10, look_s=3),
 }[os.environ.get("FAULTS", "short")]
 
 
@@ -254,9 +258,60 @@ class GraphQLListener(Listener):
                     raise Refused(f"At {self.position}: {text!r}")
 
 
+class StoppedListener:
+    """A client that hears one event, so that it is live, and then reads nothing any more."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+
+    @classmethod
+    @asynccontextmanager
+    async def plain(cls, door: str) -> AsyncIterator[StoppedListener]:
+        async with cls._connected(f"{door}/ws/notifications/?after=0") as socket:
+            await socket.recv()  # "ready"
+            await socket.recv()
+            yield cls(socket)
+
+    @classmethod
+    @asynccontextmanager
+    async def subscribed(cls, door: str) -> AsyncIterator[StoppedListener]:
+        async with cls._connected(f"{door}/graphql/", subprotocols=[Subprotocol("graphql-transport-ws")]) as socket:
+            await socket.send(json.dumps({"type": "connection_init"}))
+            await socket.recv()
+            document = LISTEN.replace("title version", "title version description")
+            payload = {"query": document, "variables": {"after": "0"}}
+            await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": payload}))
+            await socket.recv()
+            yield cls(socket)
+
+    @staticmethod
+    def _connected(address: str, **options: Any) -> connect:
+        place = urlsplit(address)
+        assert place.hostname is not None
+        raw = socket.socket()
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # little room for what is not read
+        raw.connect((place.hostname, place.port))
+        raw.setblocking(False)
+        return connect(
+            address, sock=raw, max_queue=1, compression=None, ping_interval=None, close_timeout=0.1, **options
+        )
+
+    async def end(self) -> str:
+        """Read on to the end; how it came: `resync`, or `cut off` without a word."""
+        last = ""
+        try:
+            while "RESYNC" not in last:
+                last = str(await asyncio.wait_for(self._socket.recv(), PATIENCE_S))
+        except ConnectionClosed:
+            pass
+        return "resync" if "resync" in last.lower() else "cut off"
+
+
 # --- The case --------------------------------------------------------------------------------------------
 class FaultCase(DaphneCase):
     """Servers and a web process of its own for every test; the journal is empty."""
+
+    queue_events = 1000
 
     def setUp(self) -> None:
         self.seed = os.environ.get("FAULTS_SEED") or str(random.randrange(10**6))
@@ -270,6 +325,7 @@ class FaultCase(DaphneCase):
             "REDIS_URL": self.valkey.url,
             "BROKER_URL": self.valkey.broker_url,
             "LIVE_LOOK_S": str(SIZES.look_s),
+            "LIVE_QUEUE_EVENTS": str(self.queue_events),
             "DJANGO_SETTINGS_MODULE": "tests.faults.settings",
         }
         migrate = [sys.executable, "manage.py", "migrate", "-v0"]
@@ -297,6 +353,12 @@ class FaultCase(DaphneCase):
         """A process whose log nobody reads would stand still sooner or later."""
         with pipe:
             self.log.extend(pipe)
+
+    @property
+    def memory_kb(self) -> int:
+        """Of the first web process."""
+        status = Path(f"/proc/{self.webs[0].pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0])
 
     def start_writer(self, **options: Any) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "tests.faults.writer", "--seed", self.seed]

@@ -11,9 +11,11 @@ import signal
 from typing import Any
 from urllib.request import urlopen
 
-from tests.faults.cases import SIZES, FaultCase
+from tests.faults.cases import SIZES, FaultCase, StoppedListener, figures
 
 FOREVER = 10**9
+# Of what is written to those who stop reading: many times what the kernel keeps for them.
+DESCRIPTION = 12_000
 # Seconds that a writer dawdles at most: what it writes must not be more than hundreds of listeners can take.
 SLOWLY_S = 0.1
 # More than read the journal in a web process: one that kept its dead session may hide behind the others for a while.
@@ -82,3 +84,24 @@ class FaultTests(FaultCase):
             self.assertEqual(await self.stop(writer), 0)
             await self.assert_nothing_missed()
         self.assertEqual([web.poll() for web in self.webs], [None, None])
+
+
+class StoppedListenerTests(FaultCase):
+    queue_events = 300
+
+    async def test_who_stops_reading_costs_no_memory_and_nobody_else_an_event(self) -> None:
+        async with self.listening(SIZES.listeners):
+            writer = self.start_writer(writers=4, changes=SIZES.passing // 4, length=DESCRIPTION)
+            await self.all_heard(10)
+            door = self.doors[0]
+            async with StoppedListener.plain(door) as plain, StoppedListener.subscribed(door) as subscribed:
+                await self.all_heard(SIZES.passing // 4)
+                before = self.memory_kb
+                self.assertEqual(await self.end_of(writer), 0)
+                await self.assert_nothing_missed()
+                growth = self.memory_kb - before
+                # What would wait for each of them otherwise.
+                self.assertLess(growth, SIZES.passing * DESCRIPTION / 1024 / 2)
+                ends = [await plain.end(), await subscribed.end()]
+                self.assertLessEqual(set(ends), {"resync", "cut off"})
+                figures.append(f"    the two who stopped cost {growth:,} KB, and came to: {', '.join(ends)}")

@@ -71,13 +71,14 @@ class Writer:
         return 1
 
 
-def prepare() -> tuple[int, int]:
+def prepare(description: str) -> tuple[int, int]:
     """A project and a task for all to write to."""
     from backend.projects import services
     from backend.projects.access import SYSTEM
 
     project = services.project.create_project(actor=SYSTEM, name="Garden")
-    task = services.task.create_task(actor=SYSTEM, project_id=project.pk, changes={"title": "Weed", "due_date": DUE})
+    changes = {"title": "Weed", "description": description, "due_date": DUE}
+    task = services.task.create_task(actor=SYSTEM, project_id=project.pk, changes=changes)
     return project.pk, task.pk
 
 
@@ -96,13 +97,14 @@ def main() -> None:
     parser.add_argument("--writers", type=int, default=1)
     parser.add_argument("--changes", type=int, default=0, help="of each writer")
     parser.add_argument("--delay-s", type=float, default=0.0, help="at most, between append and commit")
+    parser.add_argument("--length", type=int, default=0, help="of the description of the task that they change")
     parser.add_argument("--seed", default="")
     parser.add_argument(
         "--dies", action="store_true", help="once its input ends: right after the commit of one change more"
     )
     given = parser.parse_args()
     django.setup()
-    project_id, task_id = prepare()
+    project_id, task_id = prepare("x" * given.length)
     is_over = threading.Event()
     threads = [
         threading.Thread(
