@@ -111,7 +111,7 @@ class Listener:
         self.filter = filter
         self.rights = rights
         self._reader = reader
-        self._read_up_to = position
+        self.read_up_to = position
         self._waiting: deque[JournalEvent] = deque()
         self._hand_over = hand_over
         self._room: int = settings.LIVE_QUEUE_EVENTS
@@ -126,7 +126,7 @@ class Listener:
     @property
     def position(self) -> int:
         """Everything at or below it has been handed out: what a client resumes from."""
-        return self._waiting[0].position - 1 if self._waiting else self._read_up_to
+        return self._waiting[0].position - 1 if self._waiting else self.read_up_to
 
     @property
     def viewer(self) -> Viewer:
@@ -180,21 +180,21 @@ class Listener:
             self._woken.set_result(None)
 
     async def _catch_up(self) -> None:
-        found = await _in_thread(journal.read_after, self._read_up_to, limit=_READ)
+        found = await _in_thread(journal.read_after, self.read_up_to, limit=_READ)
         # The reader may not have come to it yet, and what follows is to be judged by the right it gave or took.
         if any(event.kind == ACCESS_CHANGED and self.viewer.user_id in event.data["users"] for event in found):
             await self.rights.load()
             # Of what was trimmed meanwhile it could not see any more who could see it.
-            journal.check_resumable(self._read_up_to, await _in_thread(journal.kept))
+            journal.check_resumable(self.read_up_to, await _in_thread(journal.kept))
         for event in found:
             self._take(event)
         # No await between this comparison and the joining: what the reader has not read yet it will hand over.
-        if len(found) < _READ and self._read_up_to >= self._reader.position:
+        if len(found) < _READ and self.read_up_to >= self._reader.position:
             self.is_live = True
 
     def offer(self, event: JournalEvent) -> None:
         """Called by the reader, in order, for every event."""
-        if event.position <= self._read_up_to:
+        if event.position <= self.read_up_to:
             return
         if len(self._waiting) >= self._room:
             self.end(ResumeRefused("RESYNC", self._reader.oldest))
@@ -220,11 +220,11 @@ class Listener:
 
     def skip(self, trimmed: ResumeRefused) -> None:
         """Called by the reader where it could not read on. Who catches up meets the gap by itself."""
-        if self.is_live and self._read_up_to < trimmed.oldest:
+        if self.is_live and self.read_up_to < trimmed.oldest:
             self.end(ResumeRefused(trimmed.code, trimmed.oldest))
 
     def _take(self, event: JournalEvent) -> None:
-        self._read_up_to = event.position
+        self.read_up_to = event.position
         if self.filter.passes(event) and self.rights.sight.shows(event):
             self._waiting.append(event)
 
@@ -372,6 +372,8 @@ class _Reader:
             lately = timezone.now() - timedelta(seconds=settings.CACHE_LIST_S + _MARGIN_S)
             self.position = await self._journal.call(journal.position_at, lately)
         while True:
+            # Who catches up may be further than we are.
+            ahead = [(one, one.read_up_to) for one in self.listeners if one.read_up_to > self.position]
             try:
                 kept, found = await self._journal.call(_read_on, self.position)
             except ResumeRefused as trimmed:
@@ -381,7 +383,9 @@ class _Reader:
             if kept.head < self.position:
                 logger.warning("The journal stands before what was read from it (a restored backup?): resync.")
                 self.position = kept.head
-                for listener in list(self.listeners):
+                ahead = [(listener, listener.read_up_to) for listener in self.listeners]
+            for listener, position in ahead:
+                if position > kept.head:
                     listener.end(ResumeRefused("RESYNC", kept.oldest))
             if not found:
                 break

@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 from django.test import override_settings
 
-from backend.projects import journal, live, services
+from backend.projects import bell, journal, live, services
 from backend.projects.access import ANONYMOUS, SYSTEM, Viewer, viewer_for
 from backend.projects.errors import NotSignedIn, ProjectNotFound, ResumeRefused, TaskNotFound
 from backend.projects.events import ACCESS_CHANGED
@@ -197,6 +197,17 @@ class HearingTests(ListenerCase):
             self.assertGreater(await sync_to_async(end_other_sessions)(), 0)
             await self.write("after")
             self.assertEqual(await names(listener, 1), ["after"])
+
+    @override_settings(LIVE_LOOK_S=60.0)
+    async def test_who_is_further_than_the_reader_is_told_where_the_journal_is_set_back(self) -> None:
+        async with live.listen(SYSTEM) as listener:
+            await self.write_quietly("heard by the listener alone")
+            await names(listener, 1)
+            await sync_to_async(Event.objects.all().delete)()
+            bell.ring()
+            with self.assertRaises(ResumeRefused) as refused:
+                await names(listener, 1)
+            self.assertEqual(refused.exception.code, "RESYNC")
 
     async def test_nothing_is_left_behind_when_the_last_listener_is_gone(self) -> None:
         async with live.listen(SYSTEM), live.listen(SYSTEM) as listener:
