@@ -4,7 +4,7 @@ Two ways lead from an event to the text of an answer. Where a document asks for 
 all of that is resolved once per event, by the schema, and each document picks its part (`_Plan`). Where it asks for
 more (the project's name, comments), graphql-core executes it once for all who gave the same document and variables, as
 somebody who sees the event's project and nothing else; each of them is asked for their right to it afterwards. The rows
-that such documents show are read once per event, whatever the number of documents and subscribers.
+that such documents show are kept for an event while it is among the newest, for all documents and subscribers.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from contextlib import suppress
+from datetime import datetime
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import orjson
+from django.db import DatabaseError, InterfaceError
 from graphql import (
     DocumentNode,
     FieldNode,
@@ -37,7 +40,6 @@ from graphql import (
 from graphql.execution import ExecutionResult, Executor, create_source_event_stream
 from graphql.execution.collect_fields import FieldDetailsList, collect_fields, collect_subfields
 from graphql.utilities import get_operation_ast
-from strawberry.dataloader import DataLoader
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from backend.projects import access
@@ -49,14 +51,17 @@ from .context import Context
 from .errors import describe
 from .events import EVENT_TYPES
 from .limits import MAX_TOKENS, RULES
+from .loaders import Loader
 from .schema import schema
 
 T = TypeVar("T")
 
 # Longer documents are read anew for each subscriber: what is kept must not be anybody's to fill.
-_KEPT_LENGTH = 10_000
-# Events of which answers and rows are kept. Those who keep up ask for the newest at about the same time.
-_KEPT_EVENTS = 8
+_KEPT_LENGTH = 4_000
+_KEPT_DOCUMENTS = 64
+# Events of which rows are kept, and of which each document's answers are. Those who keep up ask at about the same time.
+_KEPT_EVENTS = 32
+_KEPT_ANSWERS = 2
 
 _core = schema._schema
 _TYPES: dict[str, GraphQLObjectType] = {
@@ -87,7 +92,7 @@ def _read_subscription(query: str, operation_name: str | None) -> _Subscription 
     return _Subscription(document, operation, frozenset(_shaping_variables(document, operation)))
 
 
-_kept_subscription = lru_cache(256)(_read_subscription)
+_kept_subscription = lru_cache(_KEPT_DOCUMENTS)(_read_subscription)
 
 
 def _shaping_variables(document: DocumentNode, operation: OperationDefinitionNode) -> Iterator[str]:
@@ -136,9 +141,11 @@ class Subscriber:
         if shared is not None:
             return shared
         viewer: Viewer = self._executor.context_value.viewer
-        answer = await self._shape.nested_answer(event)
-        if await _onlooking(event).is_shown_to(viewer):
-            return answer
+        onlooking = _onlooking(event)
+        answer = await self._shape.nested_answer(event, onlooking)
+        with suppress(DatabaseError, InterfaceError):  # of which the fields will tell
+            if await onlooking.is_shown_to(viewer):
+                return answer
         return _text(await _execute(self._executor, event))
 
 
@@ -146,7 +153,8 @@ def subscriber(
     query: str, variables: dict[str, Any] | None, operation_name: str | None, context: Context
 ) -> Subscriber | None:
     """None where the operation is no subscription, or cannot be executed: there are others to say why."""
-    read = _kept_subscription if len(query) <= _KEPT_LENGTH else _read_subscription
+    is_short = len(query) + len(operation_name or "") <= _KEPT_LENGTH
+    read = _kept_subscription if is_short else _read_subscription
     subscription = read(query, operation_name)
     if subscription is None:
         return None
@@ -176,7 +184,7 @@ class _Shape:
         self._executor.context_value = None
         self._plans: dict[str, _Plan | None] = {}
         self._newest: tuple[JournalEvent, str] | None = None
-        self._nested: dict[JournalEvent, asyncio.Future[str]] = {}
+        self._nested: dict[_Key, asyncio.Future[str]] = {}
 
     def plain_answer(self, event: JournalEvent) -> str | None:
         """None where the event itself does not hold all that is asked for."""
@@ -192,20 +200,26 @@ class _Shape:
         self._newest = event, text
         return text
 
-    async def nested_answer(self, event: JournalEvent) -> str:
+    async def nested_answer(self, event: JournalEvent, onlooking: _Onlooking) -> str:
         """As an onlooker sees it."""
-        if event not in self._nested:
-            _make_room(self._nested)
-            self._nested[event] = asyncio.ensure_future(self._executed(event))
-        return await asyncio.shield(self._nested[event])
+        key = _key(event)
+        if key not in self._nested:
+            _make_room(self._nested, _KEPT_ANSWERS)
+            self._nested[key] = asyncio.ensure_future(self._executed(event, onlooking))
+        return await asyncio.shield(self._nested[key])
 
-    async def _executed(self, event: JournalEvent) -> str:
+    async def _executed(self, event: JournalEvent, onlooking: _Onlooking) -> str:
         executor = self._executor.build_per_event_executor(None)
-        executor.context_value = _onlooking(event).context
-        result = await _execute(executor, event)
-        if result.errors:
-            self._nested.pop(event, None)  # the next who asks may have more luck
-        return _text(result)
+        executor.context_value = onlooking.context
+        is_good = False
+        try:
+            result = await _execute(executor, event)
+            is_good = not result.errors
+            return _text(result)
+        finally:
+            if not is_good:  # the next who asks may have more luck
+                self._nested.pop(_key(event), None)
+                _onlookings.pop(_key(event), None)
 
     def _planned(self, kind: str) -> _Plan | None:
         executor, root = self._executor, _core.subscription_type
@@ -313,7 +327,7 @@ class _Onlooking:
         self._project_id = event.project_id
         self._is_deleted = event.kind == EventKind.PROJECT_DELETED
         self.context = Context(viewer=access.onlooker(event.project_id), is_long_lived=True, keeps_rows=True)
-        self._sights: DataLoader[Viewer, bool] = DataLoader(load_fn=self._who_see, cache=False)
+        self._sights: Loader[Viewer, bool] = Loader(load_fn=self._who_see, cache=False)
 
     async def is_shown_to(self, viewer: Viewer) -> bool:
         """Whether the viewer may see what was read, asked after it was; all who ask together are asked for together.
@@ -327,16 +341,27 @@ class _Onlooking:
         return [viewer in seeing for viewer in viewers]
 
 
-_onlookings: dict[JournalEvent, _Onlooking] = {}
+# Of an event, however often it is read; after a restored backup another has its position.
+_Key: TypeAlias = tuple[int, datetime]
+
+
+def _key(event: JournalEvent) -> _Key:
+    return event.position, event.at
+
+
+_onlookings: dict[_Key, _Onlooking] = {}
 
 
 def _onlooking(event: JournalEvent) -> _Onlooking:
-    if event not in _onlookings:
-        _make_room(_onlookings)
-        _onlookings[event] = _Onlooking(event)
-    return _onlookings[event]
+    key = _key(event)
+    found = _onlookings.pop(key, None)
+    if found is None:
+        _make_room(_onlookings, _KEPT_EVENTS)
+        found = _Onlooking(event)
+    _onlookings[key] = found  # the last to go
+    return found
 
 
-def _make_room(kept: dict[JournalEvent, T]) -> None:
-    while len(kept) >= _KEPT_EVENTS:
+def _make_room(kept: dict[_Key, T], size: int) -> None:
+    while len(kept) >= size:
         del kept[next(iter(kept))]

@@ -85,7 +85,13 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
             await operation.send_initial_errors([describe(GraphQLError(str(error), original_error=error))])
             return
         self.context.look_as(viewer)
-        subscriber = answers.subscriber(operation.query, operation.variables, operation.operation_name, self.context)
+        try:
+            subscriber = answers.subscriber(
+                operation.query, operation.variables, operation.operation_name, self.context
+            )
+        except Exception as error:
+            await operation.send_initial_errors([describe(GraphQLError(str(error), original_error=error))])
+            return
         if subscriber is None:
             await super().run_operation(operation)
         else:

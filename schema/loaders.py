@@ -6,6 +6,7 @@ they kept would be stale by the next event.
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,13 @@ A = TypeVar("A", bound=Hashable)
 T = TypeVar("T")
 
 PAGE_SIZE = 50
+
+
+class Loader(DataLoader[A, T]):
+    """Who asks may be cancelled, by graphql-core where a sibling field failed; what others wait for as well is not."""
+
+    def load(self, key: A) -> Awaitable[T]:
+        return asyncio.shield(super().load(key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +99,7 @@ def _by_id(read: Callable[[Sequence[int]], Awaitable[dict[int, T]]], keeps: bool
         found = await read(ids)
         return [found.get(pk) for pk in ids]
 
-    return DataLoader(load_fn=load, cache=keeps)
+    return Loader(load_fn=load, cache=keeps)
 
 
 def _by_parent(read: Callable[[Sequence[int], A], Awaitable[dict[int, T]]], keeps: bool) -> DataLoader[Nested[A], T]:
@@ -102,4 +110,4 @@ def _by_parent(read: Callable[[Sequence[int], A], Awaitable[dict[int, T]]], keep
         found = {arguments: await read(sorted(set(ids)), arguments) for arguments, ids in parents.items()}
         return [found[one.arguments][one.parent_id] for one in asked]
 
-    return DataLoader(load_fn=load, cache=keeps)
+    return Loader(load_fn=load, cache=keeps)

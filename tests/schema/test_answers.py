@@ -161,6 +161,20 @@ class NestedTests(CommittingCase):
                 # The last of them asks for who may see what was read, once for all who come to it together.
                 self.assertLess(await self.statements_for(50, document=document), 10)
 
+    async def test_a_document_that_fails_harms_no_other_of_the_same_event(self) -> None:
+        """graphql-core cancels what stands beside a field that failed."""
+        head = "subscription ($after: Cursor) { events(after: $after, kinds: [TASK_UPDATED]) { ... on TaskUpdated"
+        good = f"{head} {{ task {{ project {{ name }} }} }} }} }}"
+        flawed = f"{head} {{ task {{ project {{ name }} comments(first: -1) {{ totalCount }} }} }} }} }}"
+        async with AsyncExitStack() as stack:
+            other = await self.subscribed(stack, self.tokens[1], 1, flawed)
+            socket = await self.subscribed(stack, self.tokens[0], 1, good)
+            for title in ("a", "b", "c"):
+                await self.change(title)
+                self.assertEqual(await socket.next("0"), {"task": {"project": {"name": "Garden"}}})
+                message = await other.receive()
+                self.assertEqual(message["payload"]["errors"][0]["extensions"]["argument"], "first")
+
     async def test_who_gives_other_variables_gets_another_answer(self) -> None:
         async with ready(authorization=f"Bearer {self.tokens[0]}") as socket:
             for first in (1, 2):
