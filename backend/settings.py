@@ -96,6 +96,15 @@ TEMPLATES = [
 
 # --- Servers ---------------------------------------------------------------------------------------------
 DATABASES = {"default": env.db("DATABASE_URL", default="postgres://taskwire@127.0.0.1:5432/taskwire")}
+# A server that is gone without a word is found out within 25 s, not a quarter of an hour; the URL may say otherwise.
+DATABASES["default"]["OPTIONS"] = {
+    "connect_timeout": 10,  # seconds, as the next three
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # milliseconds
+    **DATABASES["default"].get("OPTIONS", {}),
+}
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 
 REDIS_URL = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")

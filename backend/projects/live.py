@@ -49,7 +49,7 @@ _MARGIN_S = 30
 
 
 async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a database read in a thread. It keeps no connection: a restarted PostgreSQL would leave it deaf for ever."""
+    """Run a database read in a thread, which keeps no connection."""
 
     def read() -> T:
         close_old_connections()
