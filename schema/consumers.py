@@ -89,26 +89,27 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
             subscriber = answers.subscriber(
                 operation.query, operation.variables, operation.operation_name, self.context
             )
-        except Exception as error:
-            await operation.send_initial_errors([describe(GraphQLError(str(error), original_error=error))])
-            return
-        if subscriber is None:
-            await super().run_operation(operation)
-        else:
-            await self._run_subscription(operation, subscriber)
-
-    async def _run_subscription(self, operation: Operation[Context, None], subscriber: answers.Subscriber) -> None:
-        """The stock one would execute, wrap and encode every event for every subscriber."""
-        send = cast("GraphQLConsumer", self.view).base_send
-        head = f'{{"id":{json.dumps(operation.id)},"type":"next","payload":'
-        try:
-            async with aclosing(await subscriber.events()) as events:
-                async for event in events:
-                    answer = await subscriber.answer(event)
-                    await send({"type": "websocket.send", "text": f"{head}{answer}}}"})
+            if subscriber is not None:
+                await self._relay(operation, subscriber)
+                return
         except Exception as error:
             refusal = error if isinstance(error, GraphQLError) else GraphQLError(str(error), original_error=error)
             await operation.send_initial_errors([describe(refusal)])
+            return
+        await super().run_operation(operation)
+
+    async def _relay(self, operation: Operation[Context, None], subscriber: answers.Subscriber) -> None:
+        """The stock handler would execute, wrap and encode every event for every subscriber.
+
+        Raises what ends the subscription.
+        """
+        send = cast("GraphQLConsumer", self.view).base_send
+        head = f'{{"id":{json.dumps(operation.id)},"type":"next","payload":'
+        async with aclosing(await subscriber.events()) as events:
+            async for event in events:
+                answer = await subscriber.answer(event)
+                await send({"type": "websocket.send", "text": f"{head}{answer}}}"})
+        await operation.send_operation_message({"id": operation.id, "type": "complete"})
 
     @staticmethod
     def _get_pre_execution_close_reason(error: Any) -> None:

@@ -171,6 +171,11 @@ class ProtocolTests(CommittingCase):
             await socket.send("connection_init", payload={"headers": {"a": "\ud800"}})
             self.assertEqual(await socket.receive(), {"type": "connection_ack"})
 
+    @override_settings(SOCKET_INIT_S=0.05)
+    async def test_who_says_nothing_in_time_is_closed(self) -> None:
+        async with accepted() as socket:
+            self.assertEqual(await socket.close_code(), 4408)
+
     async def test_a_second_initialisation_closes_the_socket(self) -> None:
         async with ready() as socket:
             await socket.send("connection_init")
