@@ -176,7 +176,7 @@ class LeakTests(Case):
         self.assertIsNone(assignee())
 
 
-@override_settings(SOCKET_INIT_S=0.1)
+@override_settings(SOCKET_INIT_S=2.0)
 class SocketLeakTests(CommittingCase):
     kinds = ("owner", "read token", "write token", "admin token")
 

@@ -197,7 +197,7 @@ class SocketTests(LiveCase):
             await sync_to_async(self.world.renew)()
 
 
-@override_settings(SOCKET_INIT_S=0.1)
+@override_settings(SOCKET_INIT_S=1.0)
 class HearingTests(LiveCase):
     """Subscriptions, notifications and the stream."""
 

@@ -57,7 +57,9 @@ class GraphQLSocket:
 
     async def receive(self) -> dict[str, Any]:
         """The next message."""
-        message: dict[str, Any] = json.loads(await self.communicator.receive_from(timeout=TIMEOUT_S))
+        sent = await self.communicator.receive_output(timeout=TIMEOUT_S)
+        assert sent["type"] == "websocket.send", sent
+        message: dict[str, Any] = json.loads(sent["text"])
         return message
 
     async def close_code(self, *, after_messages: bool = False) -> int:
