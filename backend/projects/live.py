@@ -80,11 +80,7 @@ class _JournalThread:
                 database.close()
                 if not was_open:
                     raise
-            try:
-                return function(*args, **kwargs)
-            except (DatabaseError, InterfaceError):
-                database.close()
-                raise
+            return read()
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, read)
 
@@ -176,7 +172,8 @@ class Listener:
         return self._woken is not None and not self._woken.done()
 
     def _wake(self) -> None:
-        if self._woken is not None and not self._woken.done():
+        if self._is_awaited:
+            assert self._woken is not None
             self._woken.set_result(None)
 
     async def _catch_up(self) -> None:
