@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -145,6 +146,14 @@ class DaphneCase(CommittingCase):
         assert address is not None, "the server ended before it listened"
         self.server = server
         self.base_url, self.ws_url = f"http://{address[1]}", f"ws://{address[1]}"
+
+
+def memory_kb(process: subprocess.Popen[str]) -> int:
+    """What it holds in the machine's memory."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1])
 
 
 def token_of(user: User, scope: str = Scope.ADMIN, days: int | None = None) -> str:

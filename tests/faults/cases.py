@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import random
-import re
 import signal
 import socket
 import subprocess
@@ -353,12 +352,6 @@ class FaultCase(DaphneCase):
         """A process whose log nobody reads would stand still sooner or later."""
         with pipe:
             self.log.extend(pipe)
-
-    @property
-    def memory_kb(self) -> int:
-        """Of the first web process."""
-        status = Path(f"/proc/{self.webs[0].pid}/status").read_text()
-        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0])
 
     def start_writer(self, **options: Any) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "tests.faults.writer", "--seed", self.seed]

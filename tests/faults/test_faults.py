@@ -11,6 +11,7 @@ import signal
 from typing import Any
 from urllib.request import urlopen
 
+from tests.cases import memory_kb
 from tests.faults.cases import SIZES, FaultCase, StoppedListener, figures
 
 FOREVER = 10**9
@@ -96,10 +97,10 @@ class StoppedListenerTests(FaultCase):
             door = self.doors[0]
             async with StoppedListener.plain(door) as plain, StoppedListener.subscribed(door) as subscribed:
                 await self.all_heard(SIZES.passing // 4)
-                before = self.memory_kb
+                before = memory_kb(self.webs[0])
                 self.assertEqual(await self.end_of(writer), 0)
                 await self.assert_nothing_missed()
-                growth = self.memory_kb - before
+                growth = memory_kb(self.webs[0]) - before
                 # What would wait for each of them otherwise.
                 self.assertLess(growth, SIZES.passing * DESCRIPTION / 1024 / 2)
                 ends = [await plain.end(), await subscribed.end()]

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from http.client import HTTPConnection, HTTPResponse
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +25,7 @@ from backend.projects import bell, services
 from backend.projects.access import SYSTEM
 from backend.projects.models import Event
 from backend.server import CLOSE_S, STALLED_S, STOP_S
-from tests.cases import DaphneCase
+from tests.cases import DaphneCase, memory_kb
 from tests.factories import TaskFactory
 from tests.schema.sockets import PROTOCOL, TIMEOUT_S
 
@@ -143,11 +142,11 @@ class SlowClientTests(ServerCase):
         reader = self.reader()
         self.write_and_hear(1000, reader)  # so that the process has its size
         _stopped = self.plain_socket(), self.subscription(), self.stream()
-        before = self._memory_kb()
+        before = memory_kb(self.server)
 
         self.write_and_hear(EVENTS, reader)
 
-        self.assertLess(self._memory_kb() - before, GROWTH_KB)
+        self.assertLess(memory_kb(self.server) - before, GROWTH_KB)
 
     def test_who_takes_nothing_is_cut_off(self) -> None:
         self.write(4000)  # more than the kernel takes for a client
@@ -165,12 +164,6 @@ class SlowClientTests(ServerCase):
         accept = "Accept: text/event-stream\r\n"
         raw.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{upgrade}{key}{accept}\r\n".encode())
         return raw
-
-    def _memory_kb(self) -> int:
-        status = Path(f"/proc/{self.server.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
-        assert found is not None
-        return int(found[1])
 
     def test_who_falls_behind_and_reads_again_is_told_to_resync(self) -> None:
         reader = self.reader()
