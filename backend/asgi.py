@@ -4,14 +4,15 @@ import asyncio
 import os
 from typing import Any
 
-from django.core.asgi import get_asgi_application
+import django
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "backend.settings")
-http_application = get_asgi_application()  # before what follows: it makes the models ready
+django.setup(set_prefix=False)  # before what follows, which needs the models
 
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import path, re_path  # noqa: E402
 
+from backend.handler import Handler  # noqa: E402
 from backend.loopback import LoopbackOnly  # noqa: E402
 from backend.projects.live import keep_reading  # noqa: E402
 from backend.sockets import SameSite, refuse  # noqa: E402
@@ -27,7 +28,7 @@ sockets = SameSite(
         ]
     )
 )
-_routes = LoopbackOnly(ProtocolTypeRouter({"http": http_application, "websocket": sockets}))
+_routes = LoopbackOnly(ProtocolTypeRouter({"http": Handler(), "websocket": sockets}))
 _reading: asyncio.Task[None] | None = None
 
 

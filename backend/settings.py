@@ -105,6 +105,13 @@ DATABASES["default"]["OPTIONS"] = {
     "tcp_user_timeout": 25_000,  # milliseconds
     **DATABASES["default"].get("OPTIONS", {}),
 }
+# A thread that has opened a connection keeps it, and checks it before it is used again.
+DATABASES["default"].setdefault("CONN_MAX_AGE", None)
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+# Connections that a web process may open for requests and sockets. Three more read the journal for its listeners.
+DATABASE_CONNECTIONS = env.int("DATABASE_CONNECTIONS", default=10)
+if not 1 <= DATABASE_CONNECTIONS <= 1000:
+    raise ImproperlyConfigured(f"DATABASE_CONNECTIONS is {DATABASE_CONNECTIONS}: set a number from 1 to 1000.")
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 
 REDIS_URL = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")

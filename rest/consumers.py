@@ -9,11 +9,10 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
-from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 
-from backend.projects import live
+from backend.projects import live, threads
 from backend.projects.access import Viewer, parse_id
 from backend.projects.authentication import viewer_by_token, viewer_of_socket
 from backend.projects.errors import (
@@ -102,7 +101,7 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _viewer(self) -> Viewer:
         """Raises InvalidCredential; BadArgument where the first frame is none that says who comes."""
-        viewer: Viewer = await database_sync_to_async(viewer_of_socket, thread_sensitive=False)(self.scope)
+        viewer = await threads.requests.call(viewer_of_socket, self.scope)
         if viewer.may_look:
             return viewer
         try:
@@ -110,9 +109,7 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 frame = await self._first_frame
         except TimeoutError:
             raise NotSignedIn from None
-        check = database_sync_to_async(viewer_by_token, thread_sensitive=False)
-        by_token: Viewer = await check(_token_in(frame), address=viewer.address)
-        return by_token
+        return await threads.requests.call(viewer_by_token, _token_in(frame), address=viewer.address)
 
     async def _send_frame(self, frame: dict[str, Any]) -> None:
         await self.send(text_data=json.dumps(frame, separators=(",", ":")))

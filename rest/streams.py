@@ -8,7 +8,6 @@ from typing import Any
 import orjson
 from asgiref.sync import async_to_sync
 from django.conf import settings
-from django.db import close_old_connections
 from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from rest_framework.renderers import BaseRenderer, JSONRenderer
@@ -83,11 +82,8 @@ def _stream(viewer: Viewer, after: int | None, filter: EventFilter) -> Streaming
 
     Raises what `live.connection` and `live.listen` raise, before it has begun.
     """
-    chunks = async_to_sync(_begun)(_chunks(viewer, after, filter))
-    # The stream outlives its view by hours; this thread's connection to the database must not.
-    close_old_connections()
     return StreamingHttpResponse(
-        chunks,
+        async_to_sync(_begun)(_chunks(viewer, after, filter)),
         content_type=EventStreamRenderer.media_type,
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )

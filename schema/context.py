@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import strawberry
-from asgiref.sync import sync_to_async
-from channels.db import database_sync_to_async
 
+from backend.projects import threads
 from backend.projects.access import Viewer
 
 from .loaders import Loaders
@@ -23,9 +25,8 @@ T = TypeVar("T")
 class Context:
     """One per HTTP request, or per socket: there it serves every operation, so it keeps nothing of any.
 
-    A request's database connection is its thread's, and Django's to give back at its end. A socket has no such end: it
-    `is_long_lived`, and makes every call in a thread of its own, which gives the connection back. One that `keeps_rows`
-    reads none twice.
+    A request is executed in a thread that has a database connection, and calls there and then. A socket is served from
+    the event loop: it `is_long_lived`, and has such a thread make its calls. One that `keeps_rows` reads none twice.
     """
 
     viewer: Viewer
@@ -46,13 +47,27 @@ class Context:
             self.__dict__.pop("loaders", None)
 
     async def in_database(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a resolver or service from async code, in the thread that holds the connection."""
+        """Call a resolver or service from async code."""
         if self.is_long_lived:
-            call = database_sync_to_async(function, thread_sensitive=False)
-        else:
-            call = sync_to_async(function)
-        result: T = await call(*args, **kwargs)
-        return result
+            return await threads.requests.call(function, *args, **kwargs)
+        # The loop is this operation's own (`run_here`): Django need not fear that others wait for it.
+        loop = asyncio.get_running_loop()
+        asyncio._set_running_loop(None)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            asyncio._set_running_loop(loop)
+
+
+_runners = threading.local()
+
+
+def run_here(operation: Coroutine[Any, Any, T]) -> T:
+    """Execute an operation in this thread, in an event loop that the thread keeps for it."""
+    if not hasattr(_runners, "own"):
+        _runners.own = asyncio.Runner()
+    runner: asyncio.Runner = _runners.own
+    return runner.run(operation, context=contextvars.copy_context())
 
 
 Info: TypeAlias = strawberry.Info[Context, None]

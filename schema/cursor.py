@@ -31,8 +31,10 @@ class ReadCursorFirst(SchemaExtension):
         context = self.execution_context.context
         if document is not None and isinstance(context, Context) and _asks_for_cursor(document):
             token = _read.set(Cursor(await context.in_database(resolvers.event.current_cursor, context.viewer)))
-            yield
-            _read.reset(token)
+            try:
+                yield
+            finally:
+                _read.reset(token)
         else:
             yield
 

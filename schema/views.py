@@ -6,8 +6,7 @@ import json
 from http import HTTPStatus
 from typing import Any
 
-from asgiref.sync import sync_to_async
-from cross_web import AsyncHTTPRequestAdapter, HTTPException
+from cross_web import HTTPException, SyncHTTPRequestAdapter
 from csp.constants import SELF
 from csp.decorators import csp_update
 from django.contrib.auth.views import redirect_to_login
@@ -19,7 +18,8 @@ from django.utils.cache import patch_vary_headers
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_exempt
 from graphql import GraphQLError
-from strawberry.django.views import AsyncGraphQLView, TemporalHttpResponse
+from strawberry.django.views import GraphQLView as StrawberryView
+from strawberry.django.views import TemporalHttpResponse
 from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types import ExecutionResult
@@ -30,7 +30,7 @@ from backend.projects.access import Viewer, require_access
 from backend.projects.authentication import challenge_for, viewer_of_request
 from backend.projects.errors import ForeignOrigin, NotSignedIn
 
-from .context import Context
+from .context import Context, run_here
 from .errors import describe_all, is_our_fault, is_request_error, missing_scope
 
 GRAPHQL_RESPONSE = "application/graphql-response+json"
@@ -60,7 +60,7 @@ class _CsrfCheck(CsrfViewMiddleware):
 
 
 @method_decorator(csrf_exempt, name="dispatch")
-class GraphQLView(AsyncGraphQLView[Context, None]):
+class GraphQLView(StrawberryView[Context, None]):
     """Strawberry's view executes; what HTTP asks for around that is here.
 
     CSRF is checked by hand, for cookie sessions alone: a script has no cookie that another site could ride on.
@@ -68,22 +68,20 @@ class GraphQLView(AsyncGraphQLView[Context, None]):
 
     viewer: Viewer
 
-    async def dispatch(  # type: ignore[override]
-        self, request: HttpRequest, *args: Any, **kwargs: Any
-    ) -> HttpResponseBase:
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
             if request.method not in ("GET", "POST"):
                 raise HTTPException(405, "Use GET for queries and POST for every operation.")
-            self.viewer = await sync_to_async(viewer_of_request)(request)
+            self.viewer = viewer_of_request(request)
             if _wants_page(request):
-                page = await _page(request, self.viewer)
+                page = _page(request, self.viewer)
                 patch_vary_headers(page, ["Accept"])
                 return page
             _acceptable(request)
             require_access(self.viewer)
             if request.method == "POST" and self.viewer.session_key is not None:
-                await _check_csrf(request)
-            return await self.run(request=request)
+                _check_csrf(request)
+            return self.run(request=request)
         except HTTPException as error:
             return _refusal(request, error)
         except ForeignOrigin as error:
@@ -96,45 +94,51 @@ class GraphQLView(AsyncGraphQLView[Context, None]):
     def should_render_graphql_ide(self, request: Any) -> bool:
         return False  # `dispatch` has done so
 
-    async def get_context(self, request: HttpRequest, response: HttpResponse) -> Context:
+    def get_context(self, request: HttpRequest, response: HttpResponse) -> Context:
         return Context(viewer=self.viewer, request=request, response=response)
 
-    async def get_sub_response(self, request: HttpRequest) -> TemporalHttpResponse:
-        response = await super().get_sub_response(request)
+    def get_sub_response(self, request: HttpRequest) -> TemporalHttpResponse:
+        response = super().get_sub_response(request)
         response["Content-Type"] = f"{_acceptable(request)}{_UTF_8}"
         response["Vary"] = "Accept"
         return response
 
-    async def parse_http_body(self, request: AsyncHTTPRequestAdapter) -> GraphQLRequestData:
+    def parse_http_body(self, request: SyncHTTPRequestAdapter) -> GraphQLRequestData:
         if request.method == "GET":
             parameters = {name: value for name, value in request.query_params.items() if value not in (None, "")}
             for name in ("variables", "extensions"):
                 if name in parameters:
                     parameters[name] = _json(str(parameters[name]))
             return _request_data(parameters)
-        media_type, _, options = (request.content_type or "").lower().partition(";")
+        media_type, _, options = request.headers.get("Content-Type", "").lower().partition(";")
         if media_type.strip() != JSON or options.strip().replace('"', "") not in ("", "charset=utf-8"):
             raise HTTPException(415, "Send the operation as application/json, in UTF-8.")
-        return _request_data(_json(await request.get_body()))
+        try:
+            body = request.body
+        except UnicodeDecodeError:
+            raise HTTPException(400, "The body is not UTF-8.") from None
+        return _request_data(_json(body))
 
-    async def execute_single(
+    def execute_single(
         self,
         request: HttpRequest,
-        request_adapter: AsyncHTTPRequestAdapter,
+        request_adapter: SyncHTTPRequestAdapter,
         sub_response: TemporalHttpResponse,
         context: Context,
         root_value: None,
         request_data: GraphQLRequestData,
     ) -> ExecutionResult:
         try:
-            result = await self.schema.execute(
-                request_data.query,
-                root_value=root_value,
-                variable_values=request_data.variables,
-                context_value=context,
-                operation_name=request_data.operation_name,
-                allowed_operation_types=_ALLOWED[request_adapter.method],
-                operation_extensions=request_data.extensions,
+            result = run_here(
+                self.schema.execute(
+                    request_data.query,
+                    root_value=root_value,
+                    variable_values=request_data.variables,
+                    context_value=context,
+                    operation_name=request_data.operation_name,
+                    allowed_operation_types=_ALLOWED[request_adapter.method],
+                    operation_extensions=request_data.extensions,
+                )
             )
         except CannotGetOperationTypeError as error:
             result = _request_error(error.as_http_error_reason())
@@ -151,10 +155,10 @@ class GraphQLView(AsyncGraphQLView[Context, None]):
             sub_response["WWW-Authenticate"] = challenge_for(refused)
         return result
 
-    async def process_result(self, request: HttpRequest, result: ExecutionResult) -> GraphQLHTTPResponse:
+    def process_result(self, request: HttpRequest, result: ExecutionResult) -> GraphQLHTTPResponse:
         refused = is_request_error(result)
         describe_all(result)
-        response = await super().process_result(request, result)
+        response = super().process_result(request, result)
         if refused:
             del response["data"]
         return response
@@ -164,11 +168,10 @@ def _wants_page(request: HttpRequest) -> bool:
     return request.method == "GET" and "query" not in request.GET and "text/html" in request.headers.get("Accept", "")
 
 
-async def _page(request: HttpRequest, viewer: Viewer) -> HttpResponseBase:
+def _page(request: HttpRequest, viewer: Viewer) -> HttpResponseBase:
     if not viewer.may_look:
         return redirect_to_login(request.get_full_path())
-    page: HttpResponseBase = await sync_to_async(_graphiql)(request)
-    return page
+    return _graphiql(request)
 
 
 @csp_update({"style-src": [SELF, GRAPHIQL_STYLE]})
@@ -187,23 +190,17 @@ def _acceptable(request: HttpRequest) -> str:
     return chosen.removesuffix(_UTF_8)
 
 
-async def _check_csrf(request: HttpRequest) -> None:
-    def reason() -> str | None:
-        check = _CsrfCheck(lambda request: HttpResponse())
-        check.process_request(request)
-        rejection: object = check.process_view(request, None, (), {})  # type: ignore[arg-type]
-        return None if rejection is None else str(rejection)
-
-    failed = await sync_to_async(reason)()
-    if failed:
-        raise HTTPException(403, f"CSRF check failed: {failed}")
+def _check_csrf(request: HttpRequest) -> None:
+    check = _CsrfCheck(lambda request: HttpResponse())
+    check.process_request(request)
+    rejection: object = check.process_view(request, None, (), {})  # type: ignore[arg-type]
+    if rejection is not None:
+        raise HTTPException(403, f"CSRF check failed: {rejection}")
 
 
 def _json(text: str | bytes) -> Any:
     try:
-        return json.loads(text.decode() if isinstance(text, bytes) else text)
-    except UnicodeDecodeError:
-        raise HTTPException(400, "The body is not UTF-8.") from None
+        return json.loads(text)
     except (ValueError, RecursionError):
         raise HTTPException(400, "This is not JSON.") from None
 

@@ -13,7 +13,6 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from typing import ParamSpec, TypeAlias, TypeVar
@@ -22,8 +21,7 @@ from weakref import WeakKeyDictionary
 
 from channels.layers import get_channel_layer
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, close_old_connections
-from django.db import connection as database
+from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 
 from . import access, bell, journal
@@ -32,6 +30,7 @@ from .authentication import viewer_as_of_now
 from .errors import InvalidCredential, NotFound, ResumeRefused, TooManyConnections
 from .events import ACCESS_CHANGED
 from .journal import EventFilter, JournalEvent, Kept, Sight
+from .threads import DatabaseThreads
 
 logger = logging.getLogger(__name__)
 
@@ -44,50 +43,10 @@ HandOver: TypeAlias = Callable[[JournalEvent], bool]
 
 # Events read at once, by the reader and by a listener that catches up.
 _READ = 500
+# Threads that read for listeners: two of them still answer while one is slow.
+_THREADS = 2
 # Seconds that clocks of servers may differ by, and a list may take to be filed.
 _MARGIN_S = 30
-
-
-async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a database read in a thread, which keeps no connection."""
-
-    def read() -> T:
-        close_old_connections()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            close_old_connections()
-
-    return await asyncio.to_thread(read)
-
-
-class _JournalThread:
-    """A thread that reads the journal and keeps its connection: to open one costs more than to read.
-
-    A session that PostgreSQL ended is told from one that answers by the first statement that fails: the statement is
-    tried once more on a new one.
-    """
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "journal")
-
-    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        def read() -> T:
-            was_open = database.connection is not None
-            try:
-                return function(*args, **kwargs)
-            except (DatabaseError, InterfaceError):
-                database.close()
-                if not was_open:
-                    raise
-            return read()
-
-        return await asyncio.get_running_loop().run_in_executor(self._pool, read)
-
-    async def close(self) -> None:
-        closing = self._pool.submit(lambda: database.close())
-        self._pool.shutdown(wait=False)
-        await asyncio.wrap_future(closing)
 
 
 def _read_on(position: int) -> tuple[Kept, list[JournalEvent]]:
@@ -177,12 +136,12 @@ class Listener:
             self._woken.set_result(None)
 
     async def _catch_up(self) -> None:
-        found = await _in_thread(journal.read_after, self.read_up_to, limit=_READ)
+        found = await self._reader.ask(journal.read_after, self.read_up_to, limit=_READ)
         # The reader may not have come to it yet, and what follows is to be judged by the right it gave or took.
         if any(event.kind == ACCESS_CHANGED and self.viewer.user_id in event.data["users"] for event in found):
             await self.rights.load()
             # Of what was trimmed meanwhile it could not see any more who could see it.
-            journal.check_resumable(self.read_up_to, await _in_thread(journal.kept))
+            journal.check_resumable(self.read_up_to, await self._reader.ask(journal.kept))
         for event in found:
             self._take(event)
         # No await between this comparison and the joining: what the reader has not read yet it will hand over.
@@ -242,7 +201,8 @@ class Listener:
 class _Rights:
     """What one viewer may hear of, shared by all in this process who came with the same token or session."""
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, reader: _Reader, viewer: Viewer) -> None:
+        self._reader = reader
         self.sight = Sight(viewer, frozenset())
         self.holders = 0
         self.ended: asyncio.Future[InvalidCredential] = asyncio.get_running_loop().create_future()
@@ -258,7 +218,7 @@ class _Rights:
         async with self.loading:
             known = [position for position in (since, self.since) if position is not None]
             self.since = min(known, default=None)
-            self.sight = await _in_thread(_sight_of_now, self.sight.viewer, self.since)
+            self.sight = await self._reader.ask(_sight_of_now, self.sight.viewer, self.since)
 
 
 def _sight_of_now(viewer: Viewer, since: int | None) -> Sight:
@@ -303,7 +263,8 @@ class _Reader:
         self._attached = 0
         self._started: asyncio.Future[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._journal: _JournalThread
+        self._own_thread: DatabaseThreads
+        self._threads: DatabaseThreads
 
     # -- lifetime --
     @asynccontextmanager
@@ -313,7 +274,8 @@ class _Reader:
         try:
             if self._started is None:
                 self._started = asyncio.get_running_loop().create_future()
-                self._journal = _JournalThread()
+                self._own_thread = DatabaseThreads(1, "journal")
+                self._threads = DatabaseThreads(_THREADS, "listeners")
                 self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._hear_bell())]
             await asyncio.shield(self._started)
             yield
@@ -324,7 +286,7 @@ class _Reader:
 
     async def _stop(self) -> None:
         tasks, self._tasks, self._started = self._tasks, [], None
-        journal_thread = self._journal
+        own_thread, threads = self._own_thread, self._threads
         try:
             while running := [task for task in tasks if not task.done()]:
                 # Again until it has ended: a Redis client that is just connecting may swallow the first.
@@ -332,12 +294,12 @@ class _Reader:
                     task.cancel()
                 await asyncio.wait(running, timeout=0.1)
         finally:
-            await journal_thread.close()
+            await asyncio.gather(own_thread.close(), threads.close())
 
     @asynccontextmanager
     async def rights_of(self, viewer: Viewer) -> AsyncIterator[_Rights]:
         key = _credential(viewer)
-        rights = self._rights.setdefault(key, _Rights(viewer))
+        rights = self._rights.setdefault(key, _Rights(self, viewer))
         rights.holders += 1
         try:
             yield rights
@@ -347,6 +309,10 @@ class _Reader:
                 del self._rights[key]
 
     # -- work --
+    async def ask(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Read the database for a listener: it waits for other listeners at most, and for no request."""
+        return await self._threads.call(function, *args, **kwargs)
+
     async def _run(self) -> None:
         while True:
             try:
@@ -367,12 +333,12 @@ class _Reader:
         if not self._started.done():
             # Lists that are still held may be older than writers that died before this process was there to look.
             lately = timezone.now() - timedelta(seconds=settings.CACHE_LIST_S + _MARGIN_S)
-            self.position = await self._journal.call(journal.position_at, lately)
+            self.position = await self._own_thread.call(journal.position_at, lately)
         while True:
             # Who catches up may be further than we are.
             ahead = [(one, one.read_up_to) for one in self.listeners if one.read_up_to > self.position]
             try:
-                kept, found = await self._journal.call(_read_on, self.position)
+                kept, found = await self._own_thread.call(_read_on, self.position)
             except ResumeRefused as trimmed:
                 await self._skip(trimmed)
                 continue
@@ -421,7 +387,7 @@ class _Reader:
             for rights in changed:
                 await loading.enter_async_context(rights.loading)
             asked = [(one.sight.viewer, one.since, self._narrowed_by(one)) for one in changed]
-            for rights, answer in zip(changed, await _in_thread(_as_of_now, asked), strict=True):
+            for rights, answer in zip(changed, await self._own_thread.call(_as_of_now, asked), strict=True):
                 if isinstance(answer, InvalidCredential):
                     self._end(rights, answer)
                     continue
@@ -531,9 +497,9 @@ async def listen(
     reader = _reader()
     async with reader.attached(), reader.rights_of(viewer) as rights:
         # First where to start, then the rights: what changes them later is an event that will be read.
-        start = await _in_thread(_start, after)
+        start = await reader.ask(_start, after)
         await rights.load(since=start)
-        await _in_thread(rights.sight.require_shown, filter, start)
+        await reader.ask(rights.sight.require_shown, filter, start)
         listener = Listener(reader, start, filter, rights, hand_over)
         # No await from here to the joining: rights that end later end their listeners.
         if rights.ended.done():

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from asgiref.testing import ApplicationCommunicator
-from django.core.handlers.asgi import ASGIHandler
+
+from backend.handler import Handler
 
 TIMEOUT_S = 10
 
@@ -31,7 +32,7 @@ class Exchange:
         self._body = body
         self._is_over = False
         self._server = ApplicationCommunicator(
-            ASGIHandler(),
+            Handler(),
             {
                 "type": "http",
                 "method": method,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import override_settings
@@ -106,19 +108,15 @@ class StreamTest(CommittingCase):
                 pass
             self.assertEqual(frame, ("1", {"type": "cursor", "cursor": "1"}))
 
-    @override_settings(LIVE_IDLE_S=0.1, LIVE_LOOK_S=60)
-    async def test_a_quiet_stream_holds_no_connection_to_the_database(self) -> None:
-        async with stream() as answer:
-            frames = Frames(answer)
-            held = [await self.connections_at(frames)]
-            while held[-1] > 2 and len(held) < 50:
-                held.append(await self.connections_at(frames))
-            self.assertEqual(held[-1], 2, held)
-
-    async def connections_at(self, frames: Frames) -> int:
-        """Connections to the database, ours and the journal's reader's included, once the next frame is there."""
-        await frames.next()
-        return await sync_to_async(number_of_connections)()
+    async def test_streams_hold_neither_threads_nor_connections_while_they_wait(self) -> None:
+        async with AsyncExitStack() as streams:
+            for _ in range(3 * settings.DATABASE_CONNECTIONS):
+                frames = Frames(await streams.enter_async_context(stream()))
+                self.assertEqual(await frames.next(), ("0", {"type": "ready", "cursor": "0"}))
+            # Those of the threads for requests, the journal's reader, two for listeners, and this test's own.
+            self.assertLessEqual(await sync_to_async(number_of_connections)(), settings.DATABASE_CONNECTIONS + 4)
+            async with Exchange("GET", f"/tasks/{self.task.pk}/") as answer:
+                self.assertEqual(answer.status, 200)
 
     @override_settings(LIVE_QUEUE_EVENTS=1, LIVE_IDLE_S=0.1)
     async def test_a_stream_that_falls_behind_says_so_and_ends(self) -> None:

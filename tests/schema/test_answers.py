@@ -16,7 +16,7 @@ from django.test import override_settings
 from graphql import parse
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext as Executor
 
-from backend.projects import journal
+from backend.projects import journal, threads
 from backend.projects.access import SYSTEM
 from backend.projects.models import Membership
 from backend.projects.services.comment import add_comment
@@ -143,6 +143,7 @@ class NestedTests(CommittingCase):
             await self.change(f"First for {subscribers}")
             for socket in sockets:
                 await self.assert_all_hear(socket, each)
+            await threads.requests.close()  # it is new connections that are listened to
             with counted_statements() as statements:
                 await self.change(f"Second for {subscribers}")
                 for socket in sockets:

@@ -1,0 +1,63 @@
+"""Django's ASGI handler, over threads that keep their connections."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing, suppress
+from typing import IO, Any
+
+from django.core.exceptions import RequestAborted
+from django.core.handlers.asgi import ASGIHandler, get_script_prefix
+from django.core.signals import request_started
+from django.http import FileResponse
+from django.http.response import HttpResponseBase
+from django.urls import set_script_prefix
+
+from backend.projects import threads
+
+
+class Handler(ASGIHandler):
+    """A request is one job for one thread, from the first middleware to the last, and is done when it is answered.
+
+    Django's own has a new thread for each request, and passes it to and fro between that and the event loop at every
+    middleware. A stream keeps no thread: what it sends comes from the event loop.
+    """
+
+    def load_middleware(self, is_async: bool = False) -> None:
+        super().load_middleware(is_async=False)
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        try:
+            body = await self.read_body(receive)
+        except RequestAborted:
+            return
+        answering = asyncio.ensure_future(self._answer(scope, body, send))
+        hanging_up = asyncio.ensure_future(receive())
+        try:
+            await asyncio.wait({answering, hanging_up}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hanging_up.cancel()
+            answering.cancel()
+            with suppress(asyncio.CancelledError):
+                await answering
+
+    async def _answer(self, scope: dict[str, Any], body: IO[bytes], send: Any) -> None:
+        response = await threads.requests.call(self._respond, scope, body)
+        try:
+            await self.send_response(response, send)
+        finally:
+            if response.streaming:
+                await asyncio.shield(threads.requests.call(response.close))
+
+    def _respond(self, scope: dict[str, Any], body: IO[bytes]) -> HttpResponseBase:
+        with closing(body):
+            set_script_prefix(get_script_prefix(scope))
+            request_started.send(sender=self.__class__, scope=scope)
+            request, refusal = self.create_request(scope, body)
+            response: HttpResponseBase = refusal or self.get_response(request)  # type: ignore[arg-type]
+        response._handler_class = self.__class__  # type: ignore[attr-defined]
+        if isinstance(response, FileResponse):
+            response.block_size = self.chunk_size
+        if not response.streaming:
+            response.close()  # its content stays
+        return response
