@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.test import TestCase, TransactionTestCase, override_settings
 
-from backend.projects import cache, services
+from backend.projects import cache, redis_server, services
 from backend.projects.access import SYSTEM
 from backend.projects.models import (
     AuditEntry,
@@ -54,10 +54,11 @@ class _Case:
     def redis_down(self) -> Iterator[None]:
         """No Redis answers within the block; after it this process finds it again as soon as it asks."""
         nowhere = {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}
-        self.addCleanup(setattr, cache, "_redis", cache._Redis())
+        # The next test's positions begin anew: what is still to be told of this one's must not come to its Redis.
+        self.addCleanup(cache.tell_what_is_owed)
         with override_settings(CACHES={"default": nowhere}):
             yield
-        cache._redis._ask_again_at = 0.0
+        redis_server.server.ask_again_at = 0.0
 
     @contextmanager
     def nothing_changes(self) -> Iterator[None]:

@@ -142,6 +142,11 @@ def visible_project_ids(viewer: Viewer) -> frozenset[int]:
     return frozenset(Membership.objects.filter(user=viewer.user_id).values_list("project_id", flat=True))
 
 
+def visible_among(viewer: Viewer, project_ids: Collection[int]) -> frozenset[int]:
+    """Those of the projects that the viewer sees."""
+    return frozenset(visible_projects(viewer).filter(pk__in=project_ids).values_list("pk", flat=True))
+
+
 def project(viewer: Viewer, project_id: int | None) -> Project:
     """Raises ProjectNotFound."""
     return _get(visible_projects(viewer), project_id, ProjectNotFound)

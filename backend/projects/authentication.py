@@ -186,7 +186,7 @@ class _Checked:
     """A token that was found good, and what must not have moved since."""
 
     viewer: Viewer
-    stamp: Stamp
+    stamp: Stamp | None
     until: float
 
     @property
@@ -195,6 +195,7 @@ class _Checked:
         return (
             time.monotonic() < self.until
             and (expires_at is None or timezone.now() < expires_at)
+            and self.stamp is not None
             and cache.is_current(self.stamp)
         )
 
@@ -214,22 +215,26 @@ def _viewer_by(token: Token) -> Viewer:
 
 def _check(digest: str) -> _Checked:
     """Ask the database. Raises InvalidCredential."""
+    token, stamp = _read_token(digest)
+    if stamp is not None and not stamp.is_known:
+        token, stamp = _read_token(digest)
+    checked = _Checked(_viewer_by(token), stamp, time.monotonic() + _CHECKED_S)
+    _note_use(token)
+    if len(_checked) >= _MOST_CHECKED:
+        _checked.clear()
+    _checked[digest] = checked
+    return checked
+
+
+def _read_token(digest: str) -> tuple[Token, Stamp | None]:
+    """The token, and how new it is. Raises InvalidCredential."""
     # The newest position in the same statement: the row is as new as that.
     head = Event.objects.order_by("-position").values("position")[:1]
     token = _live_tokens().filter(digest=digest).annotate(head=Coalesce(Subquery(head), 0)).first()
     if token is None:
         _checked.pop(digest, None)
         raise InvalidCredential("This token is unknown, expired or revoked.")
-    checked = _Checked(
-        _viewer_by(token),
-        cache.stamp_of([cache.access_scope(token.user_id)], token.head),
-        time.monotonic() + _CHECKED_S,
-    )
-    _note_use(token)
-    if len(_checked) >= _MOST_CHECKED:
-        _checked.clear()
-    _checked[digest] = checked
-    return checked
+    return token, cache.stamp_of([cache.access_scope(token.user_id)], token.head)
 
 
 def _note_use(token: Token) -> None:

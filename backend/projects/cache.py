@@ -1,31 +1,33 @@
 """Cached lists, checked against positions.
 
-A *scope* is a part of what can be seen: one project, what one user has access to, or everything. Each has a position
-in Redis, that of the last change in it. A list is filed with the positions of its scopes as they were before its rows
-were read, and served while all of them are still the same. Nothing is ever deleted to make a list fresh.
+A *scope* is a part of what can be seen: one project, what one user has access to, or everything. Redis holds a *mark*
+of each: the position of the last change in it, and a nonce that is another one whenever the mark was lost in between.
+A list is filed with the marks of its scopes as they were before its rows were read, and served while all of them are
+still the same. Nothing is ever deleted to make a list fresh.
 
-Redis down means slower: said once, then every list is built. A scope whose position is gone is unknown, never 0.
+Redis down means slower: said once, then every list is built. A scope whose mark is gone is unknown, never 0.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import secrets
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import orjson
 from django.conf import settings
-from django.core.cache import cache as django_cache
 from django.db.models import Q
-from django_redis import get_redis_connection
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError
 
-from .access import Viewer, visible_project_ids, visible_projects
+from .access import Viewer, visible_among, visible_project_ids
 from .events import ACCESS_CHANGED
 from .models import Event
+from .redis_server import server
 
 logger = logging.getLogger(__name__)
 
@@ -37,36 +39,59 @@ EVERYTHING = "all"
 _SCOPE_S = 24 * 3600
 # A viewer of more projects than this is served by the scope of everything: the check stays one short MGET.
 _MOST_SCOPES = 200
-
-# Seconds without a command after one that was not answered: a Redis that hangs is not waited for at every list.
-_RETRY_S = 1.0
+# New lists that are kept for a viewer within the time that a list is kept, and the bytes of one: however many different
+# lists somebody asks for, they fill no more of Redis than twice this.
+_MOST_LISTS = 1000
+_MOST_BYTES = 2**19
+# Seconds between two tries to tell Redis of changes that it did not hear of.
+_OWED_S = 0.2
 
 # Positions only ever rise: of two writers that announce their commits in the wrong order, the later position stays.
+# A mark is `<nonce>:<position>`.
 _RAISE = """
+local marks = {}
 for i, key in ipairs(KEYS) do
-  local held = redis.call('GET', key)
-  if not held or tonumber(held) < tonumber(ARGV[i + 1]) then
-    redis.call('SET', key, ARGV[i + 1], 'EX', ARGV[1])
+  local mark = redis.call('GET', key)
+  local position = ARGV[i + 2]
+  if not mark then
+    mark = ARGV[2] .. ':' .. position
+    redis.call('SET', key, mark, 'EX', ARGV[1])
+  elseif tonumber(string.match(mark, ':(%d+)$')) < tonumber(position) then
+    mark = string.match(mark, '^%x+:') .. position
+    redis.call('SET', key, mark, 'EX', ARGV[1])
   end
+  marks[i] = mark
 end
-return 1
+return marks
 """
 
 # An entry starts with the position of its reading: a slow reader cannot file old rows over newer ones.
 _FILE = """
-local held = redis.call('GET', KEYS[1])
-if not held or tonumber(string.match(held, '^%d+')) <= tonumber(ARGV[1]) then
-  redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2], 'EX', ARGV[3])
+local held = redis.call('GETRANGE', KEYS[1], 0, 20)
+if held == '' then
+  local number = redis.call('INCR', KEYS[2])
+  if number == 1 then redis.call('EXPIRE', KEYS[2], ARGV[3]) end
+  if number > tonumber(ARGV[4]) then return end
+elseif tonumber(string.match(held, '^%d+')) > tonumber(ARGV[1]) then
+  return
 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 """
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """How new something is: `cursor` is the newest position before it was read, `positions` those of its scopes."""
+    """How new something is: `cursor` is the newest position before it was read, `marks` those of its scopes.
 
-    positions: dict[str, int]
+    A mark is None where it is not known: what was read is then not current, and never will be.
+    """
+
+    marks: dict[str, str | None]
     cursor: int
+
+    @property
+    def is_known(self) -> bool:
+        return None not in self.marks.values()
 
 
 @dataclass(frozen=True)
@@ -78,9 +103,13 @@ class CachedList(Stamp):
 
     @property
     def etag(self) -> str:
-        """Weak: the same list at the same positions means the same rows, not the same bytes."""
-        identity = [settings.BUILD, self.key, sorted(self.positions.items())]
-        return f'W/"{hashlib.sha256(orjson.dumps(identity)).hexdigest()[:24]}"'
+        return etag_of(self, self.key)
+
+
+def etag_of(stamp: Stamp, key: str) -> str:
+    """Weak: the same list at the same marks means the same rows, not the same bytes."""
+    identity = [settings.BUILD, key, sorted(stamp.marks.items())]
+    return f'W/"{hashlib.sha256(orjson.dumps(identity)).hexdigest()[:24]}"'
 
 
 def project_scope(project_id: int) -> str:
@@ -93,12 +122,16 @@ def access_scope(user_id: int | None) -> str:
 
 
 def move(positions: Mapping[str, int]) -> bool:
-    """Raise each scope to its position; called after the commit that took it. False where Redis did not answer."""
-    if not positions:
-        return True
-    keys = map(_scope_key, positions)
-    moved = _redis.run(lambda redis: redis.eval(_RAISE, len(positions), *keys, _SCOPE_S, *positions.values()))
-    return moved is not None
+    """Raise each scope to its position; called after the commit that took it.
+
+    False where Redis did not hear of it. It will, before it is asked for anything else, and as soon as it can be.
+    """
+    return _owed.add(positions)
+
+
+def tell_what_is_owed() -> bool:
+    """Raise what could not be raised when it was to be, without waiting for Redis to be asked again."""
+    return _owed.pay(is_urgent=True)
 
 
 def cached_list(
@@ -124,130 +157,206 @@ def cached_list(
     found = _load(key)
     if found is not None and is_current(found) and _is_as_new_as(found, not_before):
         return found
-    cursor = Event.head()
-    positions = _scopes_before_reading(viewer, project_id, is_shown, cursor)
-    built = CachedList(positions, cursor, key, build())
-    _file(built)
+    stamp = stamp_before_reading(viewer, None if project_id is None else [project_id], are_shown=is_shown)
+    built = CachedList(stamp.marks, stamp.cursor, key, build())
+    file(key, built, orjson.dumps({"marks": built.marks, "rows": built.rows}), viewer=viewer)
     return built
 
 
-def stamp_of(scopes: Sequence[str], head: int) -> Stamp:
-    """The stamp of what was read together with the newest position, `head`.
+def stamp_before_reading(
+    viewer: Viewer, project_ids: Collection[int] | None = None, *, are_shown: bool = False
+) -> Stamp:
+    """The stamp of what is about to be read: of these projects, else of all that the viewer sees.
 
-    A scope that has moved on since then is put at `head` all the same: what was read is not current, and never will be.
+    Access before projects: a project joined in between moves the access scope, so what is filed is not served again.
     """
-    positions = _known(scopes, head)
-    return Stamp({scope: min(position, head) for scope, position in positions.items()}, head)
+    marks = _Marks()
+    if viewer.sees_all:
+        scopes = [EVERYTHING] if project_ids is None else map(project_scope, project_ids)
+        return marks.stamp(scopes)
+    access = access_scope(viewer.user_id)
+    marks.stamp([access])
+    if project_ids is not None:
+        # Of a project that they do not see, not even that something happens in it.
+        shown = set(project_ids) if are_shown else visible_among(viewer, project_ids)
+    else:
+        shown = visible_project_ids(viewer)
+    scopes = [EVERYTHING] if len(shown) > _MOST_SCOPES else map(project_scope, sorted(shown))
+    return marks.stamp(scopes)
+
+
+def stamp_of(scopes: Sequence[str], head: int) -> Stamp | None:
+    """The stamp of what was read together with the newest position, `head`; None where Redis does not answer.
+
+    The mark of a scope that has moved on since then is not known in it. Nor is one that Redis did not have: what is
+    read from now on finds it.
+    """
+    marks = _marks_of(scopes)
+    if marks is None:
+        return None
+    if None in marks.values():
+        _Marks().stamp(scopes)
+    return Stamp({scope: mark if mark and _position(mark) <= head else None for scope, mark in marks.items()}, head)
 
 
 def is_current(stamp: Stamp) -> bool:
-    """False where something may have changed since, and while Redis does not answer.
+    """False where something may have changed since, and while Redis does not answer."""
+    return stamp.is_known and _marks_of(stamp.marks) == stamp.marks
 
-    Asked in this order: it is Redis' first answer that tells that it was away.
-    """
-    return _positions(stamp.positions) == stamp.positions and stamp.cursor >= _redis.trusted_from()
+
+def file(key: str, stamp: Stamp, entry: bytes, *, viewer: Viewer) -> None:
+    """Keep an entry for `CACHE_LIST_S` at most, unless a newer one is there, or the viewer has very many already."""
+    kept_s = settings.CACHE_LIST_S
+    if not stamp.is_known or kept_s <= 0 or len(entry) > _MOST_BYTES:
+        return
+    dated = b"%d %b" % (stamp.cursor, entry)
+    _ask(
+        lambda redis: redis.eval(
+            _FILE, 2, list_key(key), server.key(f"lists:{viewer.key}"), stamp.cursor, dated, kept_s, _MOST_LISTS
+        )
+    )
 
 
 def _is_as_new_as(found: CachedList, not_before: int | None) -> bool:
     if not_before is None or found.cursor >= not_before:
         return True
     since = Event.objects.filter(position__gt=found.cursor, position__lte=not_before)
-    if EVERYTHING not in found.positions:
-        project_ids = [int(scope.removeprefix("project:")) for scope in found.positions if scope.startswith("project:")]
+    if EVERYTHING not in found.marks:
+        project_ids = [int(scope.removeprefix("project:")) for scope in found.marks if scope.startswith("project:")]
         since = since.filter(Q(project_id__in=project_ids) | Q(kind=ACCESS_CHANGED))
     return not since.exists()
 
 
-def _scopes_before_reading(viewer: Viewer, project_id: int | None, is_shown: bool, head: int) -> dict[str, int]:
-    """The scopes of a list that is about to be read, with their positions.
+class _Marks:
+    """The marks of scopes, looked up in turn; one that is unknown is put at the newest position.
 
-    Access before projects: a project joined in between moves the access scope, so the list is not served again.
+    Whose rows are read later than that has missed nothing: what has changed before can be seen by then, and what
+    changes after it moves the mark. The nonce keeps it apart from what the mark was before it was lost.
     """
-    if viewer.sees_all:
-        return _known([EVERYTHING if project_id is None else project_scope(project_id)], head)
-    positions = _known([access_scope(viewer.user_id)], head)
-    if project_id is not None:
-        # Of a project that they do not see, not even that something happens in it.
-        is_shown = is_shown or visible_projects(viewer).filter(pk=project_id).exists()
-        return positions | _known([project_scope(project_id)] if is_shown else [], head)
-    visible = visible_project_ids(viewer)
-    if len(visible) > _MOST_SCOPES:
-        return positions | _known([EVERYTHING], head)
-    return positions | _known([project_scope(pk) for pk in sorted(visible)], head)
+
+    def __init__(self) -> None:
+        self._found: dict[str, str | None] = {}
+        self._head: int | None = None
+
+    def stamp(self, scopes: Iterable[str]) -> Stamp:
+        """With all that were looked up before."""
+        scopes = list(scopes)
+        marks = _marks_of(scopes)
+        if self._head is None:
+            # After the look, since who checks what they have read already goes by it (`stamp_of`).
+            self._head = Event.head()
+        if marks is None:
+            marks = dict.fromkeys(scopes)
+        else:
+            unknown = [scope for scope, mark in marks.items() if mark is None]
+            marks |= _raise(dict.fromkeys(unknown, self._head)) or {}
+        self._found |= marks
+        return Stamp(dict(self._found), self._head)
 
 
-def _known(scopes: Sequence[str], head: int) -> dict[str, int]:
-    """Positions of the scopes; one that is unknown is put at `head`, read before: it cannot have moved later."""
-    positions = _positions(scopes)
-    unknown = [scope for scope, position in positions.items() if position is None]
-    if unknown:
-        move(dict.fromkeys(unknown, head))
-    return {scope: head if position is None else position for scope, position in positions.items()}
-
-
-def _positions(scopes: Iterable[str]) -> dict[str, int | None]:
-    scopes = list(scopes)
+def _marks_of(scopes: Collection[str]) -> dict[str, str | None] | None:
+    """None where Redis does not answer."""
     if not scopes:
         return {}
-    held = _redis.run(lambda redis: redis.mget([_scope_key(scope) for scope in scopes]))
-    if held is None:
-        return dict.fromkeys(scopes)
-    return {scope: None if value is None else int(value) for scope, value in zip(scopes, held, strict=True)}
+    held = _ask(lambda redis: redis.mget([scope_key(scope) for scope in scopes]))
+    return None if held is None else dict(zip(scopes, map(_text, held), strict=True))
+
+
+def _raise(positions: Mapping[str, int], *, is_urgent: bool = False) -> dict[str, str | None] | None:
+    """Raise the scopes; their marks, or None where Redis did not hear of it. Where it has no room, they are unknown."""
+    if not positions:
+        return {}
+
+    def command(redis: Any) -> list[bytes | None]:
+        keys = [scope_key(scope) for scope in positions]
+        try:
+            marks: list[bytes | None] = redis.eval(
+                _RAISE, len(keys), *keys, _SCOPE_S, secrets.token_hex(4), *positions.values()
+            )
+        except OutOfMemoryError:
+            redis.delete(*keys)
+            return [None] * len(keys)
+        return marks
+
+    marks = server.call(command, is_urgent=is_urgent)
+    return None if marks is None else dict(zip(positions, map(_text, marks), strict=True))
+
+
+def _position(mark: str) -> int:
+    return int(mark.rpartition(":")[2])
+
+
+def _text(held: bytes | None) -> str | None:
+    return None if held is None else held.decode()
 
 
 def _load(key: str) -> CachedList | None:
-    held = _redis.run(lambda redis: redis.get(_list_key(key)))
+    held = _ask(lambda redis: redis.get(list_key(key)))
     if held is None:
         return None
     cursor, _, body = held.partition(b" ")
     entry = orjson.loads(body)
-    return CachedList(entry["positions"], int(cursor), key, entry["rows"])
+    return CachedList(entry["marks"], int(cursor), key, entry["rows"])
 
 
-def _file(built: CachedList) -> None:
-    body = orjson.dumps({"positions": built.positions, "rows": built.rows})
-    _redis.run(lambda redis: redis.eval(_FILE, 1, _list_key(built.key), built.cursor, body, settings.CACHE_LIST_S))
+def list_key(key: str) -> str:
+    return server.key(f"list:{key}")
 
 
-def _scope_key(scope: str) -> str:
-    return django_cache.make_key(f"scope:{scope}")
+def scope_key(scope: str) -> str:
+    return server.key(f"scope:{scope}")
 
 
-def _list_key(key: str) -> str:
-    return django_cache.make_key(f"list:{key}")
+def _ask(command: Callable[[Any], T]) -> T | None:
+    """One command to a Redis that has heard of every change that this process knows of; else None."""
+    return server.call(command) if not _owed.is_something or _owed.pay() else None
 
 
-class _Redis:
-    """Redis as this process sees it."""
+class _Owed:
+    """Positions that scopes are to be raised to, until Redis has heard of them."""
 
     def __init__(self) -> None:
-        self._ask_again_at = 0.0
-        self._came_back = False
-        self._is_down = False
-        self._trusted_from = 0
+        self._positions: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._is_paying = False
 
-    def run(self, command: Callable[[Any], T]) -> T | None:
-        """The answer to one command; None where Redis does not answer, or did not within the last second."""
-        if time.monotonic() < self._ask_again_at:
-            return None
-        try:
-            answer = command(get_redis_connection("default"))
-        except RedisError as error:
-            if not self._is_down:
-                logger.warning("Redis does not answer, lists are built without it: %s", error)
-            self._is_down = True
-            self._ask_again_at = time.monotonic() + _RETRY_S
-            return None
-        if self._is_down:
-            logger.info("Redis answers again.")
-            self._is_down, self._came_back = False, True
-        return answer
+    @property
+    def is_something(self) -> bool:
+        return bool(self._positions)
 
-    def trusted_from(self) -> int:
-        """Lists filed at earlier positions may have missed a move that Redis was not there to take."""
-        if self._came_back:
-            self._trusted_from, self._came_back = Event.head(), False
-        return self._trusted_from
+    def add(self, positions: Mapping[str, int]) -> bool:
+        """Tell Redis now, else in a while. False where it has not heard of it yet."""
+        with self._lock:
+            for scope, position in positions.items():
+                self._positions[scope] = max(position, self._positions.get(scope, 0))
+        if self.pay():
+            return True
+        with self._lock:
+            if not self._is_paying:
+                self._is_paying = True
+                threading.Thread(target=self._pay_in_the_end, name="owed", daemon=True).start()
+        return False
+
+    def pay(self, *, is_urgent: bool = False) -> bool:
+        """True where nothing is owed any more."""
+        with self._lock:
+            owed = dict(self._positions)
+        if _raise(owed, is_urgent=is_urgent) is None:
+            return False
+        with self._lock:
+            for scope, position in owed.items():
+                if self._positions.get(scope) == position:
+                    del self._positions[scope]
+            return not self._positions
+
+    def _pay_in_the_end(self) -> None:
+        while True:
+            time.sleep(_OWED_S)
+            tell_what_is_owed()
+            with self._lock:
+                if not self._positions:
+                    self._is_paying = False
+                    return
 
 
-_redis = _Redis()
+_owed = _Owed()

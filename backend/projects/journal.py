@@ -70,12 +70,12 @@ def scopes_of(event: Payload | JournalEvent) -> list[str]:
     """The cache scopes that an event moves."""
     scopes = [] if event.project_id is None else [cache.project_scope(event.project_id)]
     if event.kind == ACCESS_CHANGED:
-        # Nothing is filed under everything alone that depends on it.
-        scopes += [cache.access_scope(user_id) for user_id in event.data["users"]]
         scopes += [cache.project_scope(project_id) for project_id in event.data.get("projects", ())]
+        shows = bool(scopes)  # who is a member, or under which name; how somebody gets in is seen by nobody else
+        scopes += [cache.access_scope(user_id) for user_id in event.data["users"]]
     else:
-        scopes.append(cache.EVERYTHING)
-    return scopes
+        shows = True
+    return [*scopes, cache.EVERYTHING] if shows else scopes
 
 
 # --- Reading ---------------------------------------------------------------------------------------------

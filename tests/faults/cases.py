@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
@@ -28,12 +27,9 @@ from websockets.typing import Subprotocol
 
 from backend.local.console import say
 from backend.local.postgres import Postgres
-from backend.local.processes import Tethered
-from backend.local.servers import Server
 from backend.local.testing import throwaway_folder
-from backend.local.valkey import Valkey
 from tests.cases import DaphneCase
-from tests.local.machine import free_port
+from tests.servers import FaultyValkey, FixedPort
 
 # Far beyond what any of it takes: who waits this long has failed.
 PATIENCE_S = 120.0
@@ -91,21 +87,6 @@ class Change(NamedTuple):
 
 
 # --- Servers ---------------------------------------------------------------------------------------------
-class FixedPort(Server):
-    """Found at the same address after a restart: the embedded servers themselves have a new socket at every start."""
-
-    def __init__(self, folder: Path, **options: Any) -> None:
-        super().__init__(folder, **options)
-        self.port = free_port()
-
-    def kill(self) -> None:
-        """As `kill -9` of its process; returns when it is gone."""
-        process: Tethered | None = self._process
-        assert process is not None
-        os.kill(int(self._pid_file.read_text().split()[0]), signal.SIGKILL)
-        process.wait()
-
-
 class FaultyPostgres(FixedPort, Postgres):
     @property
     def url(self) -> str:
@@ -136,19 +117,6 @@ class FaultyPostgres(FixedPort, Postgres):
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
         )
-
-
-class FaultyValkey(FixedPort, Valkey):
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    @property
-    def broker_url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/1"
-
-    def _command(self) -> list[str | Path]:
-        return [*super()._command(), "--bind", "127.0.0.1", "--port", str(self.port)]
 
 
 # --- Listeners -------------------------------------------------------------------------------------------

@@ -1,7 +1,14 @@
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
-from django.core.cache import cache as django_cache
+from django.conf import settings
+from django.test import override_settings
+from django_redis import get_redis_connection
 
+from backend.local.testing import throwaway_folder
 from backend.projects import cache, services
 from backend.projects.access import SYSTEM, Viewer, viewer_for
 from backend.projects.cache import EVERYTHING, access_scope, cached_list, move, project_scope
@@ -11,6 +18,7 @@ from backend.projects.resolvers.project import ProjectFilter, list_projects
 from backend.projects.resolvers.task import TaskFilter, list_tasks
 from tests.cases import Case
 from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
+from tests.servers import FaultyValkey
 
 
 class CachedListTests(Case):
@@ -23,6 +31,10 @@ class CachedListTests(Case):
 
     def read(self, viewer: Viewer = SYSTEM, params: Any = None, project_id: int | None = None) -> Any:
         return cached_list("list", viewer=viewer, params=params, build=self.build, project_id=project_id).rows
+
+    def lose(self, scope: str) -> None:
+        """As when Redis has evicted what it holds of it."""
+        self.assertEqual(get_redis_connection("default").delete(cache.scope_key(scope)), 1)
 
     def test_a_list_is_built_once(self) -> None:
         self.assertEqual([self.read(), self.read()], [1, 1])
@@ -98,9 +110,33 @@ class CachedListTests(Case):
 
     def test_a_scope_whose_position_is_gone_is_unknown(self) -> None:
         self.read(project_id=7)
-        django_cache.delete("scope:project:7")
+        self.lose(project_scope(7))
         services.project.create_project(actor=SYSTEM, name="New")
         self.assertEqual(self.read(project_id=7), 2)
+
+    def test_a_mark_that_was_lost_is_never_the_same_again(self) -> None:
+        """Else a list from before a change would be served again, if both the change and its mark were forgotten."""
+        self.read(project_id=7)
+        move({project_scope(7): 3})
+        self.lose(project_scope(7))
+        self.assertEqual([self.read(project_id=7), self.read(project_id=7)], [2, 2])
+
+    def test_a_viewer_fills_redis_with_so_many_lists_and_no_more(self) -> None:
+        with patch.object(cache, "_MOST_LISTS", 3):
+            read = [self.read(params=number) for number in (1, 2, 3, 4, 5)]
+            self.assertEqual([self.read(params=number) for number in (1, 2, 3)], read[:3])
+            self.assertEqual(self.read(params=4), 6)
+            self.assertEqual(self.read(viewer_for(UserFactory()), params=4), 7)
+        kept = get_redis_connection("default").keys(cache.list_key("*"))
+        self.assertEqual(len(kept), 4)
+
+    def test_a_list_that_is_too_long_is_not_kept(self) -> None:
+        with patch.object(cache, "_MOST_BYTES", 10):
+            self.assertEqual([self.read(), self.read()], [1, 2])
+
+    @override_settings(CACHE_LIST_S=0)
+    def test_no_list_is_kept_for_no_time(self) -> None:
+        self.assertEqual([self.read(), self.read()], [1, 2])
 
     def test_a_member_of_very_many_projects_is_still_served_right(self) -> None:
         user = UserFactory()
@@ -115,7 +151,7 @@ class CachedListTests(Case):
 
 class WithoutRedisTests(Case):
     def test_lists_are_built_and_writes_go_on(self) -> None:
-        with self.redis_down(), self.assertLogs("backend.projects.cache") as logged:
+        with self.redis_down(), self.assertLogs("backend.projects.redis_server") as logged:
             with self.committed():
                 services.project.create_project(actor=SYSTEM, name="New")
             page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(), default_size=9)
@@ -133,6 +169,68 @@ class WithoutRedisTests(Case):
         self.assertEqual(names(), ["New"])
         with self.assertNumQueries(0):
             self.assertEqual(names(), ["New"])
+
+    def test_what_redis_did_not_hear_of_it_is_told_as_soon_as_it_is_back(self) -> None:
+        """Others read from it meanwhile, who know nothing of the change."""
+        mark = cache.stamp_before_reading(SYSTEM, [7]).marks[project_scope(7)]
+        with self.redis_down():
+            self.assertFalse(move({project_scope(7): 5}))
+        redis = get_redis_connection("default")
+        while redis.get(cache.scope_key(project_scope(7))) == str(mark).encode():
+            threading.Event().wait(0.01)
+        self.assertEqual(cache.stamp_before_reading(SYSTEM, [7]).marks, {project_scope(7): f"{str(mark)[:-1]}5"})
+
+
+@contextmanager
+def own_redis() -> Iterator[FaultyValkey]:
+    """A server of this test's, which this process asks within the block."""
+    with throwaway_folder() as folder, FaultyValkey(folder) as valkey:
+        caches = {"default": {**settings.CACHES["default"], "LOCATION": valkey.url}}
+        with override_settings(CACHES=caches):
+            yield valkey
+
+
+class FaultyRedisTests(Case):
+    """Through the resolvers, of a server that comes back with old data, or has no room."""
+
+    def setUp(self) -> None:
+        self.project = ProjectFactory(name="a")
+
+    def names(self) -> list[str]:
+        page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(), default_size=9)
+        return [row.name for row in page.page.rows]
+
+    def rename(self, name: str) -> None:
+        with self.committed():
+            services.project.update_project(actor=SYSTEM, project_id=self.project.pk, changes={"name": name})
+
+    def test_a_redis_that_starts_again_with_old_data_makes_nothing_stale(self) -> None:
+        with own_redis() as valkey:
+            self.rename("b")
+            self.assertEqual(self.names(), ["b"])
+            get_redis_connection("default").save()
+            self.rename("c")
+            valkey.kill()
+            valkey.start()
+            # What it loaded is the list and the mark from before the change.
+            self.assertTrue(get_redis_connection("default").keys("*list:projects:*"))
+            self.assertEqual([self.names(), self.names()], [["c"], ["c"]])
+            with self.assertNumQueries(0):
+                self.assertEqual(self.names(), ["c"])
+
+    def test_a_redis_that_is_full_makes_nothing_stale(self) -> None:
+        with own_redis():
+            redis = get_redis_connection("default")
+            self.assertEqual(self.names(), ["a"])
+            redis.config_set("maxmemory-policy", "noeviction")
+            redis.config_set("maxmemory", "1")
+            self.rename("b")
+            self.assertEqual([self.names(), self.names()], [["b"], ["b"]])
+            redis.config_set("maxmemory", "0")
+            self.rename("c")
+            self.assertEqual([self.names(), self.names()], [["c"], ["c"]])
+            with self.assertNumQueries(0):
+                self.assertEqual(self.names(), ["c"])
 
 
 class FreshTests(Case):

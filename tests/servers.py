@@ -1,0 +1,41 @@
+"""Servers that may be killed and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from backend.local.processes import Tethered
+from backend.local.servers import Server
+from backend.local.valkey import Valkey
+from tests.local.machine import free_port
+
+
+class FixedPort(Server):
+    """Found at the same address after a restart: the embedded servers themselves have a new socket at every start."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        super().__init__(folder, **options)
+        self.port = free_port()
+
+    def kill(self) -> None:
+        """As `kill -9` of its process; returns when it is gone."""
+        process: Tethered | None = self._process
+        assert process is not None
+        os.kill(int(self._pid_file.read_text().split()[0]), signal.SIGKILL)
+        process.wait()
+
+
+class FaultyValkey(FixedPort, Valkey):
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def broker_url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/1"
+
+    def _command(self) -> list[str | Path]:
+        return [*super()._command(), "--bind", "127.0.0.1", "--port", str(self.port)]
