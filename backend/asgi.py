@@ -12,6 +12,7 @@ django.setup(set_prefix=False)  # before what follows, which needs the models
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import path, re_path  # noqa: E402
 
+from backend.answer_cache import AnswerCache  # noqa: E402
 from backend.handler import Handler  # noqa: E402
 from backend.loopback import LoopbackOnly  # noqa: E402
 from backend.projects.live import keep_reading  # noqa: E402
@@ -28,7 +29,7 @@ sockets = SameSite(
         ]
     )
 )
-_routes = LoopbackOnly(ProtocolTypeRouter({"http": Handler(), "websocket": sockets}))
+_routes = LoopbackOnly(ProtocolTypeRouter({"http": AnswerCache(Handler()), "websocket": sockets}))
 _reading: asyncio.Task[None] | None = None
 
 

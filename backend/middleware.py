@@ -19,6 +19,13 @@ class SlashMiddleware(CommonMiddleware):
     class response_redirect_class(HttpResponsePermanentRedirect):  # noqa: N801
         status_code = 308
 
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        """A 304 has no length, or it would be that of what the client holds (RFC 9110, section 8.6)."""
+        response = super().process_response(request, response)
+        if response.status_code == 304:
+            del response["Content-Length"]
+        return response
+
 
 def _body_bytes(request: HttpRequest) -> int:
     """Size of the body: as announced, or as received where a chunked request announces none."""

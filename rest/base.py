@@ -17,6 +17,8 @@ from rest_framework.views import APIView
 
 from backend.projects import access
 from backend.projects.access import Viewer
+from backend.projects.cache import is_held
+from backend.projects.http import keep
 from backend.projects.models import Scope
 from backend.projects.resolvers.cached import CachedPage
 from backend.projects.rows import Row
@@ -93,12 +95,13 @@ class View(PrivateView):
         told = {"X-Cursor": str(cursor)}
         if version is not None:
             told["ETag"] = headers.etag_of(version)
-        return self._unless_held(told, row.as_json)
-
-    def _unless_held(self, told: dict[str, str], body: Callable[[], Any]) -> Response:
-        if "ETag" in told and headers.is_held(self.request, told["ETag"]):
+        if "ETag" in told and is_held(self.if_none_match, told["ETag"]):
             return Response(status=304, headers=told)
-        return Response(body(), headers=told)
+        return Response(row.as_json(), headers=told)
+
+    @property
+    def if_none_match(self) -> str | None:
+        return self.request.headers.get("If-None-Match")
 
 
 class ListView(View):
@@ -114,13 +117,13 @@ class ListView(View):
     def page(self, found: CachedPage[Any], *, count: Callable[[], int]) -> Response:
         """`count` is called where the client wants the number of all rows."""
         page = found.page
-        told = {"X-Cursor": str(found.cursor), "ETag": found.etag}
+        keep(self.request._request, found.stamp)
+        told = {"X-Cursor": str(found.stamp.cursor), "ETag": found.etag}
         if page.has_next:
             told["Link"] = headers.link_to_next(self.request, page.cursor_of(page.rows[-1]))
-        answer = self._unless_held(told, lambda: [row.as_json() for row in page.rows])
-        if self.query.wants_count and answer.status_code == 200:
-            answer.headers["X-Total-Count"] = str(count())
-        return answer
+        if self.query.wants_count:
+            told["X-Total-Count"] = str(count())
+        return Response([row.as_json() for row in page.rows], headers=told)
 
 
 def created(row: Row, location: str) -> Response:

@@ -9,6 +9,7 @@ from rest_framework.settings import api_settings
 from rest_framework.views import exception_handler
 
 from backend.projects.authentication import challenge_for
+from backend.projects.cache import NotModified
 from backend.projects.errors import (
     BadArgument,
     Conflict,
@@ -42,6 +43,8 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response:
         case MissingScope():
             challenge = {"WWW-Authenticate": challenge_for(error)}
             return Response({"detail": str(error), "scope": error.scope}, 403, headers=challenge)
+        case NotModified():
+            return Response(status=304, headers={"X-Cursor": str(error.stamp.cursor), "ETag": error.etag})
         case NotFound():
             return Response({"detail": str(error)}, 404)
         case ResumeRefused():

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from urllib.parse import urlencode
 
-from django.utils.http import parse_etags
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
@@ -21,12 +20,6 @@ _NO_VERSION = 0
 def etag_of(version: int) -> str:
     """Strong: a version of an object has one representation."""
     return f'"{version}"'
-
-
-def is_held(request: Request, etag: str) -> bool:
-    """Whether the client holds what `etag` names: `If-None-Match` compares weakly."""
-    held = parse_etags(request.headers.get("If-None-Match", ""))
-    return "*" in held or etag.removeprefix("W/") in {tag.removeprefix("W/") for tag in held}
 
 
 def version_to_match(request: Request, current: Callable[[], int]) -> int | None:

@@ -25,7 +25,7 @@ _X_CURSOR = OpenApiParameter(
     "X-Cursor", str, _HEADER, response=[200, 304], description="The position this was read at: listen `after` it."
 )
 _ETAG = OpenApiParameter("ETag", str, _HEADER, response=[200, 304])
-_LINK = OpenApiParameter("Link", str, _HEADER, response=[200, 304], description='The next page, `rel="next"`.')
+_LINK = OpenApiParameter("Link", str, _HEADER, response=[200], description='The next page, `rel="next"`.')
 _TOTAL = OpenApiParameter("X-Total-Count", int, _HEADER, response=[200], description="With `count=1`.")
 _LOCATION = OpenApiParameter("Location", str, _HEADER, response=[201], required=True)
 _LAST_EVENT_ID = OpenApiParameter("Last-Event-ID", str, _HEADER, description="Of a stream: where to go on.")

@@ -29,7 +29,12 @@ class Projects(ListView):
         """The projects that you see, newest first."""
         wanted = self.query.filter()
         found = resolvers.project.list_projects(
-            self.viewer, filter=wanted, order=Order(), page=self.query.page(), default_size=MAX_PAGE
+            self.viewer,
+            filter=wanted,
+            order=Order(),
+            page=self.query.page(),
+            default_size=MAX_PAGE,
+            if_none_match=self.if_none_match,
         )
         return self.page(
             found,
@@ -88,7 +93,7 @@ class Members(ListView):
     def get(self, request: Request, id: str) -> Response:
         """The members of a project, newest first."""
         found = resolvers.membership.list_members(
-            self.viewer, parse_id(id), page=self.query.page(), default_size=MAX_PAGE
+            self.viewer, parse_id(id), page=self.query.page(), default_size=MAX_PAGE, if_none_match=self.if_none_match
         )
         return self.page(
             found,
@@ -153,6 +158,7 @@ class Tasks(ListView):
             order=self.query.order(),
             page=self.query.page(),
             default_size=MAX_PAGE,
+            if_none_match=self.if_none_match,
         )
         return self.page(
             found,
@@ -218,7 +224,7 @@ class Comments(ListView):
     def get(self, request: Request, id: str) -> Response:
         """The comments on a task, newest first."""
         found = resolvers.comment.list_comments(
-            self.viewer, parse_id(id), page=self.query.page(), default_size=MAX_PAGE
+            self.viewer, parse_id(id), page=self.query.page(), default_size=MAX_PAGE, if_none_match=self.if_none_match
         )
         return self.page(
             found,
@@ -241,7 +247,9 @@ class Reports(ListView):
     def get(self, request: Request) -> Response:
         """The daily summaries of the projects that you see, newest first."""
         wanted = self.query.filter()
-        found = resolvers.report.list_reports(self.viewer, filter=wanted, page=self.query.page(), default_size=MAX_PAGE)
+        found = resolvers.report.list_reports(
+            self.viewer, filter=wanted, page=self.query.page(), default_size=MAX_PAGE, if_none_match=self.if_none_match
+        )
         return self.page(found, count=lambda: resolvers.report.count_reports(self.viewer, wanted))
 
 

@@ -14,6 +14,7 @@ import strawberry
 
 from backend.projects import threads
 from backend.projects.access import Viewer
+from backend.projects.cache import Stamp, etag_of
 
 from .loaders import Loaders
 
@@ -35,6 +36,16 @@ class Context:
     connection_params: dict[str, Any] = field(default_factory=dict)
     is_long_lived: bool = False
     keeps_rows: bool = False
+    # Of one operation whose answer may be kept: the stamp of what it is read from, once that is known. `name` stands
+    # for the operation in a tag.
+    notes_stamp: bool = False
+    name: str = ""
+    if_none_match: str | None = None
+    stamp: Stamp | None = None
+
+    @property
+    def etag(self) -> str | None:
+        return None if self.stamp is None else etag_of(self.stamp, self.name)
 
     @cached_property
     def loaders(self) -> Loaders:

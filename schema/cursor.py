@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
 
-from graphql import (
-    DocumentNode,
-    FieldNode,
-    FragmentDefinitionNode,
-    FragmentSpreadNode,
-    InlineFragmentNode,
-    OperationDefinitionNode,
-    OperationType,
-    SelectionNode,
-)
+from graphql import DocumentNode, OperationType
+from graphql.utilities import get_operation_ast
 from strawberry.extensions import SchemaExtension
 
 from backend.projects import resolvers
 
 from .context import Context
+from .documents import root_fields
 from .scalars import Cursor
 
 _read: ContextVar[Cursor | None] = ContextVar("cursor", default=None)
@@ -29,7 +22,8 @@ class ReadCursorFirst(SchemaExtension):
     async def on_execute(self) -> AsyncIterator[None]:
         document = self.execution_context.graphql_document
         context = self.execution_context.context
-        if document is not None and isinstance(context, Context) and _asks_for_cursor(document):
+        name = self.execution_context.operation_name
+        if document is not None and isinstance(context, Context) and _asks_for_cursor(document, name):
             token = _read.set(Cursor(await context.in_database(resolvers.event.current_cursor, context.viewer)))
             try:
                 yield
@@ -44,28 +38,8 @@ def read_before_rows() -> Cursor | None:
     return _read.get()
 
 
-def _asks_for_cursor(document: DocumentNode) -> bool:
-    """Looks into each fragment once, however often it is spread."""
-    unseen = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
-
-    def asks(selections: Iterable[SelectionNode]) -> bool:
-        for selection in selections:
-            if isinstance(selection, FieldNode):
-                if selection.name.value == "cursor":
-                    return True
-                continue
-            fragment: FragmentDefinitionNode | InlineFragmentNode | None
-            if isinstance(selection, FragmentSpreadNode):
-                fragment = unseen.pop(selection.name.value, None)
-            else:
-                assert isinstance(selection, InlineFragmentNode)
-                fragment = selection
-            if fragment is not None and asks(fragment.selection_set.selections):
-                return True
+def _asks_for_cursor(document: DocumentNode, operation_name: str | None) -> bool:
+    operation = get_operation_ast(document, operation_name)
+    if operation is None or operation.operation is not OperationType.QUERY:
         return False
-
-    return any(
-        asks(node.selection_set.selections)
-        for node in document.definitions
-        if isinstance(node, OperationDefinitionNode) and node.operation == OperationType.QUERY
-    )
+    return any(field.name.value == "cursor" for field in root_fields(document, operation))

@@ -6,6 +6,7 @@ from strawberry.schema.config import StrawberryConfig
 
 from .cursor import ReadCursorFirst
 from .events import EVENT_TYPES
+from .kept import NoteStamp
 from .limits import LIMITS, OneOperation
 from .mutations import Mutation
 from .queries import Query
@@ -39,6 +40,6 @@ schema = Schema(
     mutation=Mutation,
     subscription=Subscription,
     types=EVENT_TYPES,
-    extensions=[*LIMITS, OneOperation, ReadCursorFirst],
+    extensions=[*LIMITS, OneOperation, NoteStamp, ReadCursorFirst],
     config=StrawberryConfig(scalar_map=SCALARS),
 )

@@ -6,6 +6,7 @@ import json
 from http import HTTPStatus
 from typing import Any
 
+import orjson
 from cross_web import HTTPException, SyncHTTPRequestAdapter
 from csp.constants import SELF
 from csp.decorators import csp_update
@@ -28,7 +29,9 @@ from strawberry.types.graphql import OperationType
 
 from backend.projects.access import Viewer, require_access
 from backend.projects.authentication import challenge_for, viewer_of_request
+from backend.projects.cache import is_held
 from backend.projects.errors import ForeignOrigin, NotSignedIn
+from backend.projects.http import keep, may_be_kept
 
 from .context import Context, run_here
 from .errors import describe_all, is_our_fault, is_request_error, missing_scope
@@ -67,6 +70,7 @@ class GraphQLView(StrawberryView[Context, None]):
     """
 
     viewer: Viewer
+    context: Context
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
@@ -81,7 +85,7 @@ class GraphQLView(StrawberryView[Context, None]):
             require_access(self.viewer)
             if request.method == "POST" and self.viewer.session_key is not None:
                 _check_csrf(request)
-            return self.run(request=request)
+            return self._kept(request, self.run(request=request))
         except HTTPException as error:
             return _refusal(request, error)
         except ForeignOrigin as error:
@@ -91,11 +95,40 @@ class GraphQLView(StrawberryView[Context, None]):
             response["WWW-Authenticate"] = challenge_for(error)
             return response
 
+    def _kept(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        """The answer with what HTTP and our own cache are told of it, if it may be kept."""
+        if self.context.stamp is None or self.context.etag is None:
+            return response
+        keep(request, self.context.stamp)
+        if request.method == "GET":
+            if is_held(self.context.if_none_match, self.context.etag):
+                del response["Content-Type"]
+                response = HttpResponse(status=304, headers=response.headers)
+                del response["Content-Type"]
+            response["ETag"] = self.context.etag
+            response["Cache-Control"] = "private, no-cache"
+            patch_vary_headers(response, ["Accept", "Authorization", "Cookie"])
+        return response
+
+    def encode_json(self, data: object) -> str | bytes:
+        try:
+            return orjson.dumps(data)
+        except TypeError:  # half of a surrogate pair, in a message that repeats what was sent
+            return json.dumps(data, separators=(",", ":"))
+
     def should_render_graphql_ide(self, request: Any) -> bool:
         return False  # `dispatch` has done so
 
     def get_context(self, request: HttpRequest, response: HttpResponse) -> Context:
-        return Context(viewer=self.viewer, request=request, response=response)
+        is_get = request.method == "GET"
+        self.context = Context(
+            viewer=self.viewer,
+            request=request,
+            response=response,
+            notes_stamp=is_get or may_be_kept(request),
+            if_none_match=request.headers.get("If-None-Match") if is_get else None,
+        )
+        return self.context
 
     def get_sub_response(self, request: HttpRequest) -> TemporalHttpResponse:
         response = super().get_sub_response(request)
@@ -128,6 +161,8 @@ class GraphQLView(StrawberryView[Context, None]):
         root_value: None,
         request_data: GraphQLRequestData,
     ) -> ExecutionResult:
+        shaping = [request_data.query, request_data.variables, request_data.operation_name]
+        context.name = json.dumps([*shaping, context.viewer.key, sub_response["Content-Type"]])
         try:
             result = run_here(
                 self.schema.execute(
@@ -158,6 +193,8 @@ class GraphQLView(StrawberryView[Context, None]):
     def process_result(self, request: HttpRequest, result: ExecutionResult) -> GraphQLHTTPResponse:
         refused = is_request_error(result)
         describe_all(result)
+        if result.errors:
+            self.context.stamp = None
         response = super().process_result(request, result)
         if refused:
             del response["data"]

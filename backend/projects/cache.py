@@ -15,13 +15,14 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import orjson
 from django.conf import settings
 from django.db.models import Q
+from django.utils.http import parse_etags
 from redis.exceptions import OutOfMemoryError
 
 from .access import Viewer, visible_among, visible_project_ids
@@ -107,9 +108,26 @@ class CachedList(Stamp):
 
 
 def etag_of(stamp: Stamp, key: str) -> str:
-    """Weak: the same list at the same marks means the same rows, not the same bytes."""
-    identity = [settings.BUILD, key, sorted(stamp.marks.items())]
+    """Weak: the same list at the same marks means the same rows, not the same bytes.
+
+    While the mark of a scope is not known, every change anywhere makes another tag.
+    """
+    identity = [settings.BUILD, key, sorted((scope, mark or stamp.cursor) for scope, mark in stamp.marks.items())]
     return f'W/"{hashlib.sha256(orjson.dumps(identity)).hexdigest()[:24]}"'
+
+
+def is_held(if_none_match: str | None, etag: str) -> bool:
+    """Whether the client holds what `etag` names: `If-None-Match` compares weakly."""
+    held = parse_etags(if_none_match or "")
+    return "*" in held or etag.removeprefix("W/") in {tag.removeprefix("W/") for tag in held}
+
+
+class NotModified(Exception):
+    """The client holds this list already: `etag` is among those that it named."""
+
+    def __init__(self, stamp: Stamp, etag: str) -> None:
+        self.stamp = stamp
+        self.etag = etag
 
 
 def project_scope(project_id: int) -> str:
@@ -143,6 +161,7 @@ def cached_list(
     project_id: int | None = None,
     is_shown: bool = False,
     not_before: int | None = None,
+    if_none_match: str | None = None,
 ) -> CachedList:
     """The rows that `build` makes, from Redis while no scope that they were read from has moved.
 
@@ -150,17 +169,26 @@ def cached_list(
     they may see. `params` is everything else that shapes the rows. The scopes are `project_id`'s where it is given,
     else all that the viewer sees; `is_shown` says that the caller has found that they see that project. `not_before` is
     a position that the caller has told, or will tell, as the one its rows are as new as: the writer of it may not have
-    moved the scopes yet.
+    moved the scopes yet. Raises NotModified, before a row is read, where `if_none_match` names the list as it is.
     """
     identity = orjson.dumps([settings.BUILD, name, viewer.key, project_id, params], option=orjson.OPT_NON_STR_KEYS)
     key = f"{name}:{hashlib.sha256(identity).hexdigest()[:32]}"
     found = _load(key)
     if found is not None and is_current(found) and _is_as_new_as(found, not_before):
+        _check_not_held(found, key, if_none_match)
         return found
     stamp = stamp_before_reading(viewer, None if project_id is None else [project_id], are_shown=is_shown)
+    _check_not_held(stamp, key, if_none_match)
     built = CachedList(stamp.marks, stamp.cursor, key, build())
-    file(key, built, orjson.dumps({"marks": built.marks, "rows": built.rows}), viewer=viewer)
+    command = filing(key, built, orjson.dumps({"marks": built.marks, "rows": built.rows}), viewer=viewer)
+    if command is not None:
+        _ask(command)
     return built
+
+
+def _check_not_held(stamp: Stamp, key: str, if_none_match: str | None) -> None:
+    if if_none_match is not None and is_held(if_none_match, etag_of(stamp, key)):
+        raise NotModified(stamp, etag_of(stamp, key))
 
 
 def stamp_before_reading(
@@ -204,16 +232,17 @@ def is_current(stamp: Stamp) -> bool:
     return stamp.is_known and _marks_of(stamp.marks) == stamp.marks
 
 
-def file(key: str, stamp: Stamp, entry: bytes, *, viewer: Viewer) -> None:
-    """Keep an entry for `CACHE_LIST_S` at most, unless a newer one is there, or the viewer has very many already."""
+def filing(key: str, stamp: Stamp, entry: bytes, *, viewer: Viewer) -> Callable[[Any], Any] | None:
+    """The command that keeps an entry for `CACHE_LIST_S` at most; None where it is not to be kept.
+
+    A newer entry stays, and who has very many lists already has no more.
+    """
     kept_s = settings.CACHE_LIST_S
     if not stamp.is_known or kept_s <= 0 or len(entry) > _MOST_BYTES:
-        return
+        return None
     dated = b"%d %b" % (stamp.cursor, entry)
-    _ask(
-        lambda redis: redis.eval(
-            _FILE, 2, list_key(key), server.key(f"lists:{viewer.key}"), stamp.cursor, dated, kept_s, _MOST_LISTS
-        )
+    return lambda redis: redis.eval(
+        _FILE, 2, list_key(key), server.key(f"lists:{viewer.key}"), stamp.cursor, dated, kept_s, _MOST_LISTS
     )
 
 
@@ -310,6 +339,11 @@ def scope_key(scope: str) -> str:
 def _ask(command: Callable[[Any], T]) -> T | None:
     """One command to a Redis that has heard of every change that this process knows of; else None."""
     return server.call(command) if not _owed.is_something or _owed.pay() else None
+
+
+async def ask_async(command: Callable[[Any], Awaitable[T]]) -> T | None:
+    """As the lists do here, from the event loop. Raises nothing; None where Redis is not to be trusted."""
+    return None if _owed.is_something else await server.call_async(command)
 
 
 class _Owed:

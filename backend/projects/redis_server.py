@@ -48,6 +48,11 @@ class RedisServer:
         self._refusal = ""
         self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, async_redis.Redis] = WeakKeyDictionary()
 
+    @property
+    def is_away(self) -> bool:
+        """It did not answer within the last second."""
+        return time.monotonic() < self.ask_again_at
+
     def key(self, name: str) -> str:
         """What `name` is called in Redis; to be asked for within a command."""
         return str(django_cache.make_key(f"{self.run_id}:{name}"))
@@ -57,7 +62,7 @@ class RedisServer:
 
         What `is_urgent` is tried all the same.
         """
-        if not (is_urgent or self._is_due()):
+        if self.is_away and not is_urgent:
             return None
         try:
             redis = get_redis_connection("default")
@@ -75,7 +80,7 @@ class RedisServer:
 
     async def call_async(self, command: Callable[[Any], Awaitable[T]]) -> T | None:
         """As `call`, from the event loop, over connections of its own."""
-        if not self._is_due():
+        if self.is_away:
             return None
         try:
             redis = self._async_client()
@@ -110,9 +115,6 @@ class RedisServer:
                 redis_connect_func=_say_hello_async,
             )
         return self._async_clients[loop]
-
-    def _is_due(self) -> bool:
-        return time.monotonic() >= self.ask_again_at
 
     def _answers(self) -> None:
         if self._is_down:

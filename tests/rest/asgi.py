@@ -27,15 +27,17 @@ class Exchange:
         query: str = "",
         headers: Mapping[str, str] | None = None,
         body: Sequence[bytes] = (),
+        application: Any = None,
     ) -> None:
         named = {"host": "testserver", **(headers or {})}
         self._body = body
         self._is_over = False
         self._server = ApplicationCommunicator(
-            Handler(),
+            application or Handler(),
             {
                 "type": "http",
                 "method": method,
+                "scheme": "http",
                 "path": path,
                 "query_string": query.encode(),
                 "headers": [(name.lower().encode(), value.encode()) for name, value in named.items()],

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 from ..access import Viewer
-from ..cache import cached_list
+from ..cache import Stamp, cached_list
 from ..rows import Row
 from .page import Listing, Page, PageRequest
 
@@ -16,11 +17,11 @@ R = TypeVar("R", bound=Row)
 
 @dataclass(frozen=True, slots=True)
 class CachedPage(Generic[R]):
-    """A page, what names it in HTTP (`etag`), and the position to listen from to miss nothing after it."""
+    """A page, what names it in HTTP (`etag`), and what it was read from."""
 
     page: Page[R]
     etag: str
-    cursor: int
+    stamp: Stamp
 
 
 def cached_page(
@@ -34,13 +35,17 @@ def cached_page(
     project_id: int | None = None,
     is_shown: bool = False,
     not_before: int | None = None,
+    if_none_match: str | None = None,
 ) -> CachedPage[R]:
-    """`is_shown`, `not_before`: see `cached_list`."""
+    """`is_shown`, `not_before`, `if_none_match`: see `cached_list`, also for NotModified."""
+
+    names = [field.name for field in fields(read)]
+    values_of = attrgetter(*names)
 
     def build_json() -> dict[str, object]:
         built = build()
         return {
-            "rows": [astuple(row) for row in built.rows],
+            "rows": [values_of(row) for row in built.rows],
             "next": built.has_next,
             "previous": built.has_previous,
         }
@@ -48,11 +53,12 @@ def cached_page(
     cached = cached_list(
         listing.name,
         viewer=viewer,
-        params=[[field.name for field in fields(read)], listing.filter, listing.order, page, page.size(default_size)],
+        params=[names, listing.filter, listing.order, page, page.size(default_size)],
         project_id=project_id,
         is_shown=is_shown,
         not_before=not_before,
+        if_none_match=if_none_match,
         build=build_json,
     )
     rows = [read(*row) for row in cached.rows["rows"]]
-    return CachedPage(Page(rows, cached.rows["next"], cached.rows["previous"], listing), cached.etag, cached.cursor)
+    return CachedPage(Page(rows, cached.rows["next"], cached.rows["previous"], listing), cached.etag, cached)

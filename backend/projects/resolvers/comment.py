@@ -16,7 +16,7 @@ COMMENTS_OF_TASKS = Listing("task.comments", None, _NEWEST_FIRST)
 
 
 def list_comments(
-    viewer: Viewer, task_id: int | None, *, page: PageRequest, default_size: int
+    viewer: Viewer, task_id: int | None, *, page: PageRequest, default_size: int, if_none_match: str | None = None
 ) -> CachedPage[CommentRow]:
     """Newest first, cached under the task's project. Raises TaskNotFound, BadArgument."""
     task = access.task(viewer, task_id)
@@ -30,6 +30,7 @@ def list_comments(
         build=lambda: listing.page(Comment.objects.filter(task=task), page, CommentRow, default_size=default_size),
         project_id=task.project_id,
         is_shown=True,
+        if_none_match=if_none_match,
     )
 
 

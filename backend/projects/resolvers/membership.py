@@ -26,7 +26,7 @@ def get_member(viewer: Viewer, project_id: int | None, user_id: int | None) -> M
 
 
 def list_members(
-    viewer: Viewer, project_id: int | None, *, page: PageRequest, default_size: int
+    viewer: Viewer, project_id: int | None, *, page: PageRequest, default_size: int, if_none_match: str | None = None
 ) -> CachedPage[MemberRow]:
     """Newest first, cached under the project. Raises ProjectNotFound, BadArgument."""
     project = access.project(viewer, project_id)
@@ -42,6 +42,7 @@ def list_members(
         ),
         project_id=project.pk,
         is_shown=True,
+        if_none_match=if_none_match,
     )
 
 

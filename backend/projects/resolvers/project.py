@@ -44,6 +44,7 @@ def list_projects(
     page: PageRequest,
     default_size: int,
     not_before: int | None = None,
+    if_none_match: str | None = None,
 ) -> CachedPage[ProjectRow]:
     """What the viewer sees, cached (`not_before`: see `cached_list`). Raises BadArgument."""
     access.require_access(viewer)
@@ -61,6 +62,7 @@ def list_projects(
         read=ProjectRow,
         build=build,
         not_before=not_before,
+        if_none_match=if_none_match,
     )
 
 

@@ -32,7 +32,13 @@ def reports_listing(filter: ReportFilter) -> Listing:
 
 
 def list_reports(
-    viewer: Viewer, *, filter: ReportFilter, page: PageRequest, default_size: int, not_before: int | None = None
+    viewer: Viewer,
+    *,
+    filter: ReportFilter,
+    page: PageRequest,
+    default_size: int,
+    not_before: int | None = None,
+    if_none_match: str | None = None,
 ) -> CachedPage[ReportRow]:
     """Newest first, of what the viewer sees, cached (`not_before`: see `cached_list`). Raises BadArgument."""
     access.require_access(viewer)
@@ -51,6 +57,7 @@ def list_reports(
         build=build,
         project_id=filter.project_id,
         not_before=not_before,
+        if_none_match=if_none_match,
     )
 
 

@@ -66,6 +66,7 @@ def list_tasks(
     page: PageRequest,
     default_size: int,
     not_before: int | None = None,
+    if_none_match: str | None = None,
 ) -> CachedPage[TaskRow]:
     """What the viewer sees, cached, under the project where the filter names one (`not_before`: see `cached_list`).
 
@@ -87,6 +88,7 @@ def list_tasks(
         build=build,
         project_id=filter.project_id,
         not_before=not_before,
+        if_none_match=if_none_match,
     )
 
 

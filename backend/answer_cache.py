@@ -1,0 +1,268 @@
+"""Answers out of Redis, ahead of Django: what was answered before, and is current, goes out as it was.
+
+A view says of an answer that it may be kept, and what it was read from (`projects.http.keep`). It is filed whole, with
+its headers, under who asks and everything of the request that may shape an answer. So it goes out again to the same
+question alone, what Django refuses is never kept, and a hit has the headers of a miss. It costs one round trip to
+Redis: for the answer, the marks of its scopes (`projects.cache`), and the mark that the viewer's token was checked by.
+
+Many who ask at once for what is not there wait for the first of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import orjson
+from django.conf import settings
+
+from backend.projects import cache
+from backend.projects.access import Viewer
+from backend.projects.authentication import checked_viewer
+from backend.projects.cache import Stamp, is_held
+from backend.projects.http import STAMP
+from backend.projects.redis_server import server
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+_GRAPHQL = "/graphql/"
+_LISTS = re.compile(r"/(projects/([^/]+/members/)?|tasks/([^/]+/comments/)?|reports/|graphql/)")
+
+# The headers of a request that may shape the answer to a list. With one of the next, it is Django that answers.
+_SHAPING = (b"accept", b"content-type", b"host", b"origin", b"x-forwarded-proto")
+_NOT_FOR_US = frozenset([b"cookie", b"expect", b"if-match", b"range", b"transfer-encoding"])
+_READ = frozenset([*_SHAPING, b"authorization", b"content-length", b"if-none-match"])
+
+# Headers of an answer that a client which holds it has already.
+_OF_ROWS = frozenset([b"content-length", b"content-type", b"link", b"x-total-count"])
+
+# Bytes of a GraphQL request that is looked up: what is longer is no list that many ask for.
+_MOST_BODY = 2**16
+# Answers of which this process remembers what they were read from.
+_MOST_KNOWN = 10_000
+# Times that somebody waits for others who ask the same, before they ask for themselves.
+_MOST_WAITS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """`key` names who asks and everything that may shape the answer."""
+
+    key: str
+    viewer: Viewer
+    viewer_stamp: Stamp
+    if_none_match: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The head of an entry, and what it says: an entry is one line of JSON, after the position, and the body."""
+
+    head: bytes
+    headers: Headers
+    etag: str | None
+    scopes: list[str]
+    marks: list[bytes]
+
+    @classmethod
+    def of(cls, head: bytes) -> _Known:
+        told = orjson.loads(head.partition(b" ")[2])
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in told["headers"]]
+        etag = next((value for name, value in told["headers"] if name.lower() == "etag"), None)
+        return cls(head, headers, etag, list(told["marks"]), [mark.encode() for mark in told["marks"].values()])
+
+
+class AnswerCache:
+    """ASGI middleware around Django's handler."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._under_way: dict[str, asyncio.Future[None]] = {}
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        question = None
+        if _LISTS.fullmatch(scope["path"]):
+            question, receive = await _question(scope, receive)
+        if question is None:
+            await self._application(scope, receive, send)
+            return
+        for _ in range(_MOST_WAITS):
+            known = self._known.get(question.key)
+            answer = await self._find(question)
+            if answer is not None:
+                for message in answer:
+                    await send(message)
+                return
+            first = self._under_way.get(question.key)
+            if server.is_away or (first is None and self._known.get(question.key) is known):
+                break
+            if first is not None:
+                await asyncio.shield(first)
+            # Else it has been filed while we looked.
+        await self._ask(question, scope, receive, send)
+
+    # --- Hits --------------------------------------------------------------------------------------------
+    async def _find(self, question: _Question) -> list[Message] | None:
+        """The messages of an answer that is current."""
+        known = self._known.get(question.key)
+        if known and known.etag and question.if_none_match and is_held(question.if_none_match, known.etag):
+            held = await _read(question, known.scopes, entry=False)
+            if held is not None and _is_current(question, known, held):
+                return _not_modified(known.headers)
+        while True:
+            held = await _read(question, known.scopes if known else [], entry=True)
+            entry = held.pop(0) if held else None
+            if held is None or entry is None:
+                return None
+            head, _, body = entry.partition(b"\n")
+            if known is None or known.head != head:
+                asked, known = known, self._remember(question.key, _Known.of(head))
+                if asked is None or asked.scopes != known.scopes:
+                    continue
+            break
+        if not _is_current(question, known, held):
+            return None
+        if known.etag and question.if_none_match and is_held(question.if_none_match, known.etag):
+            return _not_modified(known.headers)
+        return [
+            {"type": "http.response.start", "status": 200, "headers": known.headers},
+            {"type": "http.response.body", "body": body},
+        ]
+
+    def _remember(self, key: str, known: _Known) -> _Known:
+        self._known[key] = known
+        self._known.move_to_end(key)
+        if len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
+        return known
+
+    # --- Misses ------------------------------------------------------------------------------------------
+    async def _ask(self, question: _Question, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Have it answered; who asks the same meanwhile waits until the answer is filed, or is not going to be."""
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._under_way[question.key] = over
+        scope = {**scope, STAMP: None}
+        answer: list[Message] = []
+
+        def let_others_go() -> None:
+            if self._under_way.get(question.key) is over:
+                del self._under_way[question.key]
+            if not over.done():
+                over.set_result(None)
+
+        async def send_on(message: Message) -> None:
+            if over.done():
+                await send(message)
+                return
+            answer.append(message)
+            if not _may_be_kept(answer[0], scope[STAMP]):
+                let_others_go()
+            elif message["type"] == "http.response.body" and not message.get("more_body"):
+                await self._file(question, scope[STAMP], answer)
+                let_others_go()
+            if over.done():
+                for held_back in answer:
+                    await send(held_back)
+
+        try:
+            await self._application(scope, receive, send_on)
+        finally:
+            let_others_go()
+
+    async def _file(self, question: _Question, stamp: Stamp, answer: list[Message]) -> None:
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer[0]["headers"]]
+        head = orjson.dumps({"marks": stamp.marks, "headers": headers})
+        body = b"".join(message.get("body", b"") for message in answer[1:])
+        command = cache.filing(question.key, stamp, head + b"\n" + body, viewer=question.viewer)
+        if command is not None:
+            await cache.ask_async(command)
+            self._remember(question.key, _Known.of(b"%d %b" % (stamp.cursor, head)))
+
+
+def _may_be_kept(start: Message, stamp: Stamp | None) -> bool:
+    is_personal = any(name.lower() == b"set-cookie" for name, _ in start["headers"])
+    return stamp is not None and start["status"] == 200 and not is_personal
+
+
+async def _read(question: _Question, scopes: list[str], *, entry: bool) -> list[bytes | None] | None:
+    """The entry, if it is asked for, the marks of the scopes, and those that the viewer was checked by."""
+
+    async def command(redis: Any) -> list[bytes | None]:
+        keys = map(cache.scope_key, chain(scopes, question.viewer_stamp.marks))
+        held: list[bytes | None] = await redis.mget([*([cache.list_key(question.key)] if entry else []), *keys])
+        return held
+
+    return await cache.ask_async(command) if entry or scopes or question.viewer_stamp.marks else []
+
+
+def _is_current(question: _Question, known: _Known, marks: list[bytes | None]) -> bool:
+    checked_by = [str(mark).encode() for mark in question.viewer_stamp.marks.values()]
+    return marks == [*known.marks, *checked_by]
+
+
+def _not_modified(headers: Headers) -> list[Message]:
+    told = [(name, value) for name, value in headers if name.lower() not in _OF_ROWS]
+    return [{"type": "http.response.start", "status": 304, "headers": told}, {"type": "http.response.body"}]
+
+
+# --- Questions -------------------------------------------------------------------------------------------
+async def _question(scope: dict[str, Any], receive: Receive) -> tuple[_Question | None, Receive]:
+    """What is asked, if it may be a list that is kept; and the request's body, to be received by whoever answers."""
+    given: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name in _NOT_FOR_US or (name in _READ and name in given):
+            return None, receive
+        if name in _READ:
+            given[name] = value
+    authorization = given.get(b"authorization")
+    found = checked_viewer(None if authorization is None else authorization.decode("latin-1"))
+    size = given.get(b"content-length", b"0")
+    if found is None or b"host" not in given or not size.isdigit():
+        return None, receive
+    body = b""
+    if scope["method"] == "POST" and scope["path"] == _GRAPHQL and int(size) <= _MOST_BODY:
+        body, receive = await _body(receive)
+    elif scope["method"] != "GET" or size != b"0":
+        return None, receive
+    viewer, stamp = found
+    parts = [
+        settings.BUILD.encode(),
+        viewer.key.encode(),
+        scope["scheme"].encode(),
+        scope["method"].encode(),
+        scope["path"].encode(),
+        scope["query_string"],
+        *(given.get(name, b"") for name in _SHAPING),
+        body,
+    ]
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(len(part).to_bytes(4, "big") + part)
+    held = given[b"if-none-match"].decode("latin-1") if b"if-none-match" in given else None
+    return _Question(f"answer:{digest.hexdigest()}", viewer, stamp, held), receive
+
+
+async def _body(receive: Receive) -> tuple[bytes, Receive]:
+    """The body as far as it came, and a way to receive it again."""
+    messages: list[Message] = []
+    while True:
+        messages.append(await receive())
+        if messages[-1]["type"] != "http.request" or not messages[-1].get("more_body"):
+            break
+    left = iter(messages)
+
+    async def receive_again() -> Message:
+        return next(left, None) or await receive()
+
+    return b"".join(message.get("body", b"") for message in messages), receive_again

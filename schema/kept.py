@@ -1,0 +1,75 @@
+"""Which answers may be kept: those to queries for projects, tasks and reports, and for what belongs to them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterable
+from typing import Any
+
+from graphql import FieldNode, OperationType, value_from_ast_untyped
+from graphql.utilities import get_operation_ast
+from strawberry.extensions import SchemaExtension
+from strawberry.types import ExecutionResult
+
+from backend.projects.access import parse_id
+from backend.projects.cache import is_held, stamp_before_reading
+
+from .context import Context
+from .documents import root_fields
+
+# Of the fields of Query those that show nothing but what the scopes of projects tell of.
+_LISTS = frozenset(["project", "projects", "report", "reports", "task", "tasks"])
+_BESIDE_LISTS = frozenset(["__typename", "cursor"])
+
+
+class NoteStamp(SchemaExtension):
+    """Notes in the context what an answer that may be kept will have been read from, before its first row is read.
+
+    Nothing is executed for a client that holds the answer already.
+    """
+
+    async def on_execute(self) -> AsyncIterator[None]:
+        context = self.execution_context.context
+        if isinstance(context, Context) and context.notes_stamp:
+            await self._note(context)
+        yield
+
+    async def _note(self, context: Context) -> None:
+        document = self.execution_context.graphql_document
+        if document is None:
+            return
+        operation = get_operation_ast(document, self.execution_context.operation_name)
+        if operation is None or operation.operation is not OperationType.QUERY:
+            return
+        fields = list(root_fields(document, operation))
+        names = {field.name.value for field in fields}
+        if not names & _LISTS or names - _LISTS - _BESIDE_LISTS:
+            return
+        defaults = {
+            node.variable.name.value: value_from_ast_untyped(node.default_value)
+            for node in operation.variable_definitions or ()
+            if node.default_value is not None
+        }
+        project_ids = _project_ids(fields, defaults | (self.execution_context.variables or {}))
+        stamp = await context.in_database(stamp_before_reading, context.viewer, project_ids)
+        context.stamp = stamp
+        if context.etag is not None and is_held(context.if_none_match, context.etag):
+            self.execution_context.result = ExecutionResult(data=None, errors=None)
+
+
+def _project_ids(fields: Iterable[FieldNode], variables: dict[str, Any]) -> Collection[int] | None:
+    """The projects that all of the fields are narrowed to; None where one of them is not."""
+    found = set()
+    for field in fields:
+        if field.name.value in _BESIDE_LISTS:
+            continue
+        given = {node.name.value: value_from_ast_untyped(node.value, variables) for node in field.arguments or ()}
+        match field.name.value, given:
+            case ("project", {"id": str() | int() as text}):
+                found.add(parse_id(text) or 0)
+            case ("tasks", {"filter": {"projectId": str() | int() as text}}):
+                found.add(parse_id(text) or 0)
+            case ("reports", {"projectId": str() | int() as text}):
+                found.add(parse_id(text) or 0)
+            case _:
+                return None
+    return found
