@@ -1,0 +1,139 @@
+"""Rows in numbers, made at once: for tests of what a list costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import orjson
+from django.core.cache import cache
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+
+from backend.projects import events
+from backend.projects.models import (
+    AuditAction,
+    AuditEntry,
+    Comment,
+    Event,
+    Membership,
+    Project,
+    Role,
+    SummaryReport,
+    Task,
+    Token,
+    User,
+)
+from backend.projects.rows import CommentRow, ProjectRow, ReportRow, TaskRow
+from tests.factories import TokenFactory, UserFactory
+
+MARCH = datetime(2027, 3, 1, tzinfo=UTC)
+
+# Of everything there are once so many rows, and then more. A page has 100 at most.
+SIZES = (1, 20, 100)
+
+
+@dataclass(frozen=True)
+class Grown:
+    """The objects that have `size` rows of each kind in them."""
+
+    project: Project
+    task: Task
+    report: SummaryReport
+
+
+def grow(size: int, *, reader: User | None = None) -> Grown:
+    """So many projects, the first with as many tasks, members and reports, the others with one of each.
+
+    The first task has as many comments, the others one. Every task has an assignee, and few have the same. Of the rest
+    there are as many again: tokens of `reader`, who joins every project, entries of the audit log, events of each kind.
+    """
+    users = User.objects.bulk_create(UserFactory.build_batch(size))
+    projects = Project.objects.bulk_create(Project(name=f"Project {n}") for n in range(size))
+    places = [(projects[0], n) for n in range(size)] + [(project, 0) for project in projects[1:]]
+    tasks = Task.objects.bulk_create(
+        Task(project=project, title="Weed", due_date=MARCH, assignee=users[n % size])
+        for n, (project, _) in enumerate(places)
+    )
+    memberships = [Membership(project=project, user=users[n], role=Role.EDITOR) for project, n in places]
+    if reader is not None:
+        memberships += [Membership(project=project, user=reader, role=Role.EDITOR) for project in projects]
+        Token.objects.bulk_create(TokenFactory.build_batch(size, user=reader))
+    Membership.objects.bulk_create(memberships)
+    reports = SummaryReport.objects.bulk_create(
+        SummaryReport(project=project, date=date(2027, 3, 1) - timedelta(n), figures={}, generated_at=MARCH)
+        for project, n in places
+    )
+    comments = Comment.objects.bulk_create(
+        Comment(task=task, author="Ada", content="Done?") for task in [*[tasks[0]] * (size - 1), *tasks]
+    )
+    AuditEntry.objects.bulk_create(
+        AuditEntry(action=AuditAction.SIGNED_IN, actor_id=user.pk, actor_name=user.username) for user in users
+    )
+    _tell(projects, tasks, comments[-len(tasks) :], reports, users, [reader.pk] if reader else [])
+    return Grown(projects[0], tasks[0], reports[0])
+
+
+def _tell(
+    projects: list[Project],
+    tasks: list[Task],
+    comments: list[Comment],
+    reports: list[SummaryReport],
+    users: list[User],
+    audience: list[int],
+) -> None:
+    """One event of each kind for each of the projects, in turn; it tells of another task each time."""
+    told = []
+    for project, task, comment, report, user in zip(projects, tasks, comments, reports, users, strict=False):
+        project_row, task_row = ProjectRow.of(project), TaskRow.of(task)
+        payloads: list[events.Payload] = [
+            events.TaskCreated(task_row),
+            events.TaskUpdated(task_row, changes=["title"]),
+            events.TaskDeleted(task_row),
+            events.TaskCommented(task_row, CommentRow.of(comment)),
+            events.ProjectCreated(project_row),
+            events.ProjectUpdated(project_row, changes=["name"]),
+            events.ProjectDeleted(project_row, members=audience),
+            events.ReportGenerated(ReportRow.of(report)),
+        ]
+        told += [(payload, user) for payload in payloads]
+    head = Event.head()
+    Event.objects.bulk_create(
+        Event(
+            position=head + n,
+            kind=payload.kind,
+            project_id=payload.project_id,
+            task_id=payload.task_id,
+            actor_id=user.pk,
+            actor_name=user.username,
+            at=MARCH,
+            payload=orjson.dumps(payload.data).decode(),
+            audience=payload.audience,
+        )
+        for n, (payload, user) in enumerate(told, 1)
+    )
+
+
+@contextmanager
+def grown(size: int, *, reader: User | None = None) -> Iterator[Grown]:
+    """As `grow`; after the block the rows are gone again. For tests in a transaction."""
+    with transaction.atomic():
+        yield grow(size, reader=reader)
+        transaction.set_rollback(True)
+
+
+@contextmanager
+def statements_where_nothing_is_cached() -> Iterator[list[str]]:
+    """The SQL of the block, once it has ended."""
+    cache.delete_pattern("*")
+    sql: list[str] = []
+    with CaptureQueriesContext(connection) as captured:
+        yield sql
+    sql += [query["sql"] for query in captured.captured_queries]
+
+
+def counts_in(statements: list[str]) -> int:
+    """How many of them count rows."""
+    return sum("COUNT(" in sql for sql in statements)
