@@ -1,6 +1,8 @@
 """`make bench`: run the benchmarks that are named, or all of them, one after another.
 
-Each is a module of this package with a `main()`, which prints its figures and finds its servers in the environment.
+Each is a module of this package with a `main()`, which reports its figures (`support/figures.py`) and finds its servers
+in the environment. A run of all of them writes `docs/benchmarks.md` anew: what it shows was taken in one run. A run of
+some prints and writes nothing.
 """
 
 import importlib
@@ -12,6 +14,8 @@ from pathlib import Path
 
 from backend.local.console import exit_with, say
 from backend.local.testing import TEST_ENV, servers
+
+from .support.figures import taken
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -27,9 +31,17 @@ def main(wanted: list[str]) -> int:
     os.environ.update(TEST_ENV)
     with servers(os.environ) as urls:
         os.environ.update(urls)
+        sections = {}
         for name in wanted or names:
             say(f"--- {name}")
-            importlib.import_module(f"bench.{name}").main()
+            benchmark = importlib.import_module(f"bench.{name}")
+            benchmark.main()
+            sections[name] = (str(benchmark.__doc__).partition("\n")[0], taken())
+        if not wanted:
+            from .support import page
+
+            page.write(sections)
+            say(f"--- written: {page.PAGE.relative_to(page.CHECKOUT)}")
     return 0
 
 

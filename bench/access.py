@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import pairwise
 from statistics import median, quantiles
 
@@ -25,10 +24,10 @@ from django.test.utils import CaptureQueriesContext
 
 from backend.local.console import Refusal, say
 
-from .support import servers  # first: it makes Django ready
+from .support import rows, servers  # first: it makes Django ready
+from .support.figures import Figure, report
 
-from backend.projects import access, services  # isort:skip
-from backend.projects.models import Scope, User  # isort:skip
+from backend.projects.models import Scope  # isort:skip
 
 GOAL = 0.90
 PROJECTS, TASKS_EACH = 5, 100
@@ -48,33 +47,12 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 def main() -> None:
     with ExitStack() as cleanup:
         database_url = cleanup.enter_context(servers.database("access"))
-        project_id, token = _fill()
+        project_ids, token = rows.fill(PROJECTS, TASKS_EACH, Scope.READ)
         open_mode = cleanup.enter_context(_served("open", database_url))
         by_token = cleanup.enter_context(_served("closed", database_url, token))
-        pairs = _measure(f"/tasks/?project={project_id}", open_mode, by_token)
+        pairs = _measure(f"/tasks/?project={project_ids[0]}", open_mode, by_token)
         pairs += _measure("/tasks/", open_mode, by_token)
-    ratio = median(pairs)
-    say(f"token / open, of both lists: {ratio:.3f}; goal {GOAL:.2f}: {'reached' if ratio >= GOAL else 'not reached'}")
-
-
-# --- What is read ----------------------------------------------------------------------------------------
-def _fill() -> tuple[int, str]:
-    """Projects full of tasks; the id of one, and a token of a user who is an editor of each."""
-    user = User(username="bench")
-    user.set_unusable_password()
-    services.user.save_user(actor=access.SYSTEM, user=user)
-    for number in range(PROJECTS):
-        project = services.project.create_project(actor=access.SYSTEM, name=f"Project {number}")
-        services.membership.add_member(actor=access.SYSTEM, project_id=project.pk, username=user.username)
-        for done in range(TASKS_EACH):
-            due_date = datetime(2030, 1 + done % 12, 1 + done % 28, 12, tzinfo=UTC)
-            services.task.create_task(
-                actor=access.SYSTEM,
-                project_id=project.pk,
-                changes={"title": f"Build the part {done}", "description": "As drawn. " * 10, "due_date": due_date},
-            )
-    _, token = services.token.create_token(actor=access.SYSTEM, user_id=user.pk, name="bench", scope=Scope.READ, days=1)
-    return project.pk, token
+    report(Figure("token / open, of both lists", median(pairs), goal=GOAL))
 
 
 # --- Who shows it ----------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from django.db import connection, transaction
 from backend.local.console import say
 
 from .support import servers  # first: it makes Django ready
+from .support.figures import Figure, report
 from .support.sockets import Crowd, Socket
 
 from backend.projects import access, bell, services  # isort:skip
@@ -175,14 +176,9 @@ async def fan_out(bench: Bench, name: str, goal: float, count: int, listen: Call
         for _ in range(ROUNDS):
             references.append(await rate_of(bare, told))
             rates.append(await rate_of(crowd, lambda: asyncio.to_thread(bench.change)))
-    ratio = max(rates) / max(references)
-    report(name, f"{ratio:.2f}", f"{goal}", ratio >= goal)
+    report(Figure(f"{name}, product / bare", max(rates) / max(references), goal=goal))
     for who, all_rates in (("product", rates), ("bare", references)):
         say(f"    {who:8} messages/s: " + ", ".join(f"{rate:,.0f}" for rate in all_rates))
-
-
-def report(name: str, figure: str, goal: str, is_reached: bool) -> None:
-    say(f"{name}: {figure}; goal {goal}: {'reached' if is_reached else 'not reached'}")
 
 
 # --- One listener ----------------------------------------------------------------------------------------
@@ -197,7 +193,7 @@ async def latency(bench: Bench) -> None:
                 committed = await asyncio.to_thread(bench.change)
                 took.append((await heard - committed) * 1000)
             medians.append(median(took))
-    report("commit to first listener, median", f"{min(medians):.1f} ms", "10 ms or less", min(medians) <= 10)
+    report(Figure("commit to first listener, median", min(medians), "ms", goal=10, is_cost=True))
 
 
 async def catching_up(bench: Bench) -> None:
@@ -212,9 +208,7 @@ async def catching_up(bench: Bench) -> None:
             await crowd.join(f"/ws/notifications/?after={after}", token=bench.token(0))
             async with asyncio.timeout(TIMEOUT_S):
                 rates.append(CAUGHT_UP / (await heard - started))
-    report(
-        f"{CAUGHT_UP:,} events caught up on one socket", f"{max(rates):,.0f} events/s", "20,000", max(rates) >= 20_000
-    )
+    report(Figure(f"{CAUGHT_UP:,} events caught up on one socket", max(rates), "events/s", goal=20_000))
 
 
 # --- Memory ----------------------------------------------------------------------------------------------
@@ -267,11 +261,11 @@ def main() -> None:
             asyncio.run(measure(bench))
         with both() as bench:
             beyond = asyncio.run(memory(bench, lambda crowd: bench.listeners(crowd, SOCKETS)))
-            report("memory of an idle socket beyond bare's", f"{beyond:.0f} KB", "40 KB or less", beyond <= 40)
+            report(Figure("memory of an idle socket beyond bare's", beyond, "KB", goal=40, is_cost=True))
         with both() as bench:
             asked = [DOCUMENT] * SOCKETS
             beyond = asyncio.run(memory(bench, lambda crowd: bench.subscriptions(crowd, asked)))
-            say(f"    with a subscription: {beyond:.0f} KB")
+            report(Figure("the same of one with a subscription", beyond, "KB"))
 
 
 def _fill() -> tuple[list[str], int]:

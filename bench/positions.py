@@ -16,6 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 import environ
 import psycopg2
 
+from backend.local.console import say
+
+from .support.figures import Figure, report
+
 WRITERS = 16
 SCHEMA = "bench_positions"
 
@@ -104,8 +108,10 @@ def main(seconds: float = 3.0) -> None:
     finally:
         run(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
     reference = rates["no event at all"]
-    for name, rate in rates.items():
-        print(f"{name:40} {rate:8.0f} tx/s   {rate / reference:.2f}")
+    report(Figure("no event at all", reference, "transactions/s"))
+    for name, rate in list(rates.items())[1:]:
+        report(Figure(f"{name} / no event at all", rate / reference))
+        say(f"    {rate:,.0f} transactions/s")
 
 
 if __name__ == "__main__":
