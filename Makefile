@@ -60,7 +60,7 @@ endif
 $(WANTED): ; @:
 endif
 
-bench: ## Run every benchmark, or one: make bench access
+bench: ## Run every benchmark and write docs/benchmarks.md, or run one: make bench lists
 	$(SETUP) dev
 	$(IN_VENV) bench $(WANTED)
 

@@ -1,0 +1,36 @@
+"""The smallest application that answers with what Redis holds: what the product's cached lists are measured against.
+
+One GET of the key BARE_KEY per request, by one client; whatever is asked for is answered with that value, as JSON. Run
+as a server: `python -m bench.support.bare_list`, on BIND and PORT.
+"""
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import django
+from django.conf import settings
+from redis.asyncio import Redis
+
+from backend.server import serve
+
+KEY = os.environ["BARE_KEY"]
+
+redis = Redis.from_url(settings.REDIS_URL)
+
+
+async def application(
+    scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]], send: Callable[..., Awaitable[None]]
+) -> None:
+    if scope["type"] != "http":
+        raise NotImplementedError(scope["type"])
+    body = await redis.get(KEY)
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+if __name__ == "__main__":
+    django.setup()
+    sys.exit(serve(application))

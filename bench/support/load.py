@@ -1,0 +1,160 @@
+"""Kept-alive connections that ask for the same over and over, and do next to nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+
+from backend.local.console import Refusal
+
+from .servers import Server
+
+CONNECTIONS = 16
+# Far beyond what the slowest answer takes.
+ANSWER_TIMEOUT_S = 20.0
+
+_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)\r\n")
+
+
+def request(
+    server: Server, path: str, *, token: str | None = None, json: bytes | None = None, if_none_match: str | None = None
+) -> bytes:
+    """GET, or POST where there is a body."""
+    method = "GET" if json is None else "POST"
+    lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{server.port}", "Accept: application/json"]
+    if token is not None:
+        lines.append(f"Authorization: Bearer {token}")
+    if if_none_match is not None:
+        lines.append(f"If-None-Match: {if_none_match}")
+    if json is not None:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(json)}"]
+    return "\r\n".join([*lines, "", ""]).encode() + (json or b"")
+
+
+class Load:
+    """What is asked of one server. Every answer has `status` and a body that `check` finds good.
+
+    Without a `check` every body has to be that of the first answer.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        request: bytes,
+        *,
+        status: int = 200,
+        check: Callable[[bytes], bool] | None = None,
+    ) -> None:
+        self.server = server
+        self.request = request
+        self.answers = 0
+        self.head = self.body = b""
+        self._status = f"HTTP/1.1 {status} ".encode()
+        self.has_body = status != 304
+        self._check = check
+        self._connections: list[_Connection] = []
+        self._busy = 0
+        self._end = 0.0
+        self._ended: asyncio.Future[None]
+
+    async def connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(CONNECTIONS):
+            _, connection = await loop.create_connection(lambda: _Connection(self), "127.0.0.1", self.server.port)
+            self._connections.append(connection)
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.transport.abort()
+        self._connections.clear()
+
+    async def rate(self, seconds: float) -> float:
+        """Answers per second of one round, on all connections. Raises Refusal where an answer is not the right one."""
+        before, started = self.answers, time.perf_counter()
+        self._end = started + seconds
+        self._ended = asyncio.get_running_loop().create_future()
+        self._busy = len(self._connections)
+        for connection in self._connections:
+            connection.ask()
+        try:
+            async with asyncio.timeout(seconds + ANSWER_TIMEOUT_S):
+                await self._ended
+        except TimeoutError:
+            raise Refusal(f"{self.server.log_end}\n{self._named} was not answered.") from None
+        return (self.answers - before) / (time.perf_counter() - started)
+
+    def size_of(self, head: bytes) -> int:
+        """Bytes of the body that follows. Raises Refusal where the status is another, or nothing tells the size."""
+        length = _LENGTH.search(head)
+        if not head.startswith(self._status) or (self.has_body and length is None):
+            raise Refusal(f"{self._named} was answered with {head.decode(errors='replace')}")
+        return int(length[1]) if length and self.has_body else 0
+
+    def take(self, head: bytes, body: bytes) -> bool:
+        """Count an answer; whether the round goes on."""
+        if not self.answers:
+            self.head, self.body = head, body
+        is_good = self._check(body) if self._check else body == self.body
+        if not is_good:
+            raise Refusal(f"{self._named} was answered with {body[:300].decode(errors='replace')}")
+        self.answers += 1
+        if time.perf_counter() < self._end:
+            return True
+        self._busy -= 1
+        if not self._busy and not self._ended.done():
+            self._ended.set_result(None)
+        return False
+
+    def fail(self, error: Refusal) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
+    def lost(self) -> None:
+        if self._busy:
+            self.fail(Refusal(f"{self.server.log_end}\n{self._named}: the server closed a connection."))
+
+    @property
+    def _named(self) -> str:
+        return self.request.partition(b" HTTP")[0].decode()
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._parts: list[bytes] = []
+        # Bytes that are here, and those that the whole answer has, once its head has told.
+        self._held = 0
+        self._size = 0
+        self._head_size = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def ask(self) -> None:
+        self._parts.clear()
+        self._held = self._size = 0
+        self.transport.write(self._load.request)
+
+    def data_received(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._held += len(data)
+        try:
+            if not self._size:
+                start = b"".join(self._parts)
+                self._head_size = start.find(b"\r\n\r\n") + 4
+                if self._head_size < 4:
+                    return
+                self._size = self._head_size + self._load.size_of(start[: self._head_size])
+            if self._held < self._size:
+                return
+            answer = b"".join(self._parts)
+            if self._load.take(answer[: self._head_size], answer[self._head_size :]):
+                self.ask()
+        except Refusal as error:
+            self._load.fail(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._load.lost()
