@@ -92,7 +92,7 @@ class AnswerCache:
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         question = None
-        if _LISTS.fullmatch(scope["path"]):
+        if settings.CACHE_LIST_S > 0 and _LISTS.fullmatch(scope["path"]):
             question, receive = await _question(scope, receive)
         if question is None:
             await self._application(scope, receive, send)

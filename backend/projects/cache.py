@@ -320,6 +320,8 @@ def _text(held: bytes | None) -> str | None:
 
 
 def _load(key: str) -> CachedList | None:
+    if settings.CACHE_LIST_S <= 0:
+        return None
     held = _ask(lambda redis: redis.get(list_key(key)))
     if held is None:
         return None
