@@ -6,6 +6,7 @@ from strawberry.schema.config import StrawberryConfig
 
 from .cursor import ReadCursorFirst
 from .events import EVENT_TYPES
+from .executor import Executor
 from .kept import NoteStamp
 from .limits import LIMITS, OneOperation
 from .mutations import Mutation
@@ -41,5 +42,6 @@ schema = Schema(
     subscription=Subscription,
     types=EVENT_TYPES,
     extensions=[*LIMITS, OneOperation, NoteStamp, ReadCursorFirst],
+    execution_context_class=Executor,
     config=StrawberryConfig(scalar_map=SCALARS),
 )

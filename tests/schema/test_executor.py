@@ -1,0 +1,90 @@
+"""Lists are shown column by column where that can be, and the answers are those of graphql-core all the same."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+from django.test import override_settings
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+
+from backend.projects.access import SYSTEM, Viewer, viewer_for
+from backend.projects.models import Role, Task
+from backend.projects.rows import TaskRow
+from schema.context import Context, run_here
+from schema.executor import Executor
+from schema.schema import schema
+from tests.cases import Case
+from tests.factories import CommentFactory, MembershipFactory, SummaryReportFactory, TaskFactory, UserFactory
+
+DOCUMENTS = (
+    "{ tasks { nodes { id title description status dueDate createdAt updatedAt version } } }",
+    "{ tasks { nodes { __typename id project { __typename id name } assignee { name id } } } }",
+    "{ tasks { edges { cursor node { id project { name } } } pageInfo { endCursor } totalCount } }",
+    "{ tasks { a: nodes { b: title c: title project { d: name } } nodes { title project { version } } } }",
+    "{ tasks { ...Page } } fragment Page on TaskConnection { nodes { ...Row id } nodes { ... on Task { status } } }"
+    " fragment Row on Task { title project { name ...Named } } fragment Named on Project { version }",
+    "query ($no: Boolean = false) { tasks { nodes { id title @include(if: $no) project @skip(if: true) { id } } } }",
+    "{ tasks { nodes { id comments { nodes { content task { title project { name } } } totalCount } } } }",
+    "{ projects { nodes { name members { nodes { role user { name } } } } } }",
+    "{ projects { nodes { tasks { edges { node { title assignee { id } } } } } } }",
+    "{ reports { nodes { id date figures generatedAt project { name } } } }",
+    "{ tasks { nodes { id comments(first: -1) { nodes { id } } } } }",
+    "{ tokens { nodes { id name scope expiresAt } } auditLog { nodes { id action at actor { name } userId } } }",
+    "{ events(after: \"0\") { nodes { cursor kind ... on TaskCreated { task { title project { name } } } } } }",
+    "{ tasks(first: 1, filter: {search: \"nothing of the kind\"}) { nodes { id project { name } } } }",
+    "{ __schema { types { name fields { name args { name } } } } }",
+)  # fmt: skip
+
+
+class AnswerTests(Case):
+    @classmethod
+    def setUpTestData(cls) -> None:
+        membership = MembershipFactory(role=Role.OWNER)
+        cls.viewer = viewer_for(membership.user)
+        other = UserFactory(first_name="Ada")
+        for assignee in (membership.user, None, other):
+            task = TaskFactory(project=membership.project, assignee=assignee, status="in_progress")
+            CommentFactory(task=task)
+        TaskFactory(project=MembershipFactory(user=membership.user).project, version=2**31 - 1)
+        TaskFactory()
+        SummaryReportFactory(project=membership.project)
+
+    def answer(self, document: str, viewer: Viewer, executor: type) -> Any:
+        with patch.object(schema, "execution_context_class", executor):
+            result = run_here(schema.execute(document, context_value=Context(viewer=viewer)))
+        return json.dumps([result.data, [error.formatted for error in result.errors or ()]])
+
+    @override_settings(CACHE_LIST_S=0)
+    def test_answers_are_those_of_the_stock_executor_to_the_letter(self) -> None:
+        for viewer in (self.viewer, SYSTEM):
+            for document in DOCUMENTS:
+                with self.subTest(document):
+                    stock = self.answer(document, viewer, StrawberryGraphQLCoreExecutionContext)
+                    self.assertEqual(self.answer(document, viewer, Executor), stock)
+
+    def test_a_list_of_rows_takes_no_resolver_of_a_row(self) -> None:
+        """What is shown of a row is neither looked up nor awaited for each of them."""
+        with patch.object(Executor, "execute_field", autospec=True, side_effect=Executor.execute_field) as executed:
+            self.answer(DOCUMENTS[1], self.viewer, Executor)
+        names = [call.args[3][0].node.name.value for call in executed.call_args_list]
+        self.assertEqual(names, ["tasks", "nodes"])
+
+    def test_what_a_type_does_not_promise_is_graphql_cores_to_refuse(self) -> None:
+        """A row whose values are none of its type's: the error names the field."""
+        row = TaskRow.of(Task.objects.filter(assignee=None).earliest("pk"))
+        for wrong, message in (
+            ({"title": None}, "Cannot return null for non-nullable field Task.title."),
+            ({"version": 2**31}, "Int cannot represent non 32-bit signed integer value: 2147483648"),
+            ({"status": "lost"}, "Enum 'TaskStatus' cannot represent value: 'lost'"),
+        ):
+            with self.subTest(wrong), patch.object(TaskRow, "read", return_value=[replace(row, **wrong)]):
+                with override_settings(CACHE_LIST_S=0):
+                    answers = [
+                        self.answer("{ tasks { nodes { id title version status } } }", SYSTEM, executor)
+                        for executor in (Executor, StrawberryGraphQLCoreExecutionContext)
+                    ]
+                self.assertEqual(answers[0], answers[1])
+                self.assertIn(json.dumps(message)[1:-1], answers[0])
