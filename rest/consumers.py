@@ -92,7 +92,7 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self.close(code=FAILED)
 
     def _sends_now(self) -> Callable[[JournalEvent], bool] | None:
-        """Sends an event's frame where that takes no waiting, if the server can (`backend/server.py`)."""
+        """Sends an event's frame where that takes no waiting, if the server can (`backend/server/`)."""
         extension = self.scope.get("extensions", {}).get("taskwire.send_now")
         if extension is None:
             return None

@@ -1,14 +1,9 @@
-"""The web process: daphne, which waits for clients that read slowly and takes leave of all when it stops.
-
-`python -m backend.server` listens on BIND and PORT of the settings.
-"""
+"""daphne, made to wait for clients that read slowly and to take leave of all when it stops."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 # First, since it installs the reactor that everything of Twisted is bound to.
@@ -26,26 +21,24 @@ from twisted.logger import globalLogBeginner
 from twisted.web.http import HTTPChannel
 from zope.interface import implementer
 
-# An extension of a socket's scope, beside its `send`: `send_now` of `Socket`.
-SEND_NOW = "taskwire.send_now"
-
-Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
+from . import (
+    CLOSE_S,
+    GOING_AWAY,
+    HANDSHAKE_S,
+    INTERNAL_ERROR,
+    MESSAGE_BYTES,
+    PING_INTERVAL_S,
+    PING_TIMEOUT_S,
+    RESTART,
+    SEND_NOW,
+    STALLED_S,
+    STOP_S,
+    TRY_LATER,
+    Application,
+)
 
 # A module that is an object: types cannot follow.
 reactor: Any = daphne.reactor
-
-# Of a socket: a ping after this many seconds without a word, and its end after as many without an answer.
-PING_INTERVAL_S, PING_TIMEOUT_S = 20, 30
-# A client that takes not one byte for so long while it is waited for is cut off, within twice this time.
-STALLED_S = 5.0
-# What a client has for its answer to a close frame, and for reading what was sent before that.
-CLOSE_S = 5
-# What a stop leaves to clients for taking leave and to requests for ending. Those who wait for us have more than this
-# and one second: `GRACE_S` of `make run`, `stop_grace_period` of the compose file.
-STOP_S = 3.0
-
-# Close codes that autobahn keeps from applications, and that are a server's to send.
-GOING_AWAY, INTERNAL_ERROR, RESTART, TRY_LATER = 1001, 1011, 1012, 1013
 
 
 @implementer(IPushProducer)
@@ -101,7 +94,7 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
         super().connectionMade()
 
     def serverClose(self, code: int | None = None) -> None:  # noqa: N802
-        if code in (GOING_AWAY, INTERNAL_ERROR, RESTART, TRY_LATER):
+        if code in (GOING_AWAY, INTERNAL_ERROR, RESTART, TRY_LATER):  # autobahn keeps them from applications
             self.sendCloseFrame(code=code)
         else:
             super().serverClose(code)
@@ -250,7 +243,7 @@ class Server(daphne.Server):  # type: ignore[misc]
         return {application for application in found if application is not None and not application.done()}
 
 
-def serve(application: Application) -> int:
+def run(application: Application) -> int:
     """Serve until told to stop; the exit code: 1 where it could not listen."""
     server = Server(
         application=application,
@@ -259,23 +252,10 @@ def serve(application: Application) -> int:
         ping_interval=PING_INTERVAL_S,
         ping_timeout=PING_TIMEOUT_S,
         websocket_timeout=-1,  # none ends for its age alone
-        websocket_connect_timeout=5,
-        websocket_handshake_timeout=5,
+        websocket_connect_timeout=HANDSHAKE_S,
+        websocket_handshake_timeout=HANDSHAKE_S,
+        websocket_max_message_size=MESSAGE_BYTES,
+        websocket_max_frame_size=MESSAGE_BYTES,
     )
-    # A change that is told to many makes tens of thousands of objects at once, and nearly all go by themselves. By
-    # default the garbage collector would look at them, and at all that was made to start, every few hundred.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
     server.run()
     return 1 if server.abort_start else 0
-
-
-def main() -> int:
-    from backend.asgi import application
-
-    return serve(application)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
