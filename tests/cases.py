@@ -122,7 +122,7 @@ class CommittingCase(_Case, TransactionTestCase):
         return raised
 
 
-class DaphneCase(CommittingCase):
+class ServerCase(CommittingCase):
     """The web process on the test database, in open mode, new for every test: `base_url`, `ws_url`."""
 
     base_url: str

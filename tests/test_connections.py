@@ -8,14 +8,14 @@ from urllib.request import urlopen
 
 from django.db import connection
 
-from tests.cases import DaphneCase
+from tests.cases import ServerCase
 from tests.factories import TaskFactory
 
 AT_ONCE = 200
 TIMEOUT_S = 60
 
 
-class ConnectionTests(DaphneCase):
+class ConnectionTests(ServerCase):
     environment = {"DATABASE_CONNECTIONS": "4"}
 
     def setUp(self) -> None:

@@ -16,7 +16,7 @@ _AT_ONCE = 20
 
 
 class Socket(asyncio.Protocol):
-    """One open connection. `on_text` is called with each message: unfragmented and uncompressed, as daphne sends it."""
+    """One open connection. `on_text` is called with each message: unfragmented and uncompressed, as we send it."""
 
     def __init__(self, handshake: bytes, on_text: Callable[[bytes], None]) -> None:
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()

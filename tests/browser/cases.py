@@ -1,4 +1,4 @@
-"""What the tests in a browser share: Chromium on a running daphne, under our Content-Security-Policy."""
+"""What the tests in a browser share: Chromium on a running server, under our Content-Security-Policy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
 
-from tests.cases import DaphneCase
+from tests.cases import ServerCase
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # Added to Playwright's own, which already keep Chromium from calling home.
@@ -23,7 +23,7 @@ expect.set_options(timeout=15_000)
 
 
 @unittest.skipIf(CHROMIUM is None and os.environ.get("CI") != "true", "no Chromium is installed")
-class BrowserCase(DaphneCase):
+class BrowserCase(ServerCase):
     """Data goes in over HTTP: Playwright runs an event loop in this thread, where Django refuses its ORM."""
 
     def setUp(self) -> None:

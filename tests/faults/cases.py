@@ -28,7 +28,7 @@ from websockets.typing import Subprotocol
 from backend.local.console import say
 from backend.local.postgres import Postgres
 from backend.local.testing import throwaway_folder
-from tests.cases import DaphneCase
+from tests.cases import ServerCase
 from tests.servers import FaultyValkey, FixedPort
 
 # Far beyond what any of it takes: who waits this long has failed.
@@ -275,7 +275,7 @@ class StoppedListener:
 
 
 # --- The case --------------------------------------------------------------------------------------------
-class FaultCase(DaphneCase):
+class FaultCase(ServerCase):
     """Servers and a web process of its own for every test; the journal is empty."""
 
     queue_events = 1000

@@ -18,7 +18,7 @@ from backend.projects import services
 from backend.projects.access import SYSTEM
 from backend.projects.models import Role, Task, User
 from backend.projects.rows import CommentRow, ProjectRow, ReportRow, TaskRow
-from tests.cases import CommittingCase, DaphneCase
+from tests.cases import CommittingCase, ServerCase
 from tests.factories import MembershipFactory, TaskFactory, UserFactory
 
 
@@ -265,7 +265,7 @@ class ClosedModeTests(SocketCase):
         self.assertEqual((frame["message"], code), ("There is no such project.", 4403))
 
 
-class DaphneTests(DaphneCase):
+class ServedTests(ServerCase):
     def test_a_change_made_elsewhere_arrives_at_once_and_a_resume_repeats_nothing(self) -> None:
         task = TaskFactory()
         with connect(f"{self.ws_url}/ws/notifications/") as socket:

@@ -25,7 +25,7 @@ from backend.projects import bell, services
 from backend.projects.access import SYSTEM
 from backend.projects.models import Event
 from backend.server import CLOSE_S, STALLED_S, STOP_S
-from tests.cases import DaphneCase, memory_kb
+from tests.cases import ServerCase, memory_kb
 from tests.factories import TaskFactory
 from tests.schema.sockets import PROTOCOL, TIMEOUT_S
 
@@ -37,7 +37,7 @@ SUBSCRIPTION = """subscription ($after: Cursor) { events(after: $after) {
 GROWTH_KB = 10_000
 
 
-class ServerCase(DaphneCase):
+class ClientCase(ServerCase):
     environment = {"LIVE_QUEUE_EVENTS": str(QUEUE)}
 
     def setUp(self) -> None:
@@ -137,7 +137,7 @@ class ServerCase(DaphneCase):
         os.kill(self.server.pid, number)
 
 
-class SlowClientTests(ServerCase):
+class SlowClientTests(ClientCase):
     def test_who_stops_reading_costs_neither_memory_nor_time_of_others(self) -> None:
         reader = self.reader()
         self.write_and_hear(1000, reader)  # so that the process has its size
@@ -195,7 +195,7 @@ class SlowClientTests(ServerCase):
             return frames
 
 
-class StopTests(ServerCase):
+class StopTests(ClientCase):
     def test_it_takes_leave_of_everybody(self) -> None:
         plain, subscribed, (streamed, _) = self.plain_socket(), self.subscription(), self.stream()
         idle = HTTPConnection(*self.address, timeout=TIMEOUT_S)

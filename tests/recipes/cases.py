@@ -20,7 +20,7 @@ from django.db import connection
 from backend.projects import services
 from backend.projects.access import SYSTEM
 from backend.projects.models import Event, Membership, Scope, Task, Token
-from tests.cases import DaphneCase, database_url, token_of
+from tests.cases import ServerCase, database_url, token_of
 from tests.factories import MembershipFactory, TaskFactory
 
 PAGE = settings.BASE_DIR / "docs" / "live.md"
@@ -89,7 +89,7 @@ class Program:
         self.process.stdout.close()
 
 
-class RecipeCase(DaphneCase):
+class RecipeCase(ServerCase):
     """Closed mode, a member with a token, and one task of theirs that changes."""
 
     environment = {"ACCESS": "closed"}

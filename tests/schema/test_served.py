@@ -1,4 +1,4 @@
-"""The GraphQL doors of a running daphne, met as a program meets them: over TCP."""
+"""The GraphQL doors of a running server, met as a program meets them: over TCP."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from urllib.request import Request, urlopen
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from tests.cases import DaphneCase
+from tests.cases import ServerCase
 from tests.factories import ProjectFactory
 from tests.schema.sockets import PROTOCOL, TIMEOUT_S
 
 
-class DaphneTests(DaphneCase):
+class ServedTests(ServerCase):
     def post(self, query: str, **variables: Any) -> Any:
         body = json.dumps({"query": query, "variables": variables}).encode()
         request = Request(f"{self.base_url}/graphql/", body, {"Content-Type": "application/json"})  # noqa: S310
