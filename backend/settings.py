@@ -26,6 +26,9 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=LOOPBACK_HOSTS)
 # so the promise that open access stays on this machine is checked here.
 BIND = env.str("BIND", default="127.0.0.1")
 PORT = env.int("PORT", default=8000)
+SERVER = env.str("SERVER", default="daphne")
+if SERVER not in {"daphne", "uvicorn"}:
+    raise ImproperlyConfigured(f"SERVER is {SERVER!r}: set it to 'daphne' or 'uvicorn'.")
 
 ACCESS = env.str("ACCESS", default="closed")
 if ACCESS not in {"open", "closed"}:
@@ -311,5 +314,6 @@ LOGGING = {
         "axes": {"level": "CRITICAL"},
         # Somebody's mistake, told to them with a 400: no trace of it is ours to keep.
         "django.security.DisallowedHost": {"level": "CRITICAL"},
+        "uvicorn.error": {"level": "ERROR"},  # its own lines on starting and stopping as well
     },
 }

@@ -123,7 +123,10 @@ class CommittingCase(_Case, TransactionTestCase):
 
 
 class ServerCase(CommittingCase):
-    """The web process on the test database, in open mode, new for every test: `base_url`, `ws_url`."""
+    """The web process on the test database, in open mode, new for every test: `base_url`, `ws_url`.
+
+    It is the server that the environment names (`SERVER`), or `environment` where one is meant.
+    """
 
     base_url: str
     ws_url: str
@@ -131,22 +134,29 @@ class ServerCase(CommittingCase):
 
     def setUp(self) -> None:
         super().setUp()
-        given = {"ACCESS": "open", "BIND": "127.0.0.1", "PORT": "0", "DATABASE_URL": database_url()}
-        server = subprocess.Popen(
-            [sys.executable, "-m", "backend.server"],
-            env={**os.environ, **given, **self.environment},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.addCleanup(_stop, server)
-        address = None
-        assert server.stderr is not None
-        for line in server.stderr:
-            if address := re.search(r"Listening on TCP address (\S+)", line):
-                break
-        assert address is not None, "the server ended before it listened"
-        self.server = server
-        self.base_url, self.ws_url = f"http://{address[1]}", f"ws://{address[1]}"
+        given = {"ACCESS": "open", "DATABASE_URL": database_url(), **self.environment}
+        self.server, address = start_server("backend.server", given, self.addCleanup)
+        self.base_url, self.ws_url = f"http://{address}", f"ws://{address}"
+
+
+def start_server(
+    module: str, environment: dict[str, str], add_cleanup: Callable[..., None]
+) -> tuple[subprocess.Popen[str], str]:
+    """A process that serves on this machine, and its address. Who has not stopped it by the end has it stopped."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", module],
+        env={**os.environ, "BIND": "127.0.0.1", "PORT": "0", **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    add_cleanup(_stop, server)
+    address = None
+    assert server.stderr is not None
+    for line in server.stderr:
+        if address := re.search(r"Listening on TCP address (\S+)", line):
+            break
+    assert address is not None, "the server ended before it listened"
+    return server, address[1]
 
 
 def memory_kb(process: subprocess.Popen[str]) -> int:

@@ -58,6 +58,7 @@ class RefusalTests(SimpleTestCase):
             ({"SUMMARY_HOUR": "24"}, "SUMMARY_HOUR"),
             ({"JOURNAL_DAYS": "9"}, "JOURNAL_DAYS"),
             ({"AUDIT_DAYS": "0"}, "AUDIT_DAYS"),
+            ({"SERVER": "nginx"}, "SERVER"),
         ):
             with self.subTest(environment):
                 error = self.loaded(**environment)

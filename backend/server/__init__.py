@@ -1,6 +1,7 @@
 """The web process: it waits for clients that read slowly, and takes leave of all when it stops.
 
-`python -m backend.server` listens on BIND and PORT of the settings. What holds for it is said here.
+`python -m backend.server` listens on BIND and PORT of the settings, with the server that SERVER names. What holds for
+either is said here.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+from django.conf import settings
 
 # An extension of a socket's scope, beside its `send`: `send_now` of `Socket`.
 SEND_NOW = "taskwire.send_now"
@@ -34,7 +37,10 @@ GOING_AWAY, INTERNAL_ERROR, RESTART, TRY_LATER = 1001, 1011, 1012, 1013
 
 def serve(application: Application) -> int:
     """Serve until told to stop; the exit code: 1 where it could not listen. Django has to be ready."""
-    from .daphne import run
+    if settings.SERVER == "uvicorn":
+        from .uvicorn import run
+    else:
+        from .daphne import run
 
     # A change that is told to many makes tens of thousands of objects at once, and nearly all go by themselves. By
     # default the garbage collector would look at them, and at all that was made to start, every few hundred.

@@ -265,7 +265,7 @@ class ClosedModeTests(SocketCase):
         self.assertEqual((frame["message"], code), ("There is no such project.", 4403))
 
 
-class ServedTests(ServerCase):
+class Served:
     def test_a_change_made_elsewhere_arrives_at_once_and_a_resume_repeats_nothing(self) -> None:
         task = TaskFactory()
         with connect(f"{self.ws_url}/ws/notifications/") as socket:
@@ -276,3 +276,11 @@ class ServedTests(ServerCase):
         with connect(f"{self.ws_url}/ws/notifications/?after={first['cursor']}") as socket:
             self.assertEqual(json.loads(socket.recv(10)), {"type": "ready", "cursor": "1"})
             self.assertEqual(json.loads(socket.recv(10))["task"]["title"], "Two")
+
+
+class DaphneTests(Served, ServerCase):
+    environment = {"SERVER": "daphne"}
+
+
+class UvicornTests(Served, ServerCase):
+    environment = {"SERVER": "uvicorn"}

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import select
 import signal
 import socket
-import subprocess
-import sys
 import time
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.db import connection
-from django.test import SimpleTestCase
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
@@ -24,7 +20,7 @@ from websockets.typing import Subprotocol
 from backend.projects import bell, services
 from backend.projects.access import SYSTEM
 from backend.projects.models import Event
-from backend.server import CLOSE_S, STALLED_S, STOP_S
+from backend.server import STALLED_S, STOP_S
 from tests.cases import ServerCase, memory_kb
 from tests.factories import TaskFactory
 from tests.schema.sockets import PROTOCOL, TIMEOUT_S
@@ -137,7 +133,9 @@ class ClientCase(ServerCase):
         os.kill(self.server.pid, number)
 
 
-class SlowClientTests(ClientCase):
+class SlowClients:
+    """Under either server; as the next."""
+
     def test_who_stops_reading_costs_neither_memory_nor_time_of_others(self) -> None:
         reader = self.reader()
         self.write_and_hear(1000, reader)  # so that the process has its size
@@ -195,7 +193,7 @@ class SlowClientTests(ClientCase):
             return frames
 
 
-class StopTests(ClientCase):
+class Stops:
     def test_it_takes_leave_of_everybody(self) -> None:
         plain, subscribed, (streamed, _) = self.plain_socket(), self.subscription(), self.stream()
         idle = HTTPConnection(*self.address, timeout=TIMEOUT_S)
@@ -231,36 +229,17 @@ class StopTests(ClientCase):
         self.assertLess(time.monotonic() - started, STOP_S + 2)
 
 
-CLOSES_AS_TOLD = """
-import sys
-import django
-from backend.server import serve
-
-async def application(scope, receive, send):
-    await receive()
-    await send({"type": "websocket.accept"})
-    await send({"type": "websocket.close", "code": int(scope["query_string"])})
-    await receive()
-
-django.setup()
-sys.exit(serve(application))
-"""
+class DaphneSlowClientTests(SlowClients, ClientCase):
+    environment = {**ClientCase.environment, "SERVER": "daphne"}
 
 
-class CloseCodeTests(SimpleTestCase):
-    def test_a_code_of_the_application_is_sent_as_it_is(self) -> None:
-        server = subprocess.Popen(
-            [sys.executable, "-c", CLOSES_AS_TOLD],
-            env={**os.environ, "BIND": "127.0.0.1", "PORT": "0"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.addCleanup(server.communicate)
-        self.addCleanup(server.terminate)
-        assert server.stderr is not None
-        address = next(found[1] for line in server.stderr if (found := re.search(r"TCP address (\S+)", line)))
-        for code in (1000, 1001, 1011, 1012, 1013, 4401):
-            with self.subTest(code=code), connect(f"ws://{address}/?{code}") as listener:
-                with self.assertRaises(ConnectionClosed):
-                    listener.recv(CLOSE_S)
-                self.assertEqual(listener.close_code, code)
+class UvicornSlowClientTests(SlowClients, ClientCase):
+    environment = {**ClientCase.environment, "SERVER": "uvicorn"}
+
+
+class DaphneStopTests(Stops, ClientCase):
+    environment = {**ClientCase.environment, "SERVER": "daphne"}
+
+
+class UvicornStopTests(Stops, ClientCase):
+    environment = {**ClientCase.environment, "SERVER": "uvicorn"}

@@ -14,7 +14,7 @@ from tests.factories import ProjectFactory
 from tests.schema.sockets import PROTOCOL, TIMEOUT_S
 
 
-class ServedTests(ServerCase):
+class Doors:
     def post(self, query: str, **variables: Any) -> Any:
         body = json.dumps({"query": query, "variables": variables}).encode()
         request = Request(f"{self.base_url}/graphql/", body, {"Content-Type": "application/json"})  # noqa: S310
@@ -48,3 +48,11 @@ class ServedTests(ServerCase):
                 self.assertEqual(
                     self.receive(socket), {"type": "next", "id": "1", "payload": {"data": {"events": event}}}
                 )
+
+
+class DaphneTests(Doors, ServerCase):
+    environment = {"SERVER": "daphne"}
+
+
+class UvicornTests(Doors, ServerCase):
+    environment = {"SERVER": "uvicorn"}

@@ -1,0 +1,107 @@
+"""An application that does what the address says, behind our server: `python -m tests.echo`.
+
+It is impatient: sockets are pinged every second, and an answer or a handshake is not waited for long.
+"""
+
+import asyncio
+import sys
+from collections import Counter
+from typing import Any
+
+import django
+
+from backend import server
+
+server.PING_INTERVAL_S, server.PING_TIMEOUT_S = 1, 3
+server.HANDSHAKE_S = 1
+
+# Requests that were told, before they had answered, that their client is gone; by path.
+left: Counter[str] = Counter()
+
+
+async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    await (_http if scope["type"] == "http" else _websocket)(scope, receive, send)
+
+
+async def _http(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    async def answer(body: bytes) -> None:
+        headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    match scope["path"]:
+        case "/echo":
+            body = b""
+            while (message := await receive())["type"] == "http.request":
+                body += message["body"]
+                if not message["more_body"]:
+                    await answer(body)
+                    return
+            left["/echo"] += 1
+        case "/headers":
+            while (await receive())["more_body"]:
+                pass
+            await answer(b",".join(name for name, _ in scope["headers"]))
+        case "/left":
+            await answer(str(left[scope["query_string"].decode()]).encode())
+        case "/stream":
+            headers = [(b"content-type", b"text/event-stream")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"begun\n", "more_body": True})
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            left["/stream"] += 1
+        case "/shut":
+            # Ends when nobody is let in any more.
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+            await send({"type": "http.response.body", "body": b"begun\n", "more_body": True})
+            while await _is_open(*scope["server"]):
+                pass
+            await send({"type": "http.response.body", "body": b"shut\n"})
+        case "/hang":
+            await asyncio.Event().wait()
+
+
+async def _is_open(host: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except ConnectionError:
+        return False
+    writer.close()
+    return True
+
+
+async def _websocket(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    await receive()
+    match scope["path"]:
+        case "/close":
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close", "code": int(scope["query_string"])})
+            await receive()
+        case "/refuse":
+            await send({"type": "websocket.close"})
+        case "/raise":
+            await send({"type": "websocket.accept"})
+            raise RuntimeError("as told")
+        case "/never":
+            await receive()
+        case "/length":
+            await send({"type": "websocket.accept"})
+            while (message := await receive())["type"] == "websocket.receive":
+                await send({"type": "websocket.send", "text": str(len(message["text"]))})
+        case "/now":
+            # As much as can be sent without waiting, then, as a sender who waits, how much that was.
+            await send({"type": "websocket.accept"})
+            count = 0
+            while scope["extensions"][server.SEND_NOW]["send"]("x" * 1000):
+                count += 1
+            await send({"type": "websocket.send", "text": str(count)})
+            await receive()
+        case "/hang":
+            await send({"type": "websocket.accept"})
+            await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    django.setup()
+    sys.exit(server.serve(application))
