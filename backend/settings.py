@@ -106,6 +106,8 @@ DATABASES["default"]["OPTIONS"] = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,  # milliseconds
+    # Compiling takes longer than any of our statements is worth: a plan's cost counts the ways that are not taken.
+    "options": "-c jit=off",
     **DATABASES["default"].get("OPTIONS", {}),
 }
 # A thread that has opened a connection keeps it, and checks it before it is used again.
