@@ -109,6 +109,17 @@ def visible_tasks(viewer: Viewer) -> QuerySet[Task]:
     return _visible(viewer, Task.objects.all(), "project__")
 
 
+def visible_tasks_of(viewer: Viewer, project_id: int) -> QuerySet[Task]:
+    """Those of one project, in which every index by project keeps its order: the right to see it is asked for once."""
+    require_access(viewer)
+    tasks = Task.objects.filter(project_id=project_id)
+    if viewer.onlooks is not None:
+        return tasks.filter(project_id=viewer.onlooks)
+    if viewer.sees_all:
+        return tasks
+    return tasks.filter(Exists(Membership.objects.filter(user=viewer.user_id, project=project_id)))
+
+
 def visible_comments(viewer: Viewer) -> QuerySet[Comment]:
     return _visible(viewer, Comment.objects.all(), "task__project__")
 

@@ -162,6 +162,7 @@ def cached_list(
     is_shown: bool = False,
     not_before: int | None = None,
     if_none_match: str | None = None,
+    visible: Callable[[], frozenset[int]] | None = None,
 ) -> CachedList:
     """The rows that `build` makes, from Redis while no scope that they were read from has moved.
 
@@ -169,7 +170,8 @@ def cached_list(
     they may see. `params` is everything else that shapes the rows. The scopes are `project_id`'s where it is given,
     else all that the viewer sees; `is_shown` says that the caller has found that they see that project. `not_before` is
     a position that the caller has told, or will tell, as the one its rows are as new as: the writer of it may not have
-    moved the scopes yet. Raises NotModified, before a row is read, where `if_none_match` names the list as it is.
+    moved the scopes yet. `visible` tells the projects that the viewer is in, where `build` asks for them too. Raises
+    NotModified, before a row is read, where `if_none_match` names the list as it is.
     """
     identity = orjson.dumps([settings.BUILD, name, viewer.key, project_id, params], option=orjson.OPT_NON_STR_KEYS)
     key = f"{name}:{hashlib.sha256(identity).hexdigest()[:32]}"
@@ -177,7 +179,8 @@ def cached_list(
     if found is not None and is_current(found) and _is_as_new_as(found, not_before):
         _check_not_held(found, key, if_none_match)
         return found
-    stamp = stamp_before_reading(viewer, None if project_id is None else [project_id], are_shown=is_shown)
+    project_ids = None if project_id is None else [project_id]
+    stamp = stamp_before_reading(viewer, project_ids, are_shown=is_shown, visible=visible)
     _check_not_held(stamp, key, if_none_match)
     built = CachedList(stamp.marks, stamp.cursor, key, build())
     command = filing(key, built, orjson.dumps({"marks": built.marks, "rows": built.rows}), viewer=viewer)
@@ -192,7 +195,11 @@ def _check_not_held(stamp: Stamp, key: str, if_none_match: str | None) -> None:
 
 
 def stamp_before_reading(
-    viewer: Viewer, project_ids: Collection[int] | None = None, *, are_shown: bool = False
+    viewer: Viewer,
+    project_ids: Collection[int] | None = None,
+    *,
+    are_shown: bool = False,
+    visible: Callable[[], frozenset[int]] | None = None,
 ) -> Stamp:
     """The stamp of what is about to be read: of these projects, else of all that the viewer sees.
 
@@ -208,7 +215,7 @@ def stamp_before_reading(
         # Of a project that they do not see, not even that something happens in it.
         shown = set(project_ids) if are_shown else visible_among(viewer, project_ids)
     else:
-        shown = visible_project_ids(viewer)
+        shown = visible() if visible is not None else visible_project_ids(viewer)
     scopes = [EVERYTHING] if len(shown) > _MOST_SCOPES else map(project_scope, sorted(shown))
     return marks.stamp(scopes)
 

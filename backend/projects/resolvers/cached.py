@@ -36,9 +36,9 @@ def cached_page(
     is_shown: bool = False,
     not_before: int | None = None,
     if_none_match: str | None = None,
+    visible: Callable[[], frozenset[int]] | None = None,
 ) -> CachedPage[R]:
-    """`is_shown`, `not_before`, `if_none_match`: see `cached_list`, also for NotModified."""
-
+    """`is_shown`, `not_before`, `if_none_match`, `visible`: see `cached_list`, also for NotModified."""
     names = [field.name for field in fields(read)]
     values_of = attrgetter(*names)
 
@@ -58,6 +58,7 @@ def cached_page(
         is_shown=is_shown,
         not_before=not_before,
         if_none_match=if_none_match,
+        visible=visible,
         build=build_json,
     )
     rows = [read(*row) for row in cached.rows["rows"]]

@@ -44,7 +44,8 @@ def list_comments_of_tasks(
 ) -> dict[int, Page[CommentRow]]:
     """One page for each of the tasks, of what the viewer sees, in one query. Raises BadArgument."""
     return COMMENTS_OF_TASKS.pages(
-        access.visible_comments(viewer).filter(task_id__in=task_ids),
+        access.visible_tasks(viewer).filter(pk__in=task_ids),
+        Comment.objects.all(),
         page,
         CommentRow,
         default_size=default_size,

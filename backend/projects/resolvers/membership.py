@@ -56,7 +56,8 @@ def list_members_of_projects(
 ) -> dict[int, Page[MemberRow]]:
     """One page for each of the projects, of what the viewer sees, in one query. Raises BadArgument."""
     return MEMBERS_OF_PROJECTS.pages(
-        access.visible_memberships(viewer).filter(project_id__in=project_ids),
+        access.visible_projects(viewer).filter(pk__in=project_ids),
+        Membership.objects.all(),
         page,
         MemberRow,
         default_size=default_size,

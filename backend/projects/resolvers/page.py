@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 import orjson
-from django.db.models import F, Model, Q, QuerySet, Window
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import BooleanField, F, Func, IntegerField, Model, OuterRef, Q, QuerySet, Window
 from django.db.models.functions import RowNumber
 
 from ..errors import BadArgument
@@ -138,13 +139,49 @@ class Listing:
         """Raises BadArgument where `request` makes no sense here, before a row is read."""
         self._cut(request, default_size)
 
-    def page(self, rows: QuerySet[Any], request: PageRequest, read: type[R], *, default_size: int) -> Page[R]:
-        """One page of `rows`, in one query."""
+    def page(
+        self, rows: QuerySet[Any] | Sequence[QuerySet[Any]], request: PageRequest, read: type[R], *, default_size: int
+    ) -> Page[R]:
+        """One page of `rows`, in one query. They may come in parts, each in the order of an index; none is in two."""
+        parts = [rows] if isinstance(rows, QuerySet) else rows
         cut = self._cut(request, default_size)
-        found = read.read(cut.apply(rows)[: cut.size + 1])
+        found = read.read(merged([cut.apply(part) for part in parts], cut.order.columns, cut.size + 1))
+        return cut.page(found)
+
+    def page_of_many(
+        self,
+        parents: QuerySet[Any],
+        rows: QuerySet[Any],
+        request: PageRequest,
+        read: type[R],
+        *,
+        default_size: int,
+        parent: str,
+    ) -> Page[R]:
+        """One page of the rows of all these parents, in one query: of each no more rows are read than a page takes."""
+        cut = self._cut(request, default_size)
+        found = read.read(cut.of_each(parents, rows, parent).order_by(*cut.order.columns)[: cut.size + 1])
         return cut.page(found)
 
     def pages(
+        self,
+        parents: QuerySet[Any],
+        rows: QuerySet[Any],
+        request: PageRequest,
+        read: type[R],
+        *,
+        default_size: int,
+        parent: str,
+        parent_ids: Sequence[int],
+    ) -> dict[int, Page[R]]:
+        """The same page of each parent's share of `rows`, in one query for all of them.
+
+        `parents` are those of `parent_ids` whose rows are shown. Of each no more rows are read than a page takes.
+        """
+        cut = self._cut(request, default_size)
+        return self._by_parent(cut, cut.of_each(parents, rows, parent), read, parent, parent_ids)
+
+    def pages_of_few(
         self,
         rows: QuerySet[Any],
         request: PageRequest,
@@ -154,12 +191,17 @@ class Listing:
         parent: str,
         parent_ids: Sequence[int],
     ) -> dict[int, Page[R]]:
-        """The same page of each parent's share of `rows`, in one query for all of them."""
+        """As `pages`, for `rows` that are few enough to be read all."""
         cut = self._cut(request, default_size)
         number = Window(RowNumber(), partition_by=[F(parent)], order_by=cut.order.columns)
-        windowed = cut.apply(rows).annotate(number=number)
+        windowed = cut.apply(rows).annotate(number=number).filter(number__lte=cut.size + 1)
+        return self._by_parent(cut, windowed, read, parent, parent_ids)
+
+    def _by_parent(
+        self, cut: _Cut[R], rows: QuerySet[Any], read: type[R], parent: str, parent_ids: Sequence[int]
+    ) -> dict[int, Page[R]]:
         found: dict[int, list[R]] = {parent_id: [] for parent_id in parent_ids}
-        for row in read.read(windowed.filter(number__lte=cut.size + 1).order_by(parent, "number")):
+        for row in read.read(rows.order_by(*cut.order.columns)):
             found[getattr(row, parent)].append(row)
         return {parent_id: cut.page(of_parent) for parent_id, of_parent in found.items()}
 
@@ -172,6 +214,25 @@ class Listing:
             after=self.key_at(request.after, "after"),
             before=self.key_at(request.before, "before"),
         )
+
+
+def merged(shares: Sequence[QuerySet[M]], order: Sequence[str], size: int) -> QuerySet[M]:
+    """The first `size` rows of several querysets together; of each no more are read than that takes."""
+    ordered = [rows.order_by(*order)[:size] for rows in shares]
+    if len(ordered) == 1:
+        return ordered[0]
+    return ordered[0].union(*ordered[1:], all=True).order_by(*order)[:size]
+
+
+class _Among(Func):
+    arg_joiner = " = ANY("
+    template = "%(expressions)s)"
+    output_field = BooleanField()
+
+
+def among(ids: Any) -> Func:
+    """That the id is in an array. Each is looked up by the primary key, however many the planner expects."""
+    return _Among(F("pk"), ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +252,12 @@ class _Cut(Generic[R]):
         if self.before:
             rows = rows.filter(self.listing.order.reversed().beyond(self.before))
         return rows.order_by(*self.order.columns)
+
+    def of_each(self, parents: QuerySet[Any], rows: QuerySet[M], parent: str) -> QuerySet[M]:
+        """The first rows of each parent, one more than `size`: found by an index that starts with the parent."""
+        of_parent = self.apply(rows.filter(**{parent: OuterRef("pk")})).values("pk")[: self.size + 1]
+        ids = Func(ArraySubquery(of_parent), function="unnest", set_returning=True, output_field=IntegerField())
+        return rows.filter(among(ArraySubquery(parents.order_by().values_list(ids))))
 
     def page(self, found: list[R]) -> Page[R]:
         has_more = len(found) > self.size

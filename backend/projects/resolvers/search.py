@@ -1,17 +1,28 @@
 """Search: a substring of the text that people see."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from typing import TypeVar
 
-from django.core.exceptions import ValidationError
-from django.db.models import Model, Q, QuerySet
+from django.core.exceptions import EmptyResultSet, ValidationError
+from django.db.models import Func, Model, Q, QuerySet
+from django.db.models.expressions import RawSQL
 
 from ..errors import BadArgument
-from ..models.text import validate_storable
+from ..models import Project, Task
+from ..models.text import sought, validate_storable
+from .page import among, merged
 
 M = TypeVar("M", bound=Model)
 
 MIN_LETTERS = 3
 MAX_MATCHES = 10_000
+
+# The newest tasks are looked through one by one, before the index is asked: it finds all tasks with a word at once.
+_PROBED = 20_000
+# So many matches among those, and the rest of them are found sooner one by one too.
+_COMMON = 800
 
 
 def check_search(text: str | None) -> None:
@@ -35,3 +46,62 @@ def matching(rows: QuerySet[M], text: str | None, *fields: str) -> QuerySet[M]:
         condition |= Q(**{f"{field}__icontains": text})
     newest = rows.filter(condition).order_by("-id").values("id")[:MAX_MATCHES]
     return rows.filter(id__in=newest)
+
+
+# Of the three ways to the newest matches one is taken. The others' WHERE says no, and they are not executed at all.
+_NEWEST = """
+WITH seen AS MATERIALIZED ({projects}),
+probed AS MATERIALIZED ({probed}),
+hits AS MATERIALIZED (SELECT id FROM probed WHERE hit AND project_id IN (SELECT id FROM seen)),
+probe AS MATERIALIZED (
+  SELECT (SELECT count(*) FROM hits) >= {limit} OR (SELECT count(*) FROM probed) < {most_probed} AS suffices,
+         (SELECT count(*) FROM probed WHERE hit) >= {common} AS finds_many
+),
+indexed AS MATERIALIZED ({indexed})
+SELECT id FROM (
+  SELECT id FROM hits WHERE (SELECT suffices FROM probe)
+  UNION ALL
+  SELECT id FROM ({walked}) AS walked WHERE (SELECT finds_many AND NOT suffices FROM probe)
+  UNION ALL
+  SELECT id FROM indexed
+   WHERE project_id IN (SELECT id FROM seen) AND (SELECT NOT finds_many AND NOT suffices FROM probe)
+) AS found ORDER BY id DESC LIMIT {limit}
+"""
+
+
+def newest_matches(
+    text: str,
+    *,
+    tasks: QuerySet[Task],
+    projects: QuerySet[Project],
+    shares: Sequence[QuerySet[Task]],
+    probed: Sequence[QuerySet[Task]],
+    most: int | None = None,
+) -> QuerySet[Task]:
+    """The newest `most` (`MAX_MATCHES`) of the tasks in the projects with `text` in title or description.
+
+    `shares` are those tasks in parts. `probed` are them as well, or more, in parts that each have an index in the order
+    of ids. How often a word occurs is not left to the planner, who guesses: it would walk through the table for a rare
+    word, or fetch half of it for a common one. The newest tasks tell (docs/decisions/0006-large-tables.md).
+    """
+    match = Q(search_text__contains=sought(text))
+    limit = min(most or MAX_MATCHES, MAX_MATCHES)
+    parts = {
+        "projects": projects.order_by().values_list("id"),
+        "probed": merged([rows.annotate(hit=match) for rows in probed], ["-id"], _PROBED).values_list(
+            "id", "project_id", "hit"
+        ),
+        "indexed": tasks.filter(match).order_by().values_list("id", "project_id"),
+        "walked": merged([rows.filter(match) for rows in shares], ["-id"], limit).values_list("id"),
+    }
+    try:
+        compiled = {name: rows.query.sql_with_params() for name, rows in parts.items()}
+    except EmptyResultSet:
+        return Task.objects.none()
+    statement = _NEWEST.format(
+        **{name: sql for name, (sql, _) in compiled.items()}, limit=limit, most_probed=_PROBED, common=_COMMON
+    )
+    parameters = [parameter for _, given in compiled.values() for parameter in given]
+    # Querysets as Django compiles them, and numbers of ours.
+    ids = RawSQL(statement, parameters)  # noqa: S611
+    return Task.objects.filter(among(Func(ids, template="ARRAY%(expressions)s")))
