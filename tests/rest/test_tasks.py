@@ -127,13 +127,39 @@ class ListTasksTest(OpenCase):
             ([digest, time, "1"], 400),
             ([digest, time, True], 400),
             ([digest, time], 400),
+            ([digest, None, number], 400),
+            ([digest, 1.5, number], 400),
+            ([digest, time, 1.5], 400),
+            ([digest, time, None], 400),
+            ([digest, "10000-01-01T00:00:00Z", number], 400),
+            ([digest, time + " " * 500, number], 400),
             ({}, 400),
             ([digest, time, 2**63 - 1], 200),
+            ([digest, time, 2**64 - 1], 200),
             ([digest, "2027-03-01T23:00:00+23:00", -1], 200),
         ]:
             with self.subTest(forged):
                 made_up = base64.urlsafe_b64encode(json.dumps(forged).encode()).decode().rstrip("=")
                 self.assertEqual(self.client.get(f"{path}&cursor={made_up}").status_code, status)
+
+    def test_a_cursor_of_another_order_or_filter_is_refused(self) -> None:
+        [cursor] = re.findall("cursor=([^&>]+)", self.client.get("/tasks/?page_size=1")["Link"])
+        for query in (
+            "ordering=id",
+            "ordering=-due_date",
+            "status=pending",
+            f"project={self.garden.pk}",
+            "search=tomato",
+        ):
+            with self.subTest(query):
+                self.assert_refused(self.client.get(f"/tasks/?{query}&cursor={cursor}"), 400, "cursor")
+
+    def test_a_last_page_that_is_full_has_no_next_one(self) -> None:
+        for size, pages in ((1, 3), (2, 2), (3, 1), (4, 1)):
+            for ordering in ("id", "-id", "due_date", "-updated_at"):
+                with self.subTest(size, ordering=ordering):
+                    walked = self.ids_of_all_pages(f"/tasks/?page_size={size}&ordering={ordering}")
+                    self.assertEqual(len(walked), pages)
 
     def test_count_tells_the_number_of_all_that_match(self) -> None:
         response = self.client.get("/tasks/", {"count": 1, "page_size": 1, "project": self.garden.pk})

@@ -232,7 +232,17 @@ class PageTests(ListCase):
             ("", ["", "x", "5", "é", "====", r"\u0000", "AAAA", deep]),
             ("", map(cursor_of, ([], {}, 5, None, [digest], [digest, pk, pk, pk], ["x", pk, pk]))),
             ("", map(cursor_of, ([digest, pk, str(pk)], [digest, pk, True], [digest, pk, None], [digest, pk, 1.5]))),
+            (
+                "",
+                map(cursor_of, ([digest, None, pk], [digest, 1.5, pk], [digest, pk, pk - 1], [digest, float(pk), pk])),
+            ),
+            ("", [cursor_of([digest, pk, pk]) + "A" * 200, cursor_of([digest, pk, pk, "x" * 10_000])]),
             (by_date, map(cursor_of, ([dated, "tomorrow", pk], [dated, 5, pk], [dated, None, pk]))),
+            (by_date, map(cursor_of, ([dated, 1.5, pk], [dated, "10000-01-01T00:00:00Z", pk], [dated, [], pk]))),
+            (
+                by_date,
+                map(cursor_of, ([dated, day, pk] for day in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59-12"))),
+            ),
         ]:
             for cursor in cursors:
                 self.assert_refused(listing, f'{arguments} after: "{cursor}"', "after")
@@ -242,7 +252,13 @@ class PageTests(ListCase):
     def test_a_cursor_of_a_row_that_never_was_is_a_place_like_any_other(self) -> None:
         listing = f"tasks(*) {PAGE}"
         [digest, *_] = parts(self.page(listing, "first: 1")["pageInfo"]["endCursor"])
-        for pk, expected in [(0, []), (-5, []), (2**31, ids(self.tasks)), (2**63 - 1, ids(self.tasks))]:
+        for pk, expected in [
+            (0, []),
+            (-5, []),
+            (2**31, ids(self.tasks)),
+            (2**63 - 1, ids(self.tasks)),
+            (2**64 - 1, ids(self.tasks)),
+        ]:
             with self.subTest(pk):
                 page = self.page(listing, f'after: "{cursor_of([digest, pk, pk])}"')
                 self.assertEqual([node["id"] for node in page["nodes"]], expected)

@@ -25,6 +25,8 @@ R = TypeVar("R", bound=Row)
 M = TypeVar("M", bound=Model)
 
 MAX_PAGE = 100
+# Characters; ours have some 80.
+_MOST_CURSOR = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +125,19 @@ class Listing:
         """Raises BadArgument where the cursor is broken, or another list's."""
         if cursor is None:
             return None
+        is_ours = False
         try:
+            if len(cursor) > _MOST_CURSOR:
+                raise ValueError
             padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
             digest, value, pk = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
             if self.order.field != "id":
                 value = datetime.fromisoformat(value).astimezone(UTC)
-            is_ours = digest == self._digest and isinstance(pk, int) and not isinstance(pk, bool)
+            elif type(value) is not int or value != pk:
+                raise ValueError
+            is_ours = digest == self._digest and type(pk) is int
         except (ValueError, TypeError, OverflowError):
-            is_ours = False
+            pass
         if not is_ours:
             raise BadArgument(argument, "This is no cursor of this list with this filter and order.")
         return Key(value, pk)

@@ -1,0 +1,147 @@
+"""Pages tell the truth while others write: lists walked to the end, with tasks that come, go and change in between."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from django.core.cache import cache
+from django.db import transaction
+
+from backend.projects.access import SYSTEM, Viewer, viewer_for
+from backend.projects.models import Project, Task
+from backend.projects.resolvers import task as tasks
+from backend.projects.resolvers.page import Order, Page, PageRequest
+from backend.projects.resolvers.task import TaskFilter, list_tasks
+from backend.projects.rows import TaskRow
+from backend.projects.services.task import create_task, delete_task, update_task
+from tests.cases import Case
+from tests.factories import MembershipFactory, ProjectFactory, TaskFactory
+
+NOON = datetime(2027, 3, 1, 12, tzinfo=UTC)
+ORDERS = [
+    Order(field, is_descending)
+    for field in ("id", "due_date", "created_at", "updated_at")
+    for is_descending in (True, False)
+]
+SEEDS = range(2)
+
+
+class Writers:
+    """Others who write. What they have touched has not stood the whole time."""
+
+    def __init__(self, case: Case, chance: random.Random, projects: list[Project]) -> None:
+        self._case = case
+        self._chance = chance
+        self._projects = projects
+        # Whoever writes for ever at the end that is walked to is walked after for ever.
+        self._left = 20
+        self.standing = set(Task.objects.filter(project__in=projects).values_list("pk", flat=True))
+
+    def write(self) -> None:
+        """Nothing, or a few changes; what they change is near to the walk as often as far from it."""
+        for _ in range(min(self._left, self._chance.randrange(4))):
+            self._left -= 1
+            with self._case.committed():
+                self._chance.choice([self._create, self._create, self._delete, self._update])()
+
+    def _create(self) -> None:
+        due_date = NOON + timedelta(days=self._chance.randrange(5))
+        project = self._chance.choice(self._projects)
+        create_task(actor=SYSTEM, project_id=project.pk, changes={"title": "New", "due_date": due_date})
+
+    def _delete(self) -> None:
+        delete_task(actor=SYSTEM, task_id=self._any())
+
+    def _update(self) -> None:
+        due_date = NOON + timedelta(days=self._chance.randrange(5), seconds=self._chance.randrange(1, 99))
+        update_task(actor=SYSTEM, task_id=self._any(), changes={"due_date": due_date})
+
+    def _any(self) -> int:
+        pk = self._chance.choice(list(Task.objects.filter(project__in=self._projects).values_list("pk", flat=True)))
+        self.standing.discard(pk)
+        return pk
+
+
+class WalkTests(Case):
+    @classmethod
+    def setUpTestData(cls) -> None:
+        cls.projects = ProjectFactory.create_batch(3)
+        member = MembershipFactory(project=cls.projects[0]).user
+        MembershipFactory(project=cls.projects[1], user=member)
+        # Five due dates for thirty tasks: most are tied.
+        for number in range(30):
+            TaskFactory(project=cls.projects[number % 3], due_date=NOON + timedelta(days=number * 7 % 5))
+        cls.viewers = {"staff": (SYSTEM, cls.projects), "a member": (viewer_for(member), cls.projects[:2])}
+
+    def pages(
+        self, viewer: Viewer, order: Order, size: int, is_forward: bool, writers: Writers | None = None
+    ) -> Iterator[Page[TaskRow]]:
+        request = PageRequest(first=size) if is_forward else PageRequest(last=size)
+        while True:
+            page = list_tasks(viewer, filter=TaskFilter(), order=order, page=request, default_size=9).page
+            yield page
+            if not (page.has_next if is_forward else page.has_previous):
+                return
+            edge = page.cursor_of(page.rows[-1 if is_forward else 0])
+            request = PageRequest(first=size, after=edge) if is_forward else PageRequest(last=size, before=edge)
+            if writers is not None:
+                writers.write()
+
+    def start_again(self) -> None:
+        """Every walk meets the tasks that this began with."""
+        transaction.savepoint_rollback(self.savepoint)
+        cache.delete_pattern("*")
+
+    def setUp(self) -> None:
+        self.savepoint = transaction.savepoint()
+
+    def walks(self) -> Iterator[tuple[str, Viewer, list[Project], Order, bool]]:
+        for name, (viewer, projects) in self.viewers.items():
+            for order in ORDERS:
+                for is_forward in (True, False):
+                    yield name, viewer, projects, order, is_forward
+
+    def test_whatever_is_written_in_between_what_stood_is_met_once_in_order(self) -> None:
+        for seed in SEEDS:
+            for name, viewer, projects, order, is_forward in self.walks():
+                with self.subTest(name, seed=seed, order=order, is_forward=is_forward):
+                    chance = random.Random(f"{seed} {order} {is_forward}")
+                    self.start_again()
+                    writers = Writers(self, chance, projects)
+                    pages = list(self.pages(viewer, order, chance.randrange(1, 8), is_forward, writers))
+                    rows = [row for page in (pages if is_forward else pages[::-1]) for row in page.rows]
+                    ids = [row.id for row in rows]
+                    self.assertLessEqual(writers.standing, set(ids))
+                    standing = [pk for pk in ids if pk in writers.standing]
+                    self.assertEqual(len(standing), len(writers.standing))
+                    # Times as text are of one width, so that they sort as times do.
+                    keys = [(getattr(row, order.field), row.id) for row in rows]
+                    self.assertEqual(keys, sorted(keys, reverse=order.is_descending))
+
+    def test_every_page_says_whether_there_is_one_before_and_after_it(self) -> None:
+        for name, viewer, projects, order, is_forward in self.walks():
+            for size in (3, 4, 10):
+                with self.subTest(name, order=order, is_forward=is_forward, size=size):
+                    expected = list(Task.objects.filter(project__in=projects).order_by(*order.columns))
+                    pages = list(self.pages(viewer, order, size, is_forward))
+                    self.assertEqual(len(pages), -(-len(expected) // size))
+                    if not is_forward:
+                        pages.reverse()
+                    self.assertEqual([row.id for page in pages for row in page.rows], [task.pk for task in expected])
+                    self.assertEqual([page.has_previous for page in pages], [False] + [True] * (len(pages) - 1))
+                    self.assertEqual([page.has_next for page in pages], [True] * (len(pages) - 1) + [False])
+
+    def test_a_walk_that_reads_projects_apart_meets_the_same(self) -> None:
+        viewer, _ = self.viewers["a member"]
+        expected = {order: [list(page.rows) for page in self.pages(viewer, order, 3, True)] for order in ORDERS}
+        self.addCleanup(setattr, tasks, "MOST_SHARES", tasks.MOST_SHARES)
+        self.addCleanup(setattr, tasks, "MOST_APART", tasks.MOST_APART)
+        tasks.MOST_SHARES = 1
+        for tasks.MOST_APART in (100, 1):
+            with self.committed():
+                create_task(actor=SYSTEM, project_id=self.projects[2].pk, changes={"title": "Unseen", "due_date": NOON})
+            for order in ORDERS:
+                with self.subTest(order, apart=tasks.MOST_APART):
+                    self.assertEqual([list(page.rows) for page in self.pages(viewer, order, 3, True)], expected[order])
