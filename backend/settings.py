@@ -107,7 +107,9 @@ DATABASES["default"]["OPTIONS"] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,  # milliseconds
     # Compiling takes longer than any of our statements is worth: a plan's cost counts the ways that are not taken.
-    "options": "-c jit=off",
+    # What was just written waits in a list before it goes into the index of words. Every search looks through that, and
+    # whoever writes when it is full empties it.
+    "options": "-c jit=off -c gin_pending_list_limit=512kB",
     **DATABASES["default"].get("OPTIONS", {}),
 }
 # A thread that has opened a connection keeps it, and checks it before it is used again.

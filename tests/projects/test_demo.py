@@ -2,9 +2,11 @@ from io import StringIO
 
 from django.core import mail
 from django.core.management import call_command
+from django.db.models import Count
 from django.utils import timezone
 
 from backend.projects import services
+from backend.projects.management.commands import demo
 from backend.projects.models import Comment, Event, Project, Status, SummaryReport, Task, User
 from tests.cases import Case
 from tests.factories import ProjectFactory
@@ -48,3 +50,21 @@ class DemoTests(Case):
         self.load()
         self.load(tasks=10)
         self.assertEqual((User.objects.count(), Project.objects.count(), Task.objects.count()), (3, 6, 70))
+
+
+class ManyTests(Case):
+    def test_many_tasks_are_spread_over_hundreds_of_projects_each_with_its_event(self) -> None:
+        # As many as that are few here, so that this takes no minute.
+        self.addCleanup(setattr, demo, "MANY", demo.MANY)
+        demo.MANY = 2_000
+        output = StringIO()
+        call_command("demo", stdout=output, tasks=2_000)
+        self.assertEqual((Project.objects.count(), Task.objects.count()), (403, 2_000))
+        self.assertEqual(self.events().count("task.created"), 2_000)
+        self.assertEqual(Event.head(), Event.objects.count())
+        shares = Project.objects.annotate(share=Count("tasks")).order_by("pk").values_list("share", flat=True)
+        self.assertEqual(list(shares[:3]), [600, 400, 200])
+        self.assertEqual(set(Task.objects.values_list("status", flat=True)), set(Status.values))
+        for word, count in (("together", 1_000), ("drawings", 200), ("permission", 20), ("scaffolding", 2)):
+            self.assertEqual(Task.objects.filter(description__contains=word).count(), count)
+        self.assertIn("2,000 of 2,000 tasks", output.getvalue())

@@ -7,7 +7,7 @@ from django.db import connection, transaction
 from backend.projects import journal, services
 from backend.projects.access import SYSTEM, viewer_for
 from backend.projects.errors import BadArgument, ResumeRefused
-from backend.projects.events import AccessChanged, ProjectUpdated
+from backend.projects.events import AccessChanged, ProjectDeleted, ProjectUpdated
 from backend.projects.journal import EventFilter, Kept, Sight
 from backend.projects.models import Event, Project, Role
 from backend.projects.rows import ProjectRow
@@ -53,6 +53,19 @@ class AppendTests(Case):
         project = ProjectFactory()
         with self.assertNumQueries(1):
             journal.append(updated(project), actor=SYSTEM)
+
+    def test_many_events_take_one_query_and_a_position_each_in_their_order(self) -> None:
+        projects = ProjectFactory.create_batch(3)
+        journal.append(updated(projects[0]), actor=SYSTEM)
+        events = [*map(updated, projects), ProjectDeleted(ProjectRow.of(projects[0]), [5, 7]), AccessChanged([5])]
+        with self.assertNumQueries(1):
+            last = journal.append_all(events, actor=SYSTEM)
+        found = journal.read_after(1, limit=10)
+        self.assertEqual((last, [event.position for event in found]), (6, [2, 3, 4, 5, 6]))
+        self.assertEqual([event.kind for event in found], [event.kind for event in events])
+        self.assertEqual([event.data for event in found], [event.data for event in events])
+        self.assertEqual([event.audience for event in found], [None, None, None, [5, 7], None])
+        self.assertEqual(found[-1].project_id, None)
 
     def test_what_json_cannot_hold_is_refused_at_the_caller(self) -> None:
         with self.assertRaises(TypeError):

@@ -18,7 +18,7 @@ from backend.projects.rows import TaskRow
 from backend.projects.services.comment import add_comment
 from backend.projects.services.membership import remove_member
 from backend.projects.services.project import delete_project
-from backend.projects.services.task import create_task, delete_task, update_task
+from backend.projects.services.task import create_task, create_tasks, delete_task, update_task
 from backend.projects.services.user import delete_user, save_user
 from tests.cases import Case, CommittingCase
 from tests.factories import CommentFactory, MembershipFactory, ProjectFactory, TaskFactory, UserFactory
@@ -72,6 +72,48 @@ class CreateTests(Case):
                 actor=viewer_for(reader.user), project_id=reader.project_id, changes={"title": "Draw", "due_date": DUE}
             )
         self.assertEqual(Task.objects.count(), 0)
+
+
+class CreateManyTests(Case):
+    def setUp(self) -> None:
+        self.membership = MembershipFactory(role=Role.EDITOR)
+        self.actor = viewer_for(self.membership.user)
+
+    def create(self, *many: dict[str, Any]) -> list[Task]:
+        return create_tasks(actor=self.actor, project_id=self.membership.project_id, many=many)  # type: ignore[arg-type]
+
+    def test_each_task_has_its_event(self) -> None:
+        made = self.create(
+            {"title": " Draw ", "due_date": DUE},
+            {"title": "Paint", "due_date": DUE, "status": "completed", "assignee_id": self.actor.user_id},
+        )
+        stored = list(Task.objects.order_by("pk"))
+        self.assertEqual([task.pk for task in made], [task.pk for task in stored])
+        self.assertEqual([(task.title, task.status) for task in stored], [("Draw", "pending"), ("Paint", "completed")])
+        events = Event.objects.order_by("position")
+        self.assertEqual([event.kind for event in events], ["task.created", "task.created"])
+        rows = [{"task": TaskRow.of(task).as_json()} for task in stored]
+        self.assertEqual([orjson.loads(event.payload) for event in events], rows)
+
+    def test_ten_tasks_cost_as_many_queries_as_one(self) -> None:
+        for count in (1, 10):
+            with self.subTest(count), self.assertNumQueries(7):
+                self.create(*[{"title": "Draw", "due_date": DUE}] * count)
+
+    def test_one_that_is_refused_leaves_none(self) -> None:
+        fine = {"title": "Draw", "due_date": DUE}
+        refused = [({"title": ""}, ValidationError), ({"assignee_id": UserFactory().pk}, NotAMember)]
+        for wrong, error in refused:
+            with self.subTest(wrong), self.nothing_changes(), self.assertRaises(error):
+                self.create(fine, {**fine, **wrong})
+        self.membership.role = Role.VIEWER
+        self.membership.save()
+        with self.nothing_changes(), self.assertRaises(NotAllowed):
+            self.create(fine)
+
+    def test_no_tasks_are_no_change(self) -> None:
+        with self.nothing_changes():
+            self.assertEqual(self.create(), [])
 
 
 class UpdateTests(Case):

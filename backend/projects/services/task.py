@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TypedDict
 
@@ -40,6 +41,28 @@ def create_task(*, actor: Viewer, project_id: int | None, changes: TaskChanges) 
     task.save(force_insert=True)
     journal.append(TaskCreated(TaskRow.of(task)), actor=actor)
     return task
+
+
+@transaction.atomic
+def create_tasks(*, actor: Viewer, project_id: int | None, many: Sequence[TaskChanges]) -> list[Task]:
+    """As `create_task`, for many tasks of one project: all of them or none, each with its event.
+
+    Others wait for the journal until the commit: some hundred at a time.
+    """
+    try:
+        project = access.project_to_add_to(actor, project_id)
+    except ProjectNotFound:
+        raise UnknownProject from None
+    tasks = [Task(project=project) for _ in many]
+    given: TaskChanges = {"title": None, "due_date": None, "status": Status.PENDING}
+    for task, changes in zip(tasks, many, strict=True):
+        _set(task, {**given, **changes})
+    for assignee_id in sorted({task.assignee_id for task in tasks if task.assignee_id is not None}):
+        _require_member(project.pk, assignee_id)
+    Task.objects.bulk_create(tasks)
+    if tasks:
+        journal.append_all([TaskCreated(TaskRow.of(task)) for task in tasks], actor=actor)
+    return tasks
 
 
 @transaction.atomic
@@ -90,6 +113,14 @@ def append_unassigned(tasks: list[Task], *, actor: Viewer) -> None:
 
 
 def _assign(task: Task, changes: TaskChanges) -> list[str]:
+    """As `_set`; a new assignee is held. Raises NotAMember."""
+    changed = _set(task, changes)
+    if "assignee_id" in changed and task.assignee_id is not None:
+        _require_member(task.project_id, task.assignee_id)
+    return changed
+
+
+def _set(task: Task, changes: TaskChanges) -> list[str]:
     """Set what differs, checked; return the names of what was set."""
     new = dict(changes)
     if "title" in new:
@@ -100,7 +131,9 @@ def _assign(task: Task, changes: TaskChanges) -> list[str]:
     for name in changed:
         setattr(task, name, new[name])
     clean_fields(task, changed)
-    assignee_id = task.assignee_id if "assignee_id" in changed else None
-    if assignee_id is not None and not access.hold_member(task.project_id, assignee_id):
-        raise NotAMember
     return changed
+
+
+def _require_member(project_id: int, user_id: int) -> None:
+    if not access.hold_member(project_id, user_id):
+        raise NotAMember

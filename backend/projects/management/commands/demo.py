@@ -1,12 +1,14 @@
+import random
+import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import nullcontext
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import cycle, islice
 from typing import Any
 
 from django.core.management.base import BaseCommand
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from backend.projects import access, services
@@ -27,6 +29,18 @@ DUE_HOURS = [-50, 3, 30, 72, 9, 168, 20, 100, 400, 700, 250]
 STATUSES = [Status.PENDING, Status.IN_PROGRESS, Status.COMPLETED, Status.PENDING]
 REMARKS = ["Looks good to me.", "Can we have this a day earlier?", "I have put my notes into the description.", "Done?"]
 
+# From here on tasks have no history, and are made many at a time.
+MANY = 10_000
+BATCH = 250
+# Of many tasks so much goes to the three projects; the rest to hundreds, of which few are large.
+LARGE_SHARES = [0.3, 0.2, 0.1]
+OTHERS = 400
+THINGS = ["report", "contract", "drawing", "shelf", "budget", "poster", "server", "garden", "invoice", "manual"]
+# Words by which to search, and of how many tasks each is in one.
+WORDS = {2: "together", 10: "drawings", 100: "permission", 1_000: "scaffolding", 10_000: "chandelier"}
+# How often a line tells how far a load is that nobody watches, in seconds.
+TELL_EVERY_S = 15.0
+
 
 class Command(BaseCommand):
     help = "Load demo data: three projects, their people, tasks and comments. Does nothing where there is a project."
@@ -40,10 +54,13 @@ class Command(BaseCommand):
         """Through the services: the journal tells of it as of any other work.
 
         The little of a first start is loaded whole or not at all. More is added a change at a time, since nobody else
-        may write while a transaction holds the journal.
+        may write while a transaction holds the journal; and of many tasks a batch.
         """
         if tasks is None and Project.objects.exists():
             self.stdout.write("There are projects already: no demo data loaded.")
+            return
+        if tasks is not None and tasks >= MANY:
+            self._load_many(tasks)
             return
         with transaction.atomic() if tasks is None else nullcontext():
             self._load(tasks)
@@ -61,6 +78,85 @@ class Command(BaseCommand):
                     self.stdout.write(f"  {name}: {done} of {share} tasks")
             services.report.generate(project_id, timezone.now().astimezone(zone()).date())
         self.stdout.write(f"Demo data loaded: {len(PROJECTS)} projects, {sum(shares)} tasks.")
+
+    def _load_many(self, tasks: int) -> None:
+        """Each task with its event, as it is created: the same every time but for the dates."""
+        people = [_person(*names) for names in PEOPLE]
+        chance = random.Random(tasks)  # noqa: S311
+        batches: list[tuple[int, Viewer, list[int]]] = []
+        for turn, (name, share) in enumerate(_sizes(tasks)):
+            members = people[turn % 3 :] + people[: turn % 3]
+            project_id = _project(name, *members)
+            assignees = [member.pk for member in members[:2]]
+            actor = access.viewer_for(members[0])
+            batches += [(min(BATCH, share - done), actor, [project_id, *assignees]) for done in range(0, share, BATCH)]
+        chance.shuffle(batches)
+        progress = Progress(self, tasks)
+        now = timezone.now()
+        with connection.cursor() as cursor:
+            # The index of words takes up many words at once in a third of the time.
+            cursor.execute("SET gin_pending_list_limit = '64MB'; SET work_mem = '256MB'")
+            try:
+                for size, actor, (project_id, *assignees) in batches:
+                    many = [_one_of_many(chance, progress.done + n, assignees, now) for n in range(size)]
+                    services.task.create_tasks(actor=actor, project_id=project_id, many=many)
+                    progress.move(size)
+            finally:
+                cursor.execute("RESET gin_pending_list_limit; RESET work_mem")
+            # Not left to chance: until it has run, PostgreSQL plans as for an empty table.
+            cursor.execute("ANALYZE projects_task, projects_project, projects_event")
+        self.stdout.write(f"Demo data loaded: {len(LARGE_SHARES) + OTHERS} projects, {tasks} tasks.")
+
+
+class Progress:
+    """How far a load is: a line that moves on a terminal, elsewhere a new one now and then."""
+
+    def __init__(self, command: BaseCommand, total: int) -> None:
+        self._command = command
+        self._total = total
+        self.done = 0
+        self._started = self._told = time.monotonic()
+        self._moves = command.stdout.isatty()
+
+    def move(self, count: int) -> None:
+        self.done += count
+        now = time.monotonic()
+        is_done = self.done >= self._total
+        if not is_done and now - self._told < (0.2 if self._moves else TELL_EVERY_S):
+            return
+        self._told = now
+        rate = self.done / max(now - self._started, 1e-9)
+        text = f"{self.done:,} of {self._total:,} tasks, {rate:,.0f}/s, {(self._total - self.done) / rate:.0f} s to go"
+        if self._moves:
+            bar = "#" * round(30 * self.done / self._total)
+            self._command.stdout.write(f"\r[{bar:30}] {text:60}", ending="\n" if is_done else "")
+            self._command.stdout.flush()
+        else:
+            self._command.stdout.write(f"  {text}")
+
+
+def _sizes(tasks: int) -> Iterator[tuple[str, int]]:
+    """Names of projects with the number of their tasks, `tasks` together."""
+    left = tasks
+    for name, share in zip(PROJECTS, LARGE_SHARES, strict=True):
+        left -= int(tasks * share)
+        yield name, int(tasks * share)
+    parts = [1 / (10 + number) for number in range(OTHERS)]
+    ends = [round(left * sum(parts[: number + 1]) / sum(parts)) for number in range(OTHERS)]
+    for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+        yield f"{WORK[number % len(WORK)]} the {THINGS[number % len(THINGS)]}s, part {number + 1}", end - start
+
+
+def _one_of_many(chance: random.Random, number: int, assignees: list[int], now: datetime) -> TaskChanges:
+    thing = THINGS[int(chance.random() ** 2 * len(THINGS))]
+    words = [word for every, word in WORDS.items() if number % every == every // 2]
+    return {
+        "title": f"{chance.choice(WORK)} the {thing} {number % 997}",
+        "description": " ".join(["What was agreed is in the minutes.", *words, REMARKS[number % len(REMARKS)]]),
+        "status": chance.choices(Status.values, [5, 2, 3])[0],
+        "assignee_id": chance.choice([*assignees, None]),
+        "due_date": now + timedelta(minutes=chance.randint(-300_000, 300_000)),
+    }
 
 
 def _person(username: str, first_name: str, last_name: str) -> User:
