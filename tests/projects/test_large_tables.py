@@ -1,4 +1,4 @@
-"""How lists of many tasks are read: by the plans of their own SQL (docs/decisions/0006-large-tables.md)."""
+"""How lists of many tasks are read: by the plans of their own SQL (docs/decisions/0007-large-tables.md)."""
 
 from __future__ import annotations
 

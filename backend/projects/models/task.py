@@ -46,7 +46,7 @@ class Task(models.Model):
             models.CheckConstraint(condition=models.Q(version__gte=1), name="task_version_from_1"),
         ]
         # Each is one order or one filter of the lists, ended by the id that makes every order total. Those by project
-        # are for who sees some projects only (docs/decisions/0006-large-tables.md).
+        # are for who sees some projects only (docs/decisions/0007-large-tables.md).
         indexes = [
             models.Index(fields=["due_date", "id"], name="task_due"),
             models.Index(fields=["created_at", "id"], name="task_created"),

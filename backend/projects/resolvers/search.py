@@ -82,7 +82,7 @@ def newest_matches(
 
     `shares` are those tasks in parts. `probed` are them as well, or more, in parts that each have an index in the order
     of ids. How often a word occurs is not left to the planner, who guesses: it would walk through the table for a rare
-    word, or fetch half of it for a common one. The newest tasks tell (docs/decisions/0006-large-tables.md).
+    word, or fetch half of it for a common one. The newest tasks tell (docs/decisions/0007-large-tables.md).
     """
     match = Q(search_text__contains=sought(text))
     limit = min(most or MAX_MATCHES, MAX_MATCHES)

@@ -1,0 +1,167 @@
+"""What many tasks cost: to load them, to search them, to read a page far down, and to write one more.
+
+Run: `make bench tasks`; TASKS says how many (1,000,000). They are loaded with `manage.py demo`, into a database that
+is made for this and dropped at the end. Lists are read without what Redis keeps, by who sees everything, and by a
+member of three projects, the largest among them. What is compared is done in turns: a page far down with the first, a
+write to the full table with one to an empty. A figure is the median, and of writes the mean.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from statistics import median
+
+from django.core.cache import cache
+from django.core.management import call_command
+from django.db import connection
+
+from backend.local.console import say
+
+from .support import servers  # first: it makes Django ready
+from .support.figures import Figure, report
+
+from backend.projects import access, services  # isort:skip
+from backend.projects.access import Viewer  # isort:skip
+from backend.projects.management.commands.demo import WORDS  # isort:skip
+from backend.projects.models import Project, Task, User  # isort:skip
+from backend.projects.resolvers.page import Order, PageRequest  # isort:skip
+from backend.projects.resolvers.task import TaskFilter, list_tasks, tasks_listing  # isort:skip
+from backend.projects.rows import TaskRow  # isort:skip
+
+LOAD_GOAL_S = 300.0
+SEARCH_GOAL_MS = 50.0
+DEEP_GOAL = WRITE_GOAL = 1.5
+
+EVERYTHING, PAGE, DEEP_PAGE = TaskFilter(), 100, 9_000
+READS = 9
+# So many rounds of so many writes to each table.
+ROUNDS, WRITES = 8, 50
+DUE = datetime(2030, 3, 1, 12, tzinfo=UTC)
+# Words of one task in two, 10, ... 10,000; three letters; parts of titles; words that never stand together; none.
+SEARCHED = [*WORDS.values(), "the", "sketch the", "measure the garden 41", "minutes report", "zeppelin"]
+
+
+def main() -> None:
+    tasks = int(os.environ.get("TASKS", "1000000"))
+    with servers.database("tasks"):
+        started = time.perf_counter()
+        call_command("demo", tasks=tasks)
+        _tell(f"load {tasks:,} tasks", time.perf_counter() - started, LOAD_GOAL_S, "s")
+        with connection.cursor() as cursor:
+            cursor.execute("VACUUM ANALYZE projects_task")
+        viewers = {"all": access.SYSTEM, "three projects": _member_of_three()}
+        for name, viewer in viewers.items():
+            for text in SEARCHED:
+                _tell_search(viewer, name, text)
+        for name, viewer in viewers.items():
+            for field in ("id", "due_date"):
+                _tell_deep(viewer, name, Order(field, False))
+        full = connection.settings_dict["NAME"]
+        with servers.database("tasks_empty"):
+            _tell_writes(full, connection.settings_dict["NAME"])
+
+
+def _tell(what: str, figure: float, goal: float, unit: str, more: str = "") -> None:
+    report(Figure(what, figure, unit, goal=goal, is_cost=True))
+    if more:
+        say(f"    {more}")
+
+
+# --- Lists -----------------------------------------------------------------------------------------------
+def _member_of_three() -> Viewer:
+    """Of the largest project, one in the middle and one of the smallest."""
+    user = User(username="bench")
+    user.set_unusable_password()
+    services.user.save_user(actor=access.SYSTEM, user=user)
+    ids = list(Project.objects.order_by("pk").values_list("pk", flat=True))
+    for project_id in (ids[0], ids[len(ids) // 2], ids[-1]):
+        services.membership.add_member(actor=access.SYSTEM, project_id=project_id, username=user.username)
+    return access.viewer_for(user)
+
+
+def _read(viewer: Viewer, filter: TaskFilter, order: Order, page: PageRequest) -> tuple[int, float]:
+    """How many rows there were, and the milliseconds that they took without the cache."""
+    cache.delete_pattern("*")
+    started = time.perf_counter()
+    rows = list_tasks(viewer, filter=filter, order=order, page=page, default_size=PAGE).page.rows
+    return len(rows), (time.perf_counter() - started) * 1000
+
+
+def _tell_search(viewer: Viewer, name: str, text: str) -> None:
+    reads = [_read(viewer, TaskFilter(search=text), Order(), PageRequest()) for _ in range(READS)]
+    took = [ms for _, ms in reads]
+    more = f"{reads[0][0]} rows, the first time {took[0]:.0f} ms"
+    _tell(f"search {text!r}, {name}", median(took), SEARCH_GOAL_MS, "ms", more)
+
+
+def _tell_deep(viewer: Viewer, name: str, order: Order) -> None:
+    rows = access.visible_tasks(viewer)
+    before = min(PAGE * (DEEP_PAGE - 1), rows.count() - PAGE) - 1
+    row = TaskRow.of(rows.order_by(*order.columns)[before])
+    deep = PageRequest(after=tasks_listing(EVERYTHING, order).cursor_of(row))
+    took: dict[PageRequest, list[float]] = {PageRequest(): [], deep: []}
+    for _ in range(READS):
+        for page, times in took.items():
+            times.append(_read(viewer, EVERYTHING, order, page)[1])
+    first, far = (median(times) for times in took.values())
+    what = f"page {(before + 1) // PAGE + 1:,} / page 1 by {order.field}, {name}"
+    _tell(what, far / first, DEEP_GOAL, "", f"{far:.1f} and {first:.1f} ms")
+
+
+# --- Writes ----------------------------------------------------------------------------------------------
+@contextmanager
+def _at(database: str) -> Iterator[None]:
+    before = connection.settings_dict["NAME"]
+    connection.close()
+    connection.settings_dict["NAME"] = database
+    try:
+        yield
+    finally:
+        connection.close()
+        connection.settings_dict["NAME"] = before
+
+
+def _tell_writes(full: str, empty: str) -> None:
+    projects = {}
+    for database in (full, empty):
+        with _at(database):
+            projects[database] = services.project.create_project(actor=access.SYSTEM, name="Written to").pk
+    took: dict[tuple[str, str], list[float]] = {(what, at): [] for what in ("create", "update") for at in projects}
+    for _ in range(ROUNDS):
+        for database, project_id in projects.items():
+            with _at(database):
+                first = [_create(project_id, 0) for _ in range(5)]  # what a new connection costs is not told
+                for number in range(WRITES):
+                    took["create", database].append(_timed(partial(_create, project_id, number)))
+                for number, pk in enumerate(range(first[-1] + 1, first[-1] + 1 + WRITES)):
+                    took["update", database].append(_timed(partial(_update, pk, number)))
+    for what in ("create", "update"):
+        there, here = (sum(took[what, at]) / len(took[what, at]) for at in (full, empty))
+        more = f"{there:.2f} and {here:.2f} ms"
+        _tell(f"{what} a task, full / empty table", there / here, WRITE_GOAL, "", more)
+
+
+def _create(project_id: int, number: int) -> int:
+    task = services.task.create_task(
+        actor=access.SYSTEM,
+        project_id=project_id,
+        changes={"title": f"Sketch the poster {number}", "description": "As drawn. " * 10, "due_date": DUE},
+    )
+    return task.pk
+
+
+def _update(pk: int, number: int) -> Task:
+    changes = {"title": f"Paint the poster {number}", "status": "completed"}
+    return services.task.update_task(actor=access.SYSTEM, task_id=pk, changes=changes)  # type: ignore[arg-type]
+
+
+def _timed(write: Callable[[], object]) -> float:
+    """Milliseconds. Their mean is told: now and then one does the work of many, and fills the index of words."""
+    started = time.perf_counter()
+    write()
+    return (time.perf_counter() - started) * 1000
