@@ -149,7 +149,9 @@ def who_see(project_id: int, viewers: Collection[Viewer]) -> set[Viewer]:
 
 
 def visible_project_ids(viewer: Viewer) -> frozenset[int]:
-    """Ids of the projects that a viewer who does not see all is a member of."""
+    """Ids of the projects that a viewer who does not see all is a member of, or looks on at."""
+    if viewer.onlooks is not None:
+        return frozenset([viewer.onlooks])
     return frozenset(Membership.objects.filter(user=viewer.user_id).values_list("project_id", flat=True))
 
 
