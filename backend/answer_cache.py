@@ -89,6 +89,7 @@ class AnswerCache:
         self._application = application
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._under_way: dict[str, asyncio.Future[None]] = {}
+        self._lookups = cache.Lookups()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         question = None
@@ -117,11 +118,11 @@ class AnswerCache:
         """The messages of an answer that is current."""
         known = self._known.get(question.key)
         if known and known.etag and question.if_none_match and is_held(question.if_none_match, known.etag):
-            held = await _read(question, known.scopes, entry=False)
+            held = await self._look_up(question, known.scopes)
             if held is not None and _is_current(question, known, held):
                 return _not_modified(known.headers)
         while True:
-            held = await _read(question, known.scopes if known else [], entry=True)
+            held = await self._look_up(question, known.scopes if known else [], cache.list_name(question.key))
             entry = held.pop(0) if held else None
             if held is None or entry is None:
                 return None
@@ -139,6 +140,11 @@ class AnswerCache:
             {"type": "http.response.start", "status": 200, "headers": known.headers},
             {"type": "http.response.body", "body": body},
         ]
+
+    async def _look_up(self, question: _Question, scopes: list[str], *names: str) -> list[bytes | None] | None:
+        """What Redis holds under the names, the marks of the scopes, and those that the viewer was checked by."""
+        marks = map(cache.mark_name, chain(scopes, question.viewer_stamp.marks))
+        return await self._lookups.get([*names, *marks])
 
     def _remember(self, key: str, known: _Known) -> _Known:
         self._known[key] = known
@@ -193,17 +199,6 @@ class AnswerCache:
 def _may_be_kept(start: Message, stamp: Stamp | None) -> bool:
     is_personal = any(name.lower() == b"set-cookie" for name, _ in start["headers"])
     return stamp is not None and start["status"] == 200 and not is_personal
-
-
-async def _read(question: _Question, scopes: list[str], *, entry: bool) -> list[bytes | None] | None:
-    """The entry, if it is asked for, the marks of the scopes, and those that the viewer was checked by."""
-
-    async def command(redis: Any) -> list[bytes | None]:
-        keys = map(cache.scope_key, chain(scopes, question.viewer_stamp.marks))
-        held: list[bytes | None] = await redis.mget([*([cache.list_key(question.key)] if entry else []), *keys])
-        return held
-
-    return await cache.ask_async(command) if entry or scopes or question.viewer_stamp.marks else []
 
 
 def _is_current(question: _Question, known: _Known, marks: list[bytes | None]) -> bool:

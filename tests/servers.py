@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
+from django.test import override_settings
+
 from backend.local.processes import Tethered
 from backend.local.servers import Server
+from backend.local.testing import throwaway_folder
 from backend.local.valkey import Valkey
 from tests.local.machine import free_port
 
@@ -39,3 +45,12 @@ class FaultyValkey(FixedPort, Valkey):
 
     def _command(self) -> list[str | Path]:
         return [*super()._command(), "--bind", "127.0.0.1", "--port", str(self.port)]
+
+
+@contextmanager
+def own_redis() -> Iterator[FaultyValkey]:
+    """A server of this test's, which this process asks within the block."""
+    with throwaway_folder() as folder, FaultyValkey(folder) as valkey:
+        caches = {"default": {**settings.CACHES["default"], "LOCATION": valkey.url}}
+        with override_settings(CACHES=caches):
+            yield valkey

@@ -10,6 +10,7 @@ Redis down means slower: said once, then every list is built. A scope whose mark
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import secrets
@@ -249,7 +250,14 @@ def filing(key: str, stamp: Stamp, entry: bytes, *, viewer: Viewer) -> Callable[
         return None
     dated = b"%d %b" % (stamp.cursor, entry)
     return lambda redis: redis.eval(
-        _FILE, 2, list_key(key), server.key(f"lists:{viewer.key}"), stamp.cursor, dated, kept_s, _MOST_LISTS
+        _FILE,
+        2,
+        server.key(list_name(key)),
+        server.key(f"lists:{viewer.key}"),
+        stamp.cursor,
+        dated,
+        kept_s,
+        _MOST_LISTS,
     )
 
 
@@ -294,7 +302,7 @@ def _marks_of(scopes: Collection[str]) -> dict[str, str | None] | None:
     """None where Redis does not answer."""
     if not scopes:
         return {}
-    held = _ask(lambda redis: redis.mget([scope_key(scope) for scope in scopes]))
+    held = _ask(lambda redis: redis.mget([server.key(mark_name(scope)) for scope in scopes]))
     return None if held is None else dict(zip(scopes, map(_text, held), strict=True))
 
 
@@ -304,7 +312,7 @@ def _raise(positions: Mapping[str, int], *, is_urgent: bool = False) -> dict[str
         return {}
 
     def command(redis: Any) -> list[bytes | None]:
-        keys = [scope_key(scope) for scope in positions]
+        keys = [server.key(mark_name(scope)) for scope in positions]
         try:
             marks: list[bytes | None] = redis.eval(
                 _RAISE, len(keys), *keys, _SCOPE_S, secrets.token_hex(4), *positions.values()
@@ -329,7 +337,7 @@ def _text(held: bytes | None) -> str | None:
 def _load(key: str) -> CachedList | None:
     if settings.CACHE_LIST_S <= 0:
         return None
-    held = _ask(lambda redis: redis.get(list_key(key)))
+    held = _ask(lambda redis: redis.get(server.key(list_name(key))))
     if held is None:
         return None
     cursor, _, body = held.partition(b" ")
@@ -337,12 +345,14 @@ def _load(key: str) -> CachedList | None:
     return CachedList(entry["marks"], int(cursor), key, entry["rows"])
 
 
-def list_key(key: str) -> str:
-    return server.key(f"list:{key}")
+def list_name(key: str) -> str:
+    """Under which a list is filed."""
+    return f"list:{key}"
 
 
-def scope_key(scope: str) -> str:
-    return server.key(f"scope:{scope}")
+def mark_name(scope: str) -> str:
+    """Under which the mark of a scope is kept."""
+    return f"scope:{scope}"
 
 
 def _ask(command: Callable[[Any], T]) -> T | None:
@@ -351,8 +361,46 @@ def _ask(command: Callable[[Any], T]) -> T | None:
 
 
 async def ask_async(command: Callable[[Any], Awaitable[T]]) -> T | None:
-    """As the lists do here, from the event loop. Raises nothing; None where Redis is not to be trusted."""
+    """As the lists do here, from the event loop; None where Redis is not to be trusted."""
     return None if _owed.is_something else await server.call_async(command)
+
+
+class Lookups:
+    """What is looked up in one turn of an event loop is asked for at once, and what many look up, once.
+
+    Each is read after it was asked for, so it is as new for whoever came last as for the first.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[str, int] = {}
+        self._waiting: list[tuple[asyncio.Future[list[bytes | None] | None], list[int]]] = []
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def get(self, names: Iterable[str]) -> list[bytes | None] | None:
+        """What Redis holds under each name, as of one moment; None where it is not to be trusted."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._send)
+        found: asyncio.Future[list[bytes | None] | None] = loop.create_future()
+        self._waiting.append((found, [self._names.setdefault(name, len(self._names)) for name in names]))
+        return await found
+
+    def _send(self) -> None:
+        sending = asyncio.ensure_future(self._fetch(list(self._names), self._waiting))
+        self._names, self._waiting = {}, []
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
+
+    async def _fetch(
+        self, names: list[str], waiting: list[tuple[asyncio.Future[list[bytes | None] | None], list[int]]]
+    ) -> None:
+        held: list[bytes | None] | None = None
+        try:
+            held = await ask_async(lambda redis: redis.mget([server.key(name) for name in names]))
+        finally:
+            for found, places in waiting:
+                if not found.done():
+                    found.set_result(None if held is None else [held[place] for place in places])
 
 
 class _Owed:

@@ -43,6 +43,7 @@ class RedisServer:
 
     def __init__(self) -> None:
         self.run_id: str | None = None
+        self._prefix = ""
         self.ask_again_at = 0.0
         self._is_down = False
         self._refusal = ""
@@ -55,7 +56,7 @@ class RedisServer:
 
     def key(self, name: str) -> str:
         """What `name` is called in Redis; to be asked for within a command."""
-        return str(django_cache.make_key(f"{self.run_id}:{name}"))
+        return self._prefix + name
 
     def call(self, command: Callable[[Any], T], *, is_urgent: bool = False) -> T | None:
         """The answer to one command; None where Redis does not answer, or did not within the last second.
@@ -102,6 +103,7 @@ class RedisServer:
         if found is None:
             raise NotConnected("The server does not tell its run_id.")
         self.run_id = found[1].decode()
+        self._prefix = django_cache.make_key(f"{self.run_id}:")
 
     def _async_client(self) -> async_redis.Redis:
         loop = asyncio.get_running_loop()

@@ -1,24 +1,22 @@
+import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from django.conf import settings
 from django.test import override_settings
 from django_redis import get_redis_connection
 
-from backend.local.testing import throwaway_folder
 from backend.projects import cache, services
 from backend.projects.access import SYSTEM, Viewer, viewer_for
 from backend.projects.cache import EVERYTHING, access_scope, cached_list, move, project_scope
 from backend.projects.models import Role
+from backend.projects.redis_server import server
 from backend.projects.resolvers.page import Order, PageRequest
 from backend.projects.resolvers.project import ProjectFilter, list_projects
 from backend.projects.resolvers.task import TaskFilter, list_tasks
 from tests.cases import Case
 from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
-from tests.servers import FaultyValkey
+from tests.servers import own_redis
 
 
 class CachedListTests(Case):
@@ -34,7 +32,7 @@ class CachedListTests(Case):
 
     def lose(self, scope: str) -> None:
         """As when Redis has evicted what it holds of it."""
-        self.assertEqual(get_redis_connection("default").delete(cache.scope_key(scope)), 1)
+        self.assertEqual(get_redis_connection("default").delete(server.key(cache.mark_name(scope))), 1)
 
     def test_a_list_is_built_once(self) -> None:
         self.assertEqual([self.read(), self.read()], [1, 1])
@@ -127,7 +125,7 @@ class CachedListTests(Case):
             self.assertEqual([self.read(params=number) for number in (1, 2, 3)], read[:3])
             self.assertEqual(self.read(params=4), 6)
             self.assertEqual(self.read(viewer_for(UserFactory()), params=4), 7)
-        kept = get_redis_connection("default").keys(cache.list_key("*"))
+        kept = get_redis_connection("default").keys(server.key(cache.list_name("*")))
         self.assertEqual(len(kept), 4)
 
     def test_a_list_that_is_too_long_is_not_kept(self) -> None:
@@ -177,18 +175,9 @@ class WithoutRedisTests(Case):
         with self.redis_down():
             self.assertFalse(move({project_scope(7): 5}))
         redis = get_redis_connection("default")
-        while redis.get(cache.scope_key(project_scope(7))) == str(mark).encode():
+        while redis.get(server.key(cache.mark_name(project_scope(7)))) == str(mark).encode():
             threading.Event().wait(0.01)
         self.assertEqual(cache.stamp_before_reading(SYSTEM, [7]).marks, {project_scope(7): f"{str(mark)[:-1]}5"})
-
-
-@contextmanager
-def own_redis() -> Iterator[FaultyValkey]:
-    """A server of this test's, which this process asks within the block."""
-    with throwaway_folder() as folder, FaultyValkey(folder) as valkey:
-        caches = {"default": {**settings.CACHES["default"], "LOCATION": valkey.url}}
-        with override_settings(CACHES=caches):
-            yield valkey
 
 
 class FaultyRedisTests(Case):
@@ -232,6 +221,36 @@ class FaultyRedisTests(Case):
             self.assertEqual([self.names(), self.names()], [["c"], ["c"]])
             with self.assertNumQueries(0):
                 self.assertEqual(self.names(), ["c"])
+
+
+class LookupsTests(Case):
+    async def test_what_is_looked_up_at_once_is_one_question_to_redis(self) -> None:
+        with own_redis():
+            redis = get_redis_connection("default")
+            await cache.ask_async(lambda client: client.mset({server.key(name): name.upper() for name in "ab"}))
+            before = redis.info("commandstats").get("cmdstat_mget", {}).get("calls", 0)
+            lookups = cache.Lookups()
+            found = await asyncio.gather(*(lookups.get(names) for names in ("ab", "bca", "", "b", "zz")))
+            self.assertEqual(found, [[b"A", b"B"], [b"B", None, b"A"], [], [b"B"], [None, None]])
+            self.assertEqual(redis.info("commandstats")["cmdstat_mget"]["calls"], before + 1)
+
+    async def test_who_looks_later_is_told_what_is_there_by_then(self) -> None:
+        lookups, name = cache.Lookups(), "later"
+        first = asyncio.ensure_future(lookups.get([name]))
+        self.assertEqual(await first, [None])
+        await cache.ask_async(lambda client: client.set(server.key(name), "new"))
+        self.assertEqual(await lookups.get([name]), [b"new"])
+
+    async def test_one_who_gives_up_takes_nothing_from_the_others(self) -> None:
+        lookups = cache.Lookups()
+        given_up, stays = (asyncio.ensure_future(lookups.get([name])) for name in "ab")
+        await asyncio.sleep(0)
+        given_up.cancel()
+        self.assertEqual(await stays, [None])
+
+    async def test_without_redis_nothing_is_known(self) -> None:
+        with self.redis_down():
+            self.assertIsNone(await cache.Lookups().get(["a"]))
 
 
 class FreshTests(Case):
