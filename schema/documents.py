@@ -1,4 +1,4 @@
-"""What a document asks for first, told from the document alone."""
+"""Documents: those that were found good before, and what they ask for first."""
 
 from __future__ import annotations
 
@@ -13,6 +13,39 @@ from graphql import (
     OperationDefinitionNode,
     SelectionNode,
 )
+from strawberry.extensions import SchemaExtension
+
+# Programs send the same few documents over and over. What is kept of them must not be anybody's to fill.
+_KEPT_DOCUMENTS = 200
+_KEPT_LENGTH = 4_000
+
+_good: dict[str, DocumentNode] = {}
+
+
+class KeepDocuments(SchemaExtension):
+    """Parses and validates a short document once, if it is good. What was sent with it is looked at each time."""
+
+    is_known = False
+
+    def on_parse(self) -> Iterator[None]:
+        known = _good.get(self.execution_context.query or "")
+        if known is not None:
+            self.is_known = True
+            self.execution_context.graphql_document = known
+        yield
+
+    def on_validate(self) -> Iterator[None]:
+        context = self.execution_context
+        if self.is_known and context.pre_execution_errors is None:
+            context.pre_execution_errors = []
+        yield
+        query, document = context.query, context.graphql_document
+        if self.is_known or context.pre_execution_errors or query is None or len(query) > _KEPT_LENGTH:
+            return
+        if document is not None:
+            while len(_good) >= _KEPT_DOCUMENTS:
+                _good.pop(next(iter(_good), ""), None)
+            _good[query] = document
 
 
 def root_fields(document: DocumentNode, operation: OperationDefinitionNode) -> Iterator[FieldNode]:

@@ -5,6 +5,7 @@ from graphql import GraphQLInputObjectType, GraphQLInterfaceType, GraphQLObjectT
 from strawberry.schema.config import StrawberryConfig
 
 from .cursor import ReadCursorFirst
+from .documents import KeepDocuments
 from .events import EVENT_TYPES
 from .executor import Executor
 from .kept import NoteStamp
@@ -41,7 +42,7 @@ schema = Schema(
     mutation=Mutation,
     subscription=Subscription,
     types=EVENT_TYPES,
-    extensions=[*LIMITS, OneOperation, NoteStamp, ReadCursorFirst],
+    extensions=[*LIMITS, KeepDocuments, OneOperation, NoteStamp, ReadCursorFirst],
     execution_context_class=Executor,
     config=StrawberryConfig(scalar_map=SCALARS),
 )
