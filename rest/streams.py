@@ -10,7 +10,7 @@ from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -23,6 +23,7 @@ from backend.projects.resolvers.event import EventPage, parse_position
 from . import serializers
 from .base import View
 from .openapi import DescribedEvents
+from .renderers import JSONRenderer
 
 
 class EventStreamRenderer(BaseRenderer):

@@ -7,16 +7,21 @@ every event; `from_json` reads that back.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
-from typing import Any, ClassVar, Self
+from functools import cache
+from operator import attrgetter
+from typing import Any, ClassVar, Self, cast
 
 from django.db.models import Model, QuerySet
 
 
 def iso(moment: datetime) -> str:
     """`2027-03-01T09:30:00.000000Z`: of fixed width, so that text sorts as time does."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 # `fromisoformat` takes any character between date and time, and a NUL at the end.
@@ -45,6 +50,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _plain_column(values: tuple[Any, ...]) -> Iterable[Any]:
+    """One field of many rows: only times have to be made plain, and whether it is one the first value tells."""
+    is_time = isinstance(next((value for value in values if value is not None), None), date)
+    return map(_plain, values) if is_time else values
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """Fields are named as the model's attributes; `JSON_NAMES` has those that REST calls otherwise."""
@@ -55,19 +66,39 @@ class Row:
 
     @classmethod
     def of(cls, instance: Model) -> Self:
-        return cls(*(_plain(getattr(instance, field.name)) for field in fields(cls)))
+        return cls(*map(_plain, shape_of(cls).values_of(instance)))
 
     @classmethod
     def read(cls, rows: QuerySet[Any]) -> list[Self]:
-        values = rows.values_list(*(field.name for field in fields(cls)))
-        return [cls(*map(_plain, row)) for row in values]
+        columns = zip(*rows.values_list(*shape_of(cls).names), strict=True)
+        return [cls(*values) for values in zip(*map(_plain_column, columns), strict=True)]
 
     def as_json(self) -> dict[str, Any]:
-        return {self.JSON_NAMES.get(field.name, field.name): getattr(self, field.name) for field in fields(self)}
+        shape = shape_of(type(self))
+        return dict(zip(shape.json_names, shape.values_of(self), strict=True))
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        return cls(**{field.name: data[cls.JSON_NAMES.get(field.name, field.name)] for field in fields(cls)})
+        return cls(*(data[name] for name in shape_of(cls).json_names))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What is the same for all rows of a class."""
+
+    names: tuple[str, ...]
+    json_names: tuple[str, ...]
+    values_of: Callable[[Any], tuple[Any, ...]]
+
+
+@cache
+def _shape(row: Any) -> _Shape:
+    names = tuple(field.name for field in fields(row))
+    return _Shape(names, tuple(row.JSON_NAMES.get(name, name) for name in names), attrgetter(*names))
+
+
+def shape_of(row: type[Row]) -> _Shape:
+    return _shape(cast(Any, row))  # no row is a key here, but its class
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from operator import attrgetter
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ..access import Viewer
 from ..cache import Stamp, cached_list
-from ..rows import Row
+from ..rows import Row, shape_of
 from .page import Listing, Page, PageRequest
 
 R = TypeVar("R", bound=Row)
@@ -39,13 +38,11 @@ def cached_page(
     visible: Callable[[], frozenset[int]] | None = None,
 ) -> CachedPage[R]:
     """`is_shown`, `not_before`, `if_none_match`, `visible`: see `cached_list`, also for NotModified."""
-    names = [field.name for field in fields(read)]
-    values_of = attrgetter(*names)
 
     def build_json() -> dict[str, object]:
         built = build()
         return {
-            "rows": [values_of(row) for row in built.rows],
+            "rows": list(map(shape_of(read).values_of, built.rows)),
             "next": built.has_next,
             "previous": built.has_previous,
         }
@@ -53,7 +50,7 @@ def cached_page(
     cached = cached_list(
         listing.name,
         viewer=viewer,
-        params=[names, listing.filter, listing.order, page, page.size(default_size)],
+        params=[shape_of(read).names, listing.filter, listing.order, page, page.size(default_size)],
         project_id=project_id,
         is_shown=is_shown,
         not_before=not_before,
