@@ -70,7 +70,12 @@ class Row:
 
     @classmethod
     def read(cls, rows: QuerySet[Any]) -> list[Self]:
-        columns = zip(*rows.values_list(*shape_of(cls).names), strict=True)
+        return cls.of_values(rows.values_list(*shape_of(cls).names))
+
+    @classmethod
+    def of_values(cls, rows: Iterable[tuple[Any, ...]]) -> list[Self]:
+        """Of what the database has for the fields, in their order."""
+        columns = zip(*rows, strict=True)
         return [cls(*values) for values in zip(*map(_plain_column, columns), strict=True)]
 
     def as_json(self) -> dict[str, Any]:

@@ -39,12 +39,14 @@ def cached_page(
 ) -> CachedPage[R]:
     """`is_shown`, `not_before`, `if_none_match`, `visible`: see `cached_list`, also for NotModified."""
 
+    built: list[Page[R]] = []
+
     def build_json() -> dict[str, object]:
-        built = build()
+        built.append(build())
         return {
-            "rows": list(map(shape_of(read).values_of, built.rows)),
-            "next": built.has_next,
-            "previous": built.has_previous,
+            "rows": list(map(shape_of(read).values_of, built[0].rows)),
+            "next": built[0].has_next,
+            "previous": built[0].has_previous,
         }
 
     cached = cached_list(
@@ -58,5 +60,7 @@ def cached_page(
         visible=visible,
         build=build_json,
     )
+    if built:
+        return CachedPage(built[0], cached.etag, cached)
     rows = [read(*row) for row in cached.rows["rows"]]
     return CachedPage(Page(rows, cached.rows["next"], cached.rows["previous"], listing), cached.etag, cached)

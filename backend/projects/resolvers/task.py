@@ -13,7 +13,7 @@ from ..errors import BadArgument
 from ..models import Status, Task
 from ..rows import TaskRow
 from .cached import CachedPage, cached_page
-from .page import Listing, Order, Page, PageRequest
+from .page import Listing, Order, Page, PageRequest, Shares
 from .search import check_search, newest_matches
 
 # How the tasks of somebody's projects are put in order. Where they are few, by merging the index of each; where they
@@ -84,7 +84,7 @@ def list_tasks(
     visible = cache(lambda: access.visible_project_ids(viewer))
 
     def build() -> Page[TaskRow]:
-        rows: QuerySet[Task] | list[QuerySet[Task]]
+        rows: QuerySet[Task] | Shares[Task]
         ids = None if viewer.sees_all or filter.project_id is not None else visible()
         if filter.search is not None:
             is_first = order == Order() and page.after is None and page.before is None and not page.is_backward
@@ -125,16 +125,18 @@ def _visible(viewer: Viewer, filter: TaskFilter) -> QuerySet[Task]:
     return filter.apply(access.visible_tasks(viewer))
 
 
-def _shares(viewer: Viewer, filter: TaskFilter, project_ids: Collection[int] | None) -> list[QuerySet[Task]]:
+def _shares(viewer: Viewer, filter: TaskFilter, project_ids: Collection[int] | None) -> QuerySet[Task] | Shares[Task]:
     """What the viewer sees of what passes the filter, of these projects or of all: each by itself where they are few.
 
     Each project has an index in every order. What is merged of them takes no sorting, and reads no other project's.
     """
     if project_ids is None:
-        return [_visible(viewer, filter)]
+        return _visible(viewer, filter)
     if not 0 < len(project_ids) <= MOST_SHARES:
-        return [_visible(viewer, filter).filter(project_id__in=project_ids)]
-    return [filter.apply(access.visible_tasks_of(viewer, project_id)) for project_id in sorted(project_ids)]
+        return _visible(viewer, filter).filter(project_id__in=project_ids)
+    if len(project_ids) == 1:
+        return filter.apply(access.visible_tasks_of(viewer, *project_ids))
+    return Shares(lambda pk: filter.apply(access.visible_tasks_of(viewer, pk)), sorted(project_ids))
 
 
 def _matches(
@@ -144,7 +146,8 @@ def _matches(
     assert filter.search is not None
     projects = access.visible_projects(viewer)
     tasks = filter.apply(Task.objects.all())
-    shares = _shares(viewer, filter, project_ids)
+    seen = _shares(viewer, filter, project_ids)
+    shares = [seen.of(pk) for pk in seen.keys] if isinstance(seen, Shares) else [seen]
     return newest_matches(
         filter.search,
         tasks=tasks,
