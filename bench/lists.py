@@ -6,11 +6,12 @@ answer is checked, and its body against that of the first.
 
 The bare application (`bench/support/bare_list.py`) answers each request with one GET from Redis, of the bytes that our
 `GET /tasks/` has. The stock twins (`bench/stock/`) are a `ModelViewSet` of DRF, and the type, list and mutation that
-strawberry-django makes of a model, on the same database. They ask nobody who they are; nor do we where a list is compared
-with theirs. All else that is ours is asked for by token, in closed mode, by an editor of five projects, and those lists
-once more, which is the harder way for us. "Uncached" is with CACHE_LIST_S=0: nothing is filed, and every answer has read
-its rows, which PostgreSQL's own statistics are asked to confirm. Django's handler has the product's settings, but no
-connection that lasts, as is its default. All run on the same server, `backend.server`: on daphne, and on uvicorn.
+strawberry-django makes of a model, on the same database. They ask nobody who they are; nor do we where a list is
+compared with theirs. All else that is ours is asked for by token, in closed mode, by an editor of five projects, and
+those lists once more, which is the harder way for us. "Uncached" is with CACHE_LIST_S=0: nothing is filed, and every
+answer has read its rows, which PostgreSQL's own statistics are asked to confirm. Django's handler has the product's
+settings, but no connection that lasts, as is its default. All run on the same server, `backend.server`: on daphne, and
+on uvicorn.
 """
 
 from __future__ import annotations

@@ -47,6 +47,7 @@ class RedisServer:
         self.ask_again_at = 0.0
         self._is_down = False
         self._refusal = ""
+        self._found: tuple[str, Any] | None = None
         self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, async_redis.Redis] = WeakKeyDictionary()
 
     @property
@@ -66,7 +67,7 @@ class RedisServer:
         if self.is_away and not is_urgent:
             return None
         try:
-            redis = get_redis_connection("default")
+            redis = self._client()
             if self.run_id is None:
                 redis.ping()  # which says hello first
             for _ in range(_TRIES):
@@ -104,6 +105,13 @@ class RedisServer:
             raise NotConnected("The server does not tell its run_id.")
         self.run_id = found[1].decode()
         self._prefix = django_cache.make_key(f"{self.run_id}:")
+
+    def _client(self) -> Any:
+        """django-redis', which is looked for once: that takes as long as to ask it something."""
+        location = settings.CACHES["default"]["LOCATION"]
+        if self._found is None or self._found[0] != location:
+            self._found = (location, get_redis_connection("default"))
+        return self._found[1]
 
     def _async_client(self) -> async_redis.Redis:
         loop = asyncio.get_running_loop()
