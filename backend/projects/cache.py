@@ -416,11 +416,15 @@ class _Owed:
         return bool(self._positions)
 
     def add(self, positions: Mapping[str, int]) -> bool:
-        """Tell Redis now, else in a while. False where it has not heard of it yet."""
+        """Tell Redis now, else in a while. False where it has not heard of it yet.
+
+        Now also where it did not answer this process a moment ago: it may answer others, who would go on showing what
+        was before.
+        """
         with self._lock:
             for scope, position in positions.items():
                 self._positions[scope] = max(position, self._positions.get(scope, 0))
-        if self.pay():
+        if self.pay(is_urgent=True):
             return True
         with self._lock:
             if not self._is_paying:

@@ -1,12 +1,13 @@
 import asyncio
 import threading
+import time
 from typing import Any
 from unittest.mock import patch
 
 from django.test import override_settings
 from django_redis import get_redis_connection
 
-from backend.projects import cache, services
+from backend.projects import cache, redis_server, services
 from backend.projects.access import SYSTEM, Viewer, viewer_for
 from backend.projects.cache import EVERYTHING, access_scope, cached_list, move, project_scope
 from backend.projects.models import Role
@@ -168,6 +169,15 @@ class WithoutRedisTests(Case):
         self.assertEqual(names(), ["New"])
         with self.assertNumQueries(0):
             self.assertEqual(names(), ["New"])
+
+    def test_a_change_is_told_to_a_redis_that_did_not_answer_a_moment_ago(self) -> None:
+        """It answers other processes, which would go on showing what was before."""
+        mark = cache.stamp_before_reading(SYSTEM, [7]).marks[project_scope(7)]
+        self.addCleanup(setattr, redis_server.server, "ask_again_at", 0.0)
+        redis_server.server.ask_again_at = time.monotonic() + 60
+        self.assertTrue(move({project_scope(7): 5}))
+        held = get_redis_connection("default").get(redis_server.server.key(cache.mark_name(project_scope(7))))
+        self.assertEqual(held.decode(), f"{str(mark)[:-1]}5")
 
     def test_what_redis_did_not_hear_of_it_is_told_as_soon_as_it_is_back(self) -> None:
         """Others read from it meanwhile, who know nothing of the change."""

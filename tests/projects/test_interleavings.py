@@ -193,14 +193,17 @@ class World:
                 process.is_cut_off = process.loses_answer = False
 
     # --- What everybody must see -------------------------------------------------------------------------
-    def tell(self, process: Process, facts: Facts, life: int) -> None:
+    def tell(self, process: Process, facts: Facts, life: int, *, failed: bool) -> None:
         """A writer was answered, or what it wrote was read in the journal.
 
-        Its own process knows at once. Another may be shown the old list by a Redis that only this process cannot reach,
-        until it can: that is the one case in which it takes a moment.
+        Where commands to Redis `failed` meanwhile, its own process knows all the same. Another may be shown the old
+        list by a Redis that only this process cannot reach, until it can: the one case in which it takes a moment.
         """
         self.of_process[process.name].add(facts)
-        self.pending.append(Pending(facts, process, life))
+        if failed:
+            self.pending.append(Pending(facts, process, life))
+        else:
+            self.answered.add(facts)
 
     def must_see(self, process: Process) -> Facts:
         owing = []
@@ -326,10 +329,12 @@ class Client(Actor):
     def write(self, what: Any, *, is_announced: bool = True) -> None:
         facts: Facts = {}
         life: list[int] = []
+        failures: list[int] = []
         world = self.world
 
         def committed() -> None:
             life.append(world.life)
+            failures.append(self.process.failures)
             if "member" in facts:
                 world.members.append(not world.members[-1])
 
@@ -343,7 +348,7 @@ class Client(Actor):
                 world.case.write_unannounced(write)
                 world.unheard.append((_head_unseen(), facts, world.life))
         if is_announced:
-            world.tell(self.process, facts, life[0])
+            world.tell(self.process, facts, life[0], failed=self.process.failures > failures[0])
         world.case.counts["writes"] += 1
         assert self.turns is not None
         self.turns.trace.append(f"{self.name}: has written {facts}{'' if is_announced else ', and is killed'}")
@@ -364,12 +369,12 @@ class Client(Actor):
     def look(self) -> None:
         """As the reader of the journal does in every live process."""
         self.step("looks at the journal")
-        world = self.world
+        world, failures = self.world, self.process.failures
         events = journal.read_after(world.looked, limit=1000)
         world.looked = max(world.looked, *(event.position for event in events)) if events else world.looked
         for unheard in [one for one in world.unheard if one[0] <= world.looked]:
             world.unheard.remove(unheard)
-            world.tell(self.process, unheard[1], unheard[2])
+            world.tell(self.process, unheard[1], unheard[2], failed=self.process.failures > failures)
 
     def let_time_pass(self) -> None:
         self.step("lets time pass")
@@ -431,7 +436,8 @@ class InterleavingTests(CommittingCase):
                         client.end()
         hits = self.counts["hits resolver"] + self.counts["hits HTTP"]
         say(f"{SCHEDULES} schedules: {', '.join(f'{count} {what}' for what, count in sorted(self.counts.items()))}")
-        self.assertGreater(hits, LEAST_HITS * self.counts["reads"])
+        if SCHEDULES > 1:
+            self.assertGreater(hits, LEAST_HITS * self.counts["reads"])
 
     def play(self, seed: int, world: World, clients: list[Client], faults: Client) -> None:
         chance = random.Random(seed)

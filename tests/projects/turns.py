@@ -193,6 +193,7 @@ class Process:
         # Commands do not reach Redis; the answer to the next one is lost.
         self.is_cut_off = False
         self.loses_answer = False
+        self.failures = 0
 
     def let_time_pass(self) -> None:
         """Redis is asked again, and what it did not hear of it is told."""
@@ -271,6 +272,7 @@ class _Filing:
         actor = acting()
         actor.step(_said(arguments))
         if actor.process.is_cut_off:
+            actor.process.failures += 1
             raise NotConnected("Cut off.")
         if arguments[0] == "EVAL" and arguments[1] == cache._FILE:
             self.held = (arguments[3], control().getrange(arguments[3], 0, 20))
@@ -286,6 +288,7 @@ class _Filing:
                 actor.fail(AssertionError(f"An older list was filed over a newer one: {was!r}, then {now!r}."))
         if process.loses_answer:
             process.loses_answer = False
+            process.failures += 1
             raise NotAnswered("Lost.")
 
 
