@@ -1,0 +1,132 @@
+"""Processes that write and processes that read, by every door, while Redis is killed: nobody is shown an old list.
+
+RACE_S is for how many seconds, FAULTS_SEED repeats what each of them chooses.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from typing import Any
+
+from redis import Redis
+
+from backend.local.console import say
+from backend.local.testing import throwaway_folder
+from tests.cases import CommittingCase, database_url, start_server, token_of
+from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
+from tests.faults.cases import PATIENCE_S, figures
+from tests.faults.racer import WRITERS, Notes
+from tests.servers import FaultyValkey
+
+RACE_S = float(os.environ.get("RACE_S", "20"))
+# Seconds between two things that happen to Redis; and for which it is gone.
+FAULT_EVERY_S = 0.1
+GONE_S = 0.3
+KILLS = 4
+READERS = {"http": 3, "resolver": 2}
+PROJECTS = 3
+# Per second of the race, in all: far below what a slow machine does, and enough to mean something.
+LEAST = {"http reads": 4, "http not modified": 0.2, "resolver reads": 10, "resolver hits": 2, "write writes": 2}
+
+
+class RaceTests(CommittingCase):
+    def test_who_reads_after_a_write_was_answered_is_shown_it_whatever_happens_to_redis(self) -> None:
+        seed = os.environ.get("FAULTS_SEED") or str(random.randrange(10**6))
+        say(f"FAULTS_SEED={seed}")
+        chance = random.Random(seed)
+        member, staff = UserFactory(), UserFactory(is_staff=True)
+        projects = [ProjectFactory() for _ in range(PROJECTS)]
+        tasks = [TaskFactory(project=project) for project in projects]
+        for project in projects[:-1]:
+            MembershipFactory(user=member, project=project)
+        folder = self.enterContext(throwaway_folder())
+        valkey = self.enterContext(FaultyValkey(folder))
+        environment = {"ACCESS": "closed", "DATABASE_URL": database_url(), "REDIS_URL": valkey.url}
+        doors = [start_server("backend.server", environment, self.addCleanup)[1] for _ in range(2)]
+        notes = Notes(folder / "notes", 2 * PROJECTS)
+        given = ["--seconds", RACE_S, "--notes", folder / "notes", "--member", member.pk]
+        given += ["--projects", *(project.pk for project in projects), "--tasks", *(task.pk for task in tasks)]
+        given += ["--doors", *doors, "--tokens", token_of(member), token_of(staff)]
+        roles = ["write"] * WRITERS + [role for role, count in READERS.items() for _ in range(count)]
+        racers = []
+        for number, role in enumerate(roles):
+            command = [
+                sys.executable,
+                "-m",
+                "tests.faults.racer",
+                role,
+                "--number",
+                number,
+                "--seed",
+                f"{seed}-{number}",
+            ]
+            racer = subprocess.Popen(
+                [str(word) for word in (*command, *given)],
+                env={**os.environ, **environment},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            self.addCleanup(_end, racer)
+            racers.append(racer)
+        for racer in racers:
+            assert racer.stdout is not None
+            self.assertEqual(racer.stdout.readline(), "ready\n")
+        for racer in racers:
+            assert racer.stdin is not None
+            racer.stdin.write("go\n")
+            racer.stdin.flush()
+
+        kills = self.trouble(valkey, notes, chance)
+
+        counts: Counter[str] = Counter()
+        for role, racer in zip(roles, racers, strict=True):
+            assert racer.stdout is not None
+            answer: dict[str, Any] = json.loads(racer.stdout.readline() or "{}")
+            self.assertNotIn("stale", answer)
+            self.assertEqual(racer.wait(PATIENCE_S), 0)
+            counts.update({f"{role} {what}": count for what, count in answer.items()})
+        figure = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
+        say(figure)
+        figures.append(f"{self._testMethodName} (seed {seed}): {figure}; {kills} kills")
+        for what, least in LEAST.items():
+            self.assertGreater(counts[what], least * RACE_S, what)
+
+    def trouble(self, valkey: FaultyValkey, notes: Notes, chance: random.Random) -> int:
+        """Evict what Redis holds, and kill it now and then: it comes back empty, later with what it once held."""
+        kills = 0
+        began = time.monotonic()
+        while (passed := time.monotonic() - began) < RACE_S:
+            with Redis.from_url(valkey.url) as redis:
+                if passed > (kills + 1) * RACE_S / (KILLS + 1):
+                    if kills % 2:
+                        redis.save()
+                        time.sleep(FAULT_EVERY_S)  # in which it falls behind
+                    notes.life += 1
+                    valkey.kill()
+                    time.sleep(GONE_S)
+                    valkey.start()
+                    notes.life += 1
+                    kills += 1
+                elif chance.random() < 0.05:
+                    redis.flushdb()
+                elif keys := redis.keys("*scope:*" if chance.random() < 0.8 else "*list:*"):
+                    redis.delete(chance.choice(keys))
+            time.sleep(FAULT_EVERY_S)
+        return kills
+
+
+def _end(racer: subprocess.Popen[str]) -> None:
+    racer.kill()
+    racer.wait()
+    for pipe in (racer.stdin, racer.stdout):
+        assert pipe is not None
+        with suppress(BrokenPipeError):
+            pipe.close()
