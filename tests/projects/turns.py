@@ -44,7 +44,7 @@ class Turns:
         # How likely it is that the turn stays where it is: some schedules switch at every step, others seldom.
         self.stays = random_.choice((0.0, 0.3, 0.7, 0.9))
         # And in some, now and then somebody is very slow.
-        self.dawdles = random_.choice((0.0, 0.02, 0.05))
+        self.dawdles = random_.choice((0.0, 0.02, 0.05, 0.1))
         self.trace: list[str] = []
         self.raised: Exception | None = None
         self.writer: Actor | None = None
