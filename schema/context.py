@@ -14,7 +14,7 @@ import strawberry
 
 from backend.projects import threads
 from backend.projects.access import Viewer
-from backend.projects.cache import Stamp, etag_of
+from backend.projects.cache import Stamp, etag_of, is_held
 
 from .loaders import Loaders
 
@@ -46,6 +46,11 @@ class Context:
     @property
     def etag(self) -> str | None:
         return None if self.stamp is None else etag_of(self.stamp, self.name)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the client holds the answer already."""
+        return self.etag is not None and is_held(self.if_none_match, self.etag)
 
     @cached_property
     def loaders(self) -> Loaders:

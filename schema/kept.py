@@ -11,7 +11,7 @@ from strawberry.extensions import SchemaExtension
 from strawberry.types import ExecutionResult
 
 from backend.projects.access import parse_id
-from backend.projects.cache import is_held, stamp_before_reading
+from backend.projects.cache import stamp_after_reading, stamp_before_reading
 
 from .context import Context
 from .documents import root_fields
@@ -29,31 +29,35 @@ class NoteStamp(SchemaExtension):
 
     async def on_execute(self) -> AsyncIterator[None]:
         context = self.execution_context.context
+        project_ids: Collection[int] | None = None
         if isinstance(context, Context) and context.notes_stamp:
-            await self._note(context)
+            project_ids = await self._note(context)
         yield
+        if isinstance(context, Context) and context.stamp is not None and not context.is_held:
+            context.stamp = await context.in_database(stamp_after_reading, context.stamp, context.viewer, project_ids)
 
-    async def _note(self, context: Context) -> None:
+    async def _note(self, context: Context) -> Collection[int] | None:
+        """The projects that the operation is narrowed to."""
         document = self.execution_context.graphql_document
         if document is None:
-            return
+            return None
         operation = get_operation_ast(document, self.execution_context.operation_name)
         if operation is None or operation.operation is not OperationType.QUERY:
-            return
+            return None
         fields = list(root_fields(document, operation))
         names = {field.name.value for field in fields}
         if not names & _LISTS or names - _LISTS - _BESIDE_LISTS:
-            return
+            return None
         defaults = {
             node.variable.name.value: value_from_ast_untyped(node.default_value)
             for node in operation.variable_definitions or ()
             if node.default_value is not None
         }
         project_ids = _project_ids(fields, defaults | (self.execution_context.variables or {}))
-        stamp = await context.in_database(stamp_before_reading, context.viewer, project_ids)
-        context.stamp = stamp
-        if context.etag is not None and is_held(context.if_none_match, context.etag):
+        context.stamp = await context.in_database(stamp_before_reading, context.viewer, project_ids)
+        if context.is_held:
             self.execution_context.result = ExecutionResult(data=None, errors=None)
+        return project_ids
 
 
 def _project_ids(fields: Iterable[FieldNode], variables: dict[str, Any]) -> Collection[int] | None:

@@ -29,7 +29,6 @@ from strawberry.types.graphql import OperationType
 
 from backend.projects.access import Viewer, require_access
 from backend.projects.authentication import challenge_for, viewer_of_request
-from backend.projects.cache import is_held
 from backend.projects.errors import ForeignOrigin, NotSignedIn
 from backend.projects.http import keep, may_be_kept
 
@@ -101,7 +100,7 @@ class GraphQLView(StrawberryView[Context, None]):
             return response
         keep(request, self.context.stamp)
         if request.method == "GET":
-            if is_held(self.context.if_none_match, self.context.etag):
+            if self.context.is_held:
                 del response["Content-Type"]
                 response = HttpResponse(status=304, headers=response.headers)
                 del response["Content-Type"]

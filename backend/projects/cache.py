@@ -171,7 +171,7 @@ def cached_list(
     they may see. `params` is everything else that shapes the rows. The scopes are `project_id`'s where it is given,
     else all that the viewer sees; `is_shown` says that the caller has found that they see that project. `not_before` is
     a position that the caller has told, or will tell, as the one its rows are as new as: the writer of it may not have
-    moved the scopes yet. `visible` tells the projects that the viewer is in, where `build` asks for them too. Raises
+    moved the scopes yet. `visible` tells the projects that the viewer is in, where `build` reads those alone. Raises
     NotModified, before a row is read, where `if_none_match` names the list as it is.
     """
     identity = orjson.dumps([settings.BUILD, name, viewer.key, project_id, params], option=orjson.OPT_NON_STR_KEYS)
@@ -183,7 +183,10 @@ def cached_list(
     project_ids = None if project_id is None else [project_id]
     stamp = stamp_before_reading(viewer, project_ids, are_shown=is_shown, visible=visible)
     _check_not_held(stamp, key, if_none_match)
-    built = CachedList(stamp.marks, stamp.cursor, key, build())
+    rows = build()
+    if not is_shown and (visible is None or project_ids is not None):
+        stamp = stamp_after_reading(stamp, viewer, project_ids)
+    built = CachedList(stamp.marks, stamp.cursor, key, rows)
     command = filing(key, built, orjson.dumps({"marks": built.marks, "rows": built.rows}), viewer=viewer)
     if command is not None:
         _ask(command)
@@ -219,6 +222,21 @@ def stamp_before_reading(
         shown = visible() if visible is not None else visible_project_ids(viewer)
     scopes = [EVERYTHING] if len(shown) > _MOST_SCOPES else map(project_scope, sorted(shown))
     return marks.stamp(scopes)
+
+
+def stamp_after_reading(stamp: Stamp, viewer: Viewer, project_ids: Collection[int] | None = None) -> Stamp:
+    """The stamp, with no known mark if the viewer has come to see another project since `stamp_before_reading`.
+
+    Its rows may be among what was read. Before the joining is told of, which moves the mark of access, a write to that
+    project may be answered, whose mark is not among those of the stamp.
+    """
+    noted = stamp.marks.keys()
+    if viewer.sees_all or EVERYTHING in noted or (project_ids and noted >= set(map(project_scope, project_ids))):
+        return stamp
+    shown = visible_project_ids(viewer) if project_ids is None else visible_among(viewer, project_ids)
+    if noted >= set(map(project_scope, shown)):
+        return stamp
+    return Stamp(dict.fromkeys(stamp.marks), stamp.cursor)
 
 
 def stamp_of(scopes: Sequence[str], head: int) -> Stamp | None:

@@ -86,6 +86,25 @@ class CachedListTests(Case):
         cached_list("list", viewer=SYSTEM, params=None, build=build_while_another_reader_files)
         self.assertEqual(self.read(), 1)
 
+    def test_rows_of_a_project_that_was_joined_while_they_were_read_are_not_kept(self) -> None:
+        """Nobody was told of the joining yet, but a write to that project may be answered by now."""
+        for project_id in (None, ProjectFactory().pk):
+            user = UserFactory()
+            joined = project_id or ProjectFactory().pk
+
+            def build_while_they_join(user: Any = user, joined: int = joined) -> str:
+                self.write_unannounced(
+                    lambda: services.membership.add_member(actor=SYSTEM, project_id=joined, username=user.username)
+                )
+                return "with the project's"
+
+            built = cached_list(
+                "list", viewer=viewer_for(user), params=None, build=build_while_they_join, project_id=project_id
+            )
+            self.assertFalse(built.is_known)
+            self.built = 0
+            self.assertEqual(self.read(viewer_for(user), project_id=project_id), 1)
+
     def test_another_build_has_lists_of_its_own(self) -> None:
         self.read()
         with self.settings(BUILD="another"):

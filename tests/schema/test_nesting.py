@@ -138,8 +138,8 @@ class MemberNestingTests(ClosedCase):
             for project in Project.objects.exclude(members=reader):
                 MembershipFactory(project=project, user=reader)
             cache.delete_pattern("*")
-            # The session, its user, the position, the projects that they see, and five lists.
-            with self.subTest(count), self.assertNumQueries(9):
+            # The session, its user, the position, the projects that they see, before and after, and five lists.
+            with self.subTest(count), self.assertNumQueries(10):
                 self.data(document)
 
 

@@ -92,7 +92,12 @@ def list_tasks(
         elif ids is not None and MOST_SHARES < len(ids) <= MOST_APART and filter.assignee_id is None:
             tasks = filter.apply(Task.objects.all())
             return listing.page_of_many(
-                access.visible_projects(viewer), tasks, page, TaskRow, default_size=default_size, parent="project_id"
+                access.visible_projects(viewer).filter(pk__in=ids),
+                tasks,
+                page,
+                TaskRow,
+                default_size=default_size,
+                parent="project_id",
             )
         else:
             rows = _shares(viewer, filter, ids)
