@@ -163,7 +163,7 @@ class Task:
     updated_at: datetime
     version: int = strawberry.field(description="1 at first, and one more with every change of the task's fields.")
     project: Project | None = strawberry.field(
-        resolver=_project_of, description="Null only in an event about a task whose project is gone by now."
+        resolver=_project_of, description="Null only where it is gone by now, or the right to see it."
     )
     assignee: User | None = strawberry.field(resolver=_assignee_of)
     comments: Connection[Comment] = strawberry.field(resolver=_comments_of, description="Newest first.")
@@ -180,7 +180,7 @@ class Comment:
     content: str
     created_at: datetime
     task: Task | None = strawberry.field(
-        resolver=_task_of, description="Null only in an event about a comment whose task is gone by now."
+        resolver=_task_of, description="Null only where it is gone by now, or the right to see it."
     )
 
     @classmethod
@@ -195,7 +195,7 @@ class SummaryReport:
     generated_at: datetime
     figures: JSON
     project: Project | None = strawberry.field(
-        resolver=_project_of, description="Null only in an event about a report whose project is gone by now."
+        resolver=_project_of, description="Null only where it is gone by now, or the right to see it."
     )
 
     @classmethod
