@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any
 
 import orjson
 from django.conf import settings
+from django.utils import timezone
 
 from backend.projects import cache
 from backend.projects.access import Viewer
@@ -50,6 +52,7 @@ _OF_ROWS = frozenset([b"content-length", b"content-type", b"link", b"x-total-cou
 _MOST_BODY = 2**16
 # Answers of which this process remembers what they were read from.
 _MOST_KNOWN = 10_000
+_MOST_PASSED_BY = 1_000
 # Times that somebody waits for others who ask the same, before they ask for themselves.
 _MOST_WAITS = 3
 
@@ -89,13 +92,15 @@ class AnswerCache:
         self._application = application
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._under_way: dict[str, asyncio.Future[None]] = {}
+        # Questions whose answers are not kept, such as mutations: nobody looks for them or waits for one another.
+        self._passed_by: OrderedDict[str, float] = OrderedDict()
         self._lookups = cache.Lookups()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         question = None
         if settings.CACHE_LIST_S > 0 and _LISTS.fullmatch(scope["path"]):
             question, receive = await _question(scope, receive)
-        if question is None:
+        if question is None or self._passed_by.get(question.key, 0) > time.monotonic():
             await self._application(scope, receive, send)
             return
         for _ in range(_MOST_WAITS):
@@ -110,6 +115,8 @@ class AnswerCache:
                 break
             if first is not None:
                 await asyncio.shield(first)
+                if question.viewer.expires_at is not None and timezone.now() >= question.viewer.expires_at:
+                    break
             # Else it has been filed while we looked.
         await self._ask(question, scope, receive, send)
 
@@ -173,6 +180,8 @@ class AnswerCache:
                 return
             answer.append(message)
             if not _may_be_kept(answer[0], scope[STAMP]):
+                if scope[STAMP] is None and answer[0]["status"] == 200:
+                    self._pass_by(question.key)
                 let_others_go()
             elif message["type"] == "http.response.body" and not message.get("more_body"):
                 await self._file(question, scope[STAMP], answer)
@@ -185,6 +194,11 @@ class AnswerCache:
             await self._application(scope, receive, send_on)
         finally:
             let_others_go()
+
+    def _pass_by(self, key: str) -> None:
+        self._passed_by[key] = time.monotonic() + settings.CACHE_LIST_S
+        if len(self._passed_by) > _MOST_PASSED_BY:
+            self._passed_by.popitem(last=False)
 
     async def _file(self, question: _Question, stamp: Stamp, answer: list[Message]) -> None:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer[0]["headers"]]

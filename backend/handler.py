@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing, suppress
+from contextlib import aclosing, closing, suppress
 from typing import IO, Any
 
 from django.core.exceptions import RequestAborted
@@ -22,6 +22,10 @@ class Handler(ASGIHandler):
     Django's own has a new thread for each request, and passes it to and fro between that and the event loop at every
     middleware. A stream keeps no thread: what it sends comes from the event loop.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._dropping: set[asyncio.Future[None]] = set()
 
     def load_middleware(self, is_async: bool = False) -> None:
         super().load_middleware(is_async=False)
@@ -42,12 +46,31 @@ class Handler(ASGIHandler):
                 await answering
 
     async def _answer(self, scope: dict[str, Any], body: IO[bytes], send: Any) -> None:
-        response = await threads.requests.call(self._respond, scope, body)
+        responding = asyncio.ensure_future(threads.requests.call(self._respond, scope, body))
+        try:
+            response = await asyncio.shield(responding)
+        except asyncio.CancelledError:
+            responding.add_done_callback(self._drop)  # the thread comes to its end all the same
+            raise
         try:
             await self.send_response(response, send)
         finally:
             if response.streaming:
                 await asyncio.shield(threads.requests.call(response.close))
+
+    def _drop(self, responding: asyncio.Future[HttpResponseBase]) -> None:
+        """End a stream whose client left while it was being opened."""
+        if responding.cancelled() or responding.exception() is not None or not responding.result().streaming:
+            return
+
+        async def end(response: Any) -> None:
+            async with aclosing(aiter(response)) as content:
+                await anext(content, None)
+            await threads.requests.call(response.close)
+
+        dropped = asyncio.ensure_future(end(responding.result()))
+        self._dropping.add(dropped)
+        dropped.add_done_callback(self._dropping.discard)
 
     def _respond(self, scope: dict[str, Any], body: IO[bytes]) -> HttpResponseBase:
         with closing(body):

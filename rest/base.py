@@ -17,7 +17,7 @@ from rest_framework.views import APIView
 
 from backend.projects import access
 from backend.projects.access import Viewer
-from backend.projects.cache import is_held
+from backend.projects.cache import is_held, stamp_after_reading
 from backend.projects.http import keep
 from backend.projects.models import Scope
 from backend.projects.resolvers.cached import CachedPage
@@ -117,12 +117,15 @@ class ListView(View):
     def page(self, found: CachedPage[Any], *, count: Callable[[], int]) -> Response:
         """`count` is called where the client wants the number of all rows."""
         page = found.page
-        keep(self.request._request, found.stamp)
+        stamp = found.stamp
         told = {"X-Cursor": str(found.stamp.cursor), "ETag": found.etag}
         if page.has_next:
             told["Link"] = headers.link_to_next(self.request, page.cursor_of(page.rows[-1]))
         if self.query.wants_count:
             told["X-Total-Count"] = str(count())
+            narrowed = None if found.project_id is None else [found.project_id]
+            stamp = stamp_after_reading(stamp, self.viewer, narrowed)
+        keep(self.request._request, stamp)
         return Response([row.as_json() for row in page.rows], headers=told)
 
 

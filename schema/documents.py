@@ -43,8 +43,9 @@ class KeepDocuments(SchemaExtension):
         if self.is_known or context.pre_execution_errors or query is None or len(query) > _KEPT_LENGTH:
             return
         if document is not None:
-            while len(_good) >= _KEPT_DOCUMENTS:
-                _good.pop(next(iter(_good), ""), None)
+            # A copy, as other threads keep documents too.
+            for oldest in list(_good)[: max(0, len(_good) + 1 - _KEPT_DOCUMENTS)]:
+                _good.pop(oldest, None)
             _good[query] = document
 
 

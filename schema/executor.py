@@ -177,7 +177,7 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
             if column is None:
                 return None
             named.append((name, column))
-        return _Columns(row_type, named)
+        return _Columns(row_type, named) if named else None  # a directive may leave out every field
 
     def _column(self, row_type: GraphQLObjectType, details: FieldDetailsList) -> _Column | None:
         name = details[0].node.name.value

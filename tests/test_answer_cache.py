@@ -391,6 +391,23 @@ class StampedeTests(AnswerCacheCase):
         self.assertEqual((await first).json[0]["title"], "Old")
         self.assertEqual({(await other).json[0]["title"] for other in others}, {"New"})
 
+    async def test_what_is_never_kept_waits_for_nobody(self) -> None:
+        """Two who change the same are two changes, at the same time."""
+        await self.warm()
+        both_ask = asyncio.Barrier(2)
+        handler = self.django.handler
+
+        async def together(scope: Any, receive: Any, send: Any) -> None:
+            async with asyncio.timeout(20):
+                await both_ask.wait()
+            await handler(scope, receive, send)
+
+        query = f'mutation {{ addComment(input: {{taskId: {self.task.pk}, content: "x"}}) {{ __typename }} }}'
+        await self.gql(query)  # from which it is known
+        self.django.handler = together  # type: ignore[assignment]
+        answers = await asyncio.gather(self.gql(query), self.gql(query))
+        self.assertEqual([answer.json["data"]["addComment"]["__typename"] for answer in answers], ["Comment"] * 2)
+
     async def test_who_waits_for_somebody_that_fails_asks_for_themselves(self) -> None:
         await self.warm()
         handler, fails = self.django.handler, [True]

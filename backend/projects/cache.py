@@ -184,8 +184,8 @@ def cached_list(
     stamp = stamp_before_reading(viewer, project_ids, are_shown=is_shown, visible=visible)
     _check_not_held(stamp, key, if_none_match)
     rows = build()
-    if not is_shown and (visible is None or project_ids is not None):
-        stamp = stamp_after_reading(stamp, viewer, project_ids)
+    if visible is None or project_ids is not None:
+        stamp = stamp_after_reading(stamp, viewer, project_ids, are_shown=is_shown)
     built = CachedList(stamp.marks, stamp.cursor, key, rows)
     command = filing(key, built, orjson.dumps({"marks": built.marks, "rows": built.rows}), viewer=viewer)
     if command is not None:
@@ -224,17 +224,23 @@ def stamp_before_reading(
     return marks.stamp(scopes)
 
 
-def stamp_after_reading(stamp: Stamp, viewer: Viewer, project_ids: Collection[int] | None = None) -> Stamp:
-    """The stamp, with no known mark if the viewer has come to see another project since `stamp_before_reading`.
+def stamp_after_reading(
+    stamp: Stamp, viewer: Viewer, project_ids: Collection[int] | None = None, *, are_shown: bool = False
+) -> Stamp:
+    """The stamp, with no known mark if what the viewer sees may have changed since `stamp_before_reading`, or before.
 
-    Its rows may be among what was read. Before the joining is told of, which moves the mark of access, a write to that
-    project may be answered, whose mark is not among those of the stamp.
+    Rows of a project that they have come to see may be among what was read. Before the joining is told of, which moves
+    the mark of access, a write to that project may be answered, whose mark is not among those of the stamp. And where
+    it was found before the stamp that the projects `are_shown`, they may have left meanwhile.
     """
     noted = stamp.marks.keys()
-    if viewer.sees_all or EVERYTHING in noted or (project_ids and noted >= set(map(project_scope, project_ids))):
+    if viewer.sees_all or EVERYTHING in noted:
+        return stamp
+    is_noted = project_ids is not None and noted >= set(map(project_scope, project_ids))
+    if is_noted and not are_shown:
         return stamp
     shown = visible_project_ids(viewer) if project_ids is None else visible_among(viewer, project_ids)
-    if noted >= set(map(project_scope, shown)):
+    if noted >= set(map(project_scope, shown)) and not (are_shown and len(shown) < len(project_ids or ())):
         return stamp
     return Stamp(dict.fromkeys(stamp.marks), stamp.cursor)
 
@@ -439,12 +445,11 @@ class _Owed:
         Now also where it did not answer this process a moment ago: it may answer others, who would go on showing what
         was before.
         """
+        if _raise(positions, is_urgent=True) is not None:
+            return self.pay()
         with self._lock:
             for scope, position in positions.items():
                 self._positions[scope] = max(position, self._positions.get(scope, 0))
-        if self.pay(is_urgent=True):
-            return True
-        with self._lock:
             if not self._is_paying:
                 self._is_paying = True
                 threading.Thread(target=self._pay_in_the_end, name="owed", daemon=True).start()
@@ -452,6 +457,8 @@ class _Owed:
 
     def pay(self, *, is_urgent: bool = False) -> bool:
         """True where nothing is owed any more."""
+        if not self._positions:
+            return True
         with self._lock:
             owed = dict(self._positions)
         if _raise(owed, is_urgent=is_urgent) is None:

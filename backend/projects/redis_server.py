@@ -103,8 +103,11 @@ class RedisServer:
         found = _RUN_ID.search(info.encode() if isinstance(info, str) else info)
         if found is None:
             raise NotConnected("The server does not tell its run_id.")
-        self.run_id = found[1].decode()
-        self._prefix = django_cache.make_key(f"{self.run_id}:")
+        run_id = found[1].decode()
+        # The keys first: a command of another thread that names them already is right, and one that names the old ones
+        # finds the id changed.
+        self._prefix = django_cache.make_key(f"{run_id}:")
+        self.run_id = run_id
 
     def _client(self) -> Any:
         """django-redis', which is looked for once: that takes as long as to ask it something."""
@@ -132,7 +135,7 @@ class RedisServer:
             self._is_down = False
 
     def _fails(self, error: RedisError) -> None:
-        if isinstance(error, ResponseError):
+        if isinstance(error, ResponseError) and self.run_id is not None:
             if str(error) != self._refusal:
                 logger.warning("Redis refuses a command, lists are built without it: %s", error)
                 self._refusal = str(error)

@@ -105,6 +105,15 @@ class CachedListTests(Case):
             self.built = 0
             self.assertEqual(self.read(viewer_for(user), project_id=project_id), 1)
 
+    def test_rows_of_a_project_that_was_left_before_they_were_read_are_not_kept(self) -> None:
+        """Though it was found that they see it: that was before its mark was noted."""
+        viewer, project_id = viewer_for(UserFactory()), ProjectFactory().pk
+        built = cached_list(
+            "list", viewer=viewer, params=None, build=lambda: "the project's", project_id=project_id, is_shown=True
+        )
+        self.assertFalse(built.is_known)
+        self.assertEqual(self.read(viewer, project_id=project_id), 1)
+
     def test_another_build_has_lists_of_its_own(self) -> None:
         self.read()
         with self.settings(BUILD="another"):

@@ -108,6 +108,20 @@ class StreamTest(CommittingCase):
                 pass
             self.assertEqual(frame, ("1", {"type": "cursor", "cursor": "1"}))
 
+    @override_settings(LIVE_LISTENERS_PER_VIEWER=1)
+    async def test_a_client_that_leaves_while_its_stream_is_opened_leaves_its_place(self) -> None:
+        for _ in range(5):
+            left = stream()
+            await left._server.send_input({"type": "http.request", "body": b"", "more_body": False})
+            await left._server.send_input({"type": "http.disconnect"})
+            await left._server.wait(10)
+        for _ in range(200):
+            async with stream() as answer:
+                if answer.status == 200:
+                    return
+            await asyncio.sleep(0.02)
+        self.fail("The place of a client that left is still taken.")
+
     async def test_streams_hold_neither_threads_nor_connections_while_they_wait(self) -> None:
         async with AsyncExitStack() as streams:
             for _ in range(3 * settings.DATABASE_CONNECTIONS):

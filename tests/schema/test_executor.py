@@ -27,6 +27,9 @@ DOCUMENTS = (
     "{ tasks { ...Page } } fragment Page on TaskConnection { nodes { ...Row id } nodes { ... on Task { status } } }"
     " fragment Row on Task { title project { name ...Named } } fragment Named on Project { version }",
     "query ($no: Boolean = false) { tasks { nodes { id title @include(if: $no) project @skip(if: true) { id } } } }",
+    "query ($no: Boolean = false) { tasks { nodes { id @include(if: $no) } edges { node { id @include(if: $no) } } } }",
+    "query ($no: Boolean = false) { tasks { edges { cursor node { id @include(if: $no) } } } }",
+    "{ tasks { nodes { project { id @skip(if: true) } } } }",
     "{ tasks { nodes { id comments { nodes { content task { title project { name } } } totalCount } } } }",
     "{ projects { nodes { name members { nodes { role user { name } } } } } }",
     "{ projects { nodes { tasks { edges { node { title assignee { id } } } } } } }",

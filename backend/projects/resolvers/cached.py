@@ -16,11 +16,12 @@ R = TypeVar("R", bound=Row)
 
 @dataclass(frozen=True, slots=True)
 class CachedPage(Generic[R]):
-    """A page, what names it in HTTP (`etag`), and what it was read from."""
+    """A page, what names it in HTTP (`etag`), and what it was read from: of one project, if it was narrowed to one."""
 
     page: Page[R]
     etag: str
     stamp: Stamp
+    project_id: int | None
 
 
 def cached_page(
@@ -61,6 +62,7 @@ def cached_page(
         build=build_json,
     )
     if built:
-        return CachedPage(built[0], cached.etag, cached)
+        return CachedPage(built[0], cached.etag, cached, project_id)
     rows = [read(*row) for row in cached.rows["rows"]]
-    return CachedPage(Page(rows, cached.rows["next"], cached.rows["previous"], listing), cached.etag, cached)
+    page_of_rows = Page(rows, cached.rows["next"], cached.rows["previous"], listing)
+    return CachedPage(page_of_rows, cached.etag, cached, project_id)
