@@ -74,8 +74,7 @@ class View(PrivateView):
             unquote_to_bytes(request.META["QUERY_STRING"]).decode()
         except UnicodeDecodeError:
             raise ParseError("The query string is no UTF-8.") from None
-        self.query = parameters(data=request.query_params)
-        self.query.is_valid(raise_exception=True)
+        self.query = parameters.checked(request.query_params)
 
     @property
     def viewer(self) -> Viewer:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import Any, Self, cast
 
 from django.http import QueryDict
 from rest_framework import serializers
@@ -85,6 +86,17 @@ class NumberParameter(serializers.IntegerField):
 class Parameters(serializers.Serializer[Any]):
     """A query string: no parameter that is unknown, empty or given twice. By itself, none at all."""
 
+    @classmethod
+    def checked(cls, given: QueryDict) -> Self:
+        """Raises ValidationError. Without a query string it is the same for all: to make the fields costs the most."""
+        return cls._check(given) if given else cast(Self, _without(cast(Any, cls)))
+
+    @classmethod
+    def _check(cls, given: QueryDict) -> Self:
+        parameters = cls(data=given)
+        parameters.is_valid(raise_exception=True)
+        return parameters
+
     def to_internal_value(self, data: QueryDict) -> Any:
         refused = {}
         for name, values in data.lists():
@@ -101,6 +113,11 @@ class Parameters(serializers.Serializer[Any]):
     def given(self, *names: str) -> dict[str, Any]:
         """Those of the named arguments that the query string has, under the domain's names."""
         return {name: self.validated_data[name] for name in names if name in self.validated_data}
+
+
+@cache
+def _without(parameters: Any) -> Parameters:
+    return parameters._check(QueryDict())  # type: ignore[no-any-return]
 
 
 class PageParameters(Parameters):

@@ -52,8 +52,10 @@ def _plain(value: Any) -> Any:
 
 def _plain_column(values: tuple[Any, ...]) -> Iterable[Any]:
     """One field of many rows: only times have to be made plain, and whether it is one the first value tells."""
-    is_time = isinstance(next((value for value in values if value is not None), None), date)
-    return map(_plain, values) if is_time else values
+    first = next((value for value in values if value is not None), None)
+    if isinstance(first, datetime):
+        return [value if value is None else iso(value) for value in values]
+    return map(_plain, values) if isinstance(first, date) else values
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,8 @@ def cached_page(
         build=build_json,
     )
     if built:
-        return CachedPage(built[0], cached.etag, cached, project_id)
-    rows = [read(*row) for row in cached.rows["rows"]]
-    page_of_rows = Page(rows, cached.rows["next"], cached.rows["previous"], listing)
-    return CachedPage(page_of_rows, cached.etag, cached, project_id)
+        page_of_rows = built[0]
+    else:
+        rows = [read(*row) for row in cached.rows["rows"]]
+        page_of_rows = Page(rows, cached.rows["next"], cached.rows["previous"], listing)
+    return CachedPage(page_of_rows, cached.etag, Stamp(cached.marks, cached.cursor), project_id)
