@@ -37,15 +37,15 @@ class Context:
     is_long_lived: bool = False
     keeps_rows: bool = False
     # Of one operation whose answer may be kept: the stamp of what it is read from, once that is known. `name` stands
-    # for the operation in a tag.
+    # for the operation in a tag; None where the answer takes none.
     notes_stamp: bool = False
-    name: str = ""
+    name: str | None = None
     if_none_match: str | None = None
     stamp: Stamp | None = None
 
     @property
     def etag(self) -> str | None:
-        return None if self.stamp is None else etag_of(self.stamp, self.name)
+        return None if self.stamp is None or self.name is None else etag_of(self.stamp, self.name)
 
     @property
     def is_held(self) -> bool:

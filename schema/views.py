@@ -96,12 +96,11 @@ class GraphQLView(StrawberryView[Context, None]):
 
     def _kept(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         """The answer with what HTTP and our own cache are told of it, if it may be kept."""
-        if self.context.stamp is None or self.context.etag is None:
+        if self.context.stamp is None:
             return response
         keep(request, self.context.stamp)
-        if request.method == "GET":
+        if self.context.etag is not None:
             if self.context.is_held:
-                del response["Content-Type"]
                 response = HttpResponse(status=304, headers=response.headers)
                 del response["Content-Type"]
             response["ETag"] = self.context.etag
@@ -160,8 +159,9 @@ class GraphQLView(StrawberryView[Context, None]):
         root_value: None,
         request_data: GraphQLRequestData,
     ) -> ExecutionResult:
-        shaping = [request_data.query, request_data.variables, request_data.operation_name]
-        context.name = json.dumps([*shaping, context.viewer.key, sub_response["Content-Type"]])
+        if request_adapter.method == "GET":
+            shaping = [request_data.query, request_data.variables, request_data.operation_name]
+            context.name = json.dumps([*shaping, context.viewer.key, sub_response["Content-Type"]])
         try:
             result = run_here(
                 self.schema.execute(

@@ -78,10 +78,16 @@ def viewer_of_socket(scope: dict[str, Any], authorization: str | None = None) ->
 
 def viewer_by_header(header: str, *, address: str) -> Viewer:
     """The viewer whose token an `Authorization` header has. Raises InvalidCredential."""
-    scheme, _, token = header.strip().partition(" ")
-    if scheme.lower() != "bearer":
+    token = _bearer(header)
+    if token is None:
         raise InvalidCredential("Send a token as `Authorization: Bearer <token>`.")
-    return viewer_by_token(token.strip(), address=address)
+    return viewer_by_token(token, address=address)
+
+
+def _bearer(header: str) -> str | None:
+    """What an `Authorization` header has as its token; None where its scheme is another."""
+    scheme, _, token = header.strip().partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def viewer_by_token(token: str, *, address: str) -> Viewer:
@@ -102,8 +108,8 @@ def checked_viewer(header: str | None) -> tuple[Viewer, Stamp] | None:
     """
     if header is None:
         return (UNNAMED, Stamp({}, 0)) if settings.ACCESS == "open" else None
-    scheme, _, token = header.strip().partition(" ")
-    checked = _checked.get(digest_of(token.strip())) if scheme.lower() == "bearer" else None
+    token = _bearer(header)
+    checked = None if token is None else _checked.get(digest_of(token))
     if checked is None or checked.stamp is None or checked.is_over:
         return None
     return checked.viewer, checked.stamp
