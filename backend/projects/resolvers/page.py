@@ -247,7 +247,8 @@ def _merged_values(shares: Shares[Any], cut: _Cut[Any], names: Sequence[str]) ->
     order = (f"{names.index(column.lstrip('-')) + 1}{' DESC' * column.startswith('-')}" for column in cut.order.columns)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"{' UNION ALL '.join([f'({sql})'] * len(shares.keys))} ORDER BY {', '.join(order)} LIMIT {limit}",
+            f"SELECT * FROM ({' UNION ALL '.join([f'({sql})'] * len(shares.keys))}) AS shares"
+            f" ORDER BY {', '.join(order)} LIMIT {limit}",
             [key if given is slot else given for key in shares.keys for given in parameters],
         )
         found: list[tuple[Any, ...]] = cursor.fetchall()

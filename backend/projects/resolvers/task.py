@@ -139,8 +139,6 @@ def _shares(viewer: Viewer, filter: TaskFilter, project_ids: Collection[int] | N
         return _visible(viewer, filter)
     if not 0 < len(project_ids) <= MOST_SHARES:
         return _visible(viewer, filter).filter(project_id__in=project_ids)
-    if len(project_ids) == 1:
-        return filter.apply(access.visible_tasks_of(viewer, *project_ids))
     return Shares(lambda pk: filter.apply(access.visible_tasks_of(viewer, pk)), sorted(project_ids))
 
 
