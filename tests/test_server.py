@@ -96,6 +96,13 @@ class Http:
         connection.request("POST", "/echo", iter([b"a" * 100_000, b"b"]), encode_chunked=True)
         self.assertEqual(connection.getresponse().read(), b"a" * 100_000 + b"b")
 
+    def test_a_form_is_the_applications_to_parse(self) -> None:
+        connection = self.http()
+        for kind in ("multipart/form-data; boundary=x", "multipart/form-data", "application/x-www-form-urlencoded"):
+            with self.subTest(kind):
+                connection.request("POST", "/echo", b"no form", {"Content-Type": kind})
+                self.assertEqual(connection.getresponse().read(), b"no form")
+
     def test_what_comes_after_a_body_is_no_header_and_bounded(self) -> None:
         head = "GET /headers HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked\n\n1\na\n0\n"
         client = self.raw()
@@ -257,6 +264,23 @@ class Ends:
 
         self.assertIn(b"shut\n", client.hear_all())
         self.assertEqual(self.server.wait(STOP_S), 0)
+
+    def test_nothing_is_told_of_answers_that_went_well(self) -> None:
+        connection = self.http()
+        for method, path in (("GET", "/left?"), ("HEAD", "/left?"), ("POST", "/echo")):
+            connection.request(method, path)
+            connection.getresponse().read()
+        with self.raw() as stream:
+            stream.say("GET /stream HTTP/1.1\nHost: localhost\n\n")
+            stream.hear(b"begun\n")
+        with connect(f"ws://{self.address}/length") as client:
+            client.send("ab")
+            client.recv(TIMEOUT_S)
+
+        self.server.terminate()
+
+        assert self.server.stderr is not None
+        self.assertEqual(self.server.stderr.read(), "")
 
     def test_what_does_not_end_is_cancelled(self) -> None:
         hanging, hanging_socket = self.raw(), self.raw()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 from typing import Any
 
 # First, since it installs the reactor that everything of Twisted is bound to.
@@ -17,7 +18,7 @@ from django.conf import settings
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IPushProducer
-from twisted.logger import globalLogBeginner
+from twisted.logger import LogLevel, STDLibLogObserver, globalLogBeginner
 from twisted.web.http import HTTPChannel
 from zope.interface import implementer
 
@@ -130,9 +131,14 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
 class Request(WebRequest):  # type: ignore[misc]
     """An HTTP request, maybe one that is about to become a WebSocket."""
 
-    def __init__(self, channel: HTTPChannel, *args: Any, **options: Any) -> None:
+    # Twisted's are Python functions, and daphne asks for them at every turn.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __init__(self, channel: HTTPChannel, *args: Any) -> None:
         self.valve = Valve(channel.transport)
-        super().__init__(channel, *args, **options)
+        # Forms are the application's to parse.
+        super().__init__(channel, *args, parsePOSTFormSubmission=False)
 
     def process(self) -> Any:
         if not self.server.is_stopping:
@@ -147,6 +153,8 @@ class Request(WebRequest):  # type: ignore[misc]
         super().handle_reply(message)
 
     def finish(self) -> None:
+        if self.producer:
+            self.unregisterProducer()
         super().finish()
         self.valve.stopProducing()
 
@@ -168,9 +176,20 @@ class Requests(HTTPFactory):  # type: ignore[misc]
         protocol.requestFactory = Request
         return protocol
 
+    def log(self, request: Request) -> None:
+        """Nothing: the access log is daphne's, and nobody reads Twisted's."""
+
 
 class Sockets(WebSocketFactory):  # type: ignore[misc]
     protocol = Socket
+
+
+_log_of_twisted = STDLibLogObserver("twisted")
+
+
+def _tell_errors(event: dict[str, Any]) -> None:
+    if event["log_level"] >= LogLevel.error:
+        _log_of_twisted(event)
 
 
 class Server(daphne.Server):  # type: ignore[misc]
@@ -190,7 +209,11 @@ class Server(daphne.Server):  # type: ignore[misc]
             maxMessagePayloadSize=self.websocket_max_message_size,
             maxFramePayloadSize=self.websocket_max_frame_size,
         )
-        globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
+        globalLogBeginner.beginLoggingTo(
+            [_tell_errors],  # type: ignore[list-item]
+            redirectStandardIO=False,
+            discardBuffer=True,
+        )
         reactor.callLater(1, self.application_checker)
         reactor.callLater(2, self.timeout_checker)
         for endpoint in self.endpoints:
@@ -210,7 +233,17 @@ class Server(daphne.Server):  # type: ignore[misc]
         """With an extension of the ASGI scope, for whoever has one text for many sockets (`Socket.send_now`)."""
         if isinstance(protocol, Socket):
             scope["extensions"] = {SEND_NOW: {"send": protocol.send_now}}
-        return super().create_application(protocol, scope)
+        received = super().create_application(protocol, scope)
+        running = self.connections.get(protocol, {}).get("application_instance")
+        if running is not None:
+            running.add_done_callback(partial(self._forget, protocol))
+        return received
+
+    def _forget(self, protocol: Socket | Request, application: asyncio.Task[None]) -> None:
+        """Of a client that has its answer, at once: daphne looks through all that came within the last second."""
+        has_ended_well = not application.cancelled() and application.exception() is None
+        if has_ended_well and "disconnected" in self.connections.get(protocol, ()):
+            del self.connections[protocol]
 
     async def handle_reply(self, protocol: Socket | Request, message: dict[str, Any]) -> None:
         """An application's `send`."""
