@@ -389,42 +389,48 @@ async def ask_async(command: Callable[[Any], Awaitable[T]]) -> T | None:
     return None if _owed.is_something else await server.call_async(command)
 
 
-class Lookups:
-    """What is looked up in one turn of an event loop is asked for at once, and what many look up, once.
+# Who is to be told, and which of the names that are asked for are theirs.
+_Lookup = tuple["asyncio.Future[list[bytes | None] | None]", list[int]]
 
-    Each is read after it was asked for, so it is as new for whoever came last as for the first.
+
+class Lookups:
+    """What is looked up while Redis is being asked goes out together, as the next question; what many look up, once.
+
+    Each is read after it was asked for, so it is as new for whoever came last as for the first. The busier the event
+    loop is, the more share a round trip, which costs as much as all else of a hit; who comes alone waits for nobody.
     """
 
     def __init__(self) -> None:
         self._names: dict[str, int] = {}
-        self._waiting: list[tuple[asyncio.Future[list[bytes | None] | None], list[int]]] = []
-        self._sending: set[asyncio.Task[None]] = set()
+        self._waiting: list[_Lookup] = []
+        self._asking: asyncio.Task[None] | None = None
 
     async def get(self, names: Iterable[str]) -> list[bytes | None] | None:
         """What Redis holds under each name, as of one moment; None where it is not to be trusted."""
-        loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(self._send)
-        found: asyncio.Future[list[bytes | None] | None] = loop.create_future()
+        found: asyncio.Future[list[bytes | None] | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((found, [self._names.setdefault(name, len(self._names)) for name in names]))
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
         return await found
 
-    def _send(self) -> None:
-        sending = asyncio.ensure_future(self._fetch(list(self._names), self._waiting))
-        self._names, self._waiting = {}, []
-        self._sending.add(sending)
-        sending.add_done_callback(self._sending.discard)
+    async def _ask(self) -> None:
+        try:
+            while self._waiting:
+                names, waiting = list(self._names), self._waiting
+                self._names, self._waiting = {}, []
+                await self._fetch(names, waiting)
+        finally:
+            self._asking = None
 
-    async def _fetch(
-        self, names: list[str], waiting: list[tuple[asyncio.Future[list[bytes | None] | None], list[int]]]
-    ) -> None:
+    async def _fetch(self, names: list[str], waiting: list[_Lookup]) -> None:
         held: list[bytes | None] | None = None
         try:
             held = await ask_async(lambda redis: redis.mget([server.key(name) for name in names]))
-        finally:
-            for found, places in waiting:
-                if not found.done():
-                    found.set_result(None if held is None else [held[place] for place in places])
+        except Exception:
+            logger.exception("What Redis holds could not be looked up.")  # and nobody waits for it for ever
+        for found, places in waiting:
+            if not found.done():
+                found.set_result(None if held is None else [held[place] for place in places])
 
 
 class _Owed:

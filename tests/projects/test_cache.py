@@ -272,6 +272,26 @@ class LookupsTests(Case):
             self.assertEqual(found, [[b"A", b"B"], [b"B", None, b"A"], [], [b"B"], [None, None]])
             self.assertEqual(redis.info("commandstats")["cmdstat_mget"]["calls"], before + 1)
 
+    async def test_who_comes_while_redis_is_asked_shares_the_next_question(self) -> None:
+        with own_redis():
+            redis = get_redis_connection("default")
+            lookups = cache.Lookups()
+            await lookups.get("a")
+            before = redis.info("commandstats")["cmdstat_mget"]["calls"]
+            redis.client_pause(300)  # so long does it answer nothing
+            looking = [asyncio.ensure_future(lookups.get("a"))]
+            for _ in range(20):
+                await asyncio.sleep(0)
+                looking.append(asyncio.ensure_future(lookups.get("b")))
+            self.assertEqual(await asyncio.gather(*looking), [[None]] * 21)
+            self.assertEqual(redis.info("commandstats")["cmdstat_mget"]["calls"], before + 2)
+
+    async def test_a_fault_is_told_and_leaves_nobody_waiting(self) -> None:
+        lookups = cache.Lookups()
+        with self.assertLogs("backend.projects.cache", "ERROR"):
+            self.assertIsNone(await lookups.get([5]))  # type: ignore[list-item]
+        self.assertEqual(await lookups.get("a"), [None])
+
     async def test_who_looks_later_is_told_what_is_there_by_then(self) -> None:
         lookups, name = cache.Lookups(), "later"
         first = asyncio.ensure_future(lookups.get([name]))
