@@ -14,7 +14,10 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, ClassVar, Self, cast
 
+import orjson
 from django.db.models import Model, QuerySet
+
+_ISO_WIDTH = len("2027-03-01T09:30:00.000000Z")
 
 
 def iso(moment: datetime) -> str:
@@ -54,8 +57,17 @@ def _plain_column(values: tuple[Any, ...]) -> Iterable[Any]:
     """One field of many rows: only times have to be made plain, and whether it is one the first value tells."""
     first = next((value for value in values if value is not None), None)
     if isinstance(first, datetime):
-        return [value if value is None else iso(value) for value in values]
+        return _iso_column(values)
     return map(_plain, values) if isinstance(first, date) else values
+
+
+def _iso_column(moments: tuple[datetime | None, ...]) -> list[str | None]:
+    """`iso` of each, a tenth of its time where orjson writes the same, which leaves out what is zero or not UTC."""
+    texts = orjson.loads(orjson.dumps(moments, option=orjson.OPT_UTC_Z))
+    return [
+        text if moment is None or len(text) == _ISO_WIDTH else iso(moment)
+        for text, moment in zip(texts, moments, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
