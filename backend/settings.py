@@ -113,6 +113,7 @@ DATABASES["default"]["OPTIONS"] = {
     **DATABASES["default"].get("OPTIONS", {}),
 }
 # A thread that has opened a connection keeps it, and checks it before it is used again.
+DATABASES["default"]["ENGINE"] = "backend.postgresql"
 DATABASES["default"].setdefault("CONN_MAX_AGE", None)
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 # Connections that a web process may open for requests and sockets. Three more read the journal for its listeners.
