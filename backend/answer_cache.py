@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import struct
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -76,13 +77,21 @@ class _Known:
     etag: str | None
     scopes: list[str]
     marks: list[bytes]
+    # What who holds the answer is told.
+    not_modified: list[Message]
 
     @classmethod
     def of(cls, head: bytes) -> _Known:
         told = orjson.loads(head.partition(b" ")[2])
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in told["headers"]]
         etag = next((value for name, value in told["headers"] if name.lower() == "etag"), None)
-        return cls(head, headers, etag, list(told["marks"]), [mark.encode() for mark in told["marks"].values()])
+        left = [(name, value) for name, value in headers if name.lower() not in _OF_ROWS]
+        not_modified: list[Message] = [
+            {"type": "http.response.start", "status": 304, "headers": left},
+            {"type": "http.response.body"},
+        ]
+        scopes, marks = list(told["marks"]), [mark.encode() for mark in told["marks"].values()]
+        return cls(head, headers, etag, scopes, marks, not_modified)
 
 
 class AnswerCache:
@@ -127,7 +136,7 @@ class AnswerCache:
         if known and known.etag and question.if_none_match and is_held(question.if_none_match, known.etag):
             held = await self._look_up(question, known.scopes)
             if held is not None and _is_current(question, known, held):
-                return _not_modified(known.headers)
+                return known.not_modified
         while True:
             held = await self._look_up(question, known.scopes if known else [], cache.list_name(question.key))
             entry = held.pop(0) if held else None
@@ -142,7 +151,7 @@ class AnswerCache:
         if not _is_current(question, known, held):
             return None
         if known.etag and question.if_none_match and is_held(question.if_none_match, known.etag):
-            return _not_modified(known.headers)
+            return known.not_modified
         return [
             {"type": "http.response.start", "status": 200, "headers": known.headers},
             {"type": "http.response.body", "body": body},
@@ -220,11 +229,6 @@ def _is_current(question: _Question, known: _Known, marks: list[bytes | None]) -
     return marks == [*known.marks, *checked_by]
 
 
-def _not_modified(headers: Headers) -> list[Message]:
-    told = [(name, value) for name, value in headers if name.lower() not in _OF_ROWS]
-    return [{"type": "http.response.start", "status": 304, "headers": told}, {"type": "http.response.body"}]
-
-
 # --- Questions -------------------------------------------------------------------------------------------
 async def _question(scope: dict[str, Any], receive: Receive) -> tuple[_Question | None, Receive]:
     """What is asked, if it may be a list that is kept; and the request's body, to be received by whoever answers."""
@@ -255,9 +259,8 @@ async def _question(scope: dict[str, Any], receive: Receive) -> tuple[_Question 
         *(given.get(name, b"") for name in _SHAPING),
         body,
     ]
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(len(part).to_bytes(4, "big") + part)
+    sizes = struct.pack(f">{len(parts)}I", *map(len, parts))
+    digest = hashlib.blake2b(sizes + b"".join(parts), digest_size=16)
     held = given[b"if-none-match"].decode("latin-1") if b"if-none-match" in given else None
     return _Question(f"answer:{digest.hexdigest()}", viewer, stamp, held), receive
 
