@@ -93,6 +93,10 @@ class _Known:
         scopes, marks = list(told["marks"]), [mark.encode() for mark in told["marks"].values()]
         return cls(head, headers, etag, scopes, marks, not_modified)
 
+    def is_held_by(self, question: _Question) -> bool:
+        if_none_match = question.if_none_match
+        return self.etag is not None and if_none_match is not None and is_held(if_none_match, self.etag)
+
 
 class AnswerCache:
     """ASGI middleware around Django's handler."""
@@ -133,7 +137,7 @@ class AnswerCache:
     async def _find(self, question: _Question) -> list[Message] | None:
         """The messages of an answer that is current."""
         known = self._known.get(question.key)
-        if known and known.etag and question.if_none_match and is_held(question.if_none_match, known.etag):
+        if known and known.is_held_by(question):
             held = await self._look_up(question, known.scopes)
             if held is not None and _is_current(question, known, held):
                 return known.not_modified
@@ -150,7 +154,7 @@ class AnswerCache:
             break
         if not _is_current(question, known, held):
             return None
-        if known.etag and question.if_none_match and is_held(question.if_none_match, known.etag):
+        if known.is_held_by(question):
             return known.not_modified
         return [
             {"type": "http.response.start", "status": 200, "headers": known.headers},

@@ -98,7 +98,8 @@ TEMPLATES = [
 ]
 
 # --- Servers ---------------------------------------------------------------------------------------------
-DATABASES = {"default": env.db("DATABASE_URL", default="postgres://taskwire@127.0.0.1:5432/taskwire")}
+_DEFAULT_URL = "postgres://taskwire@127.0.0.1:5432/taskwire"
+DATABASES = {"default": env.db("DATABASE_URL", default=_DEFAULT_URL, engine="backend.postgresql")}
 # A server that is gone without a word is found out within 25 s, not a quarter of an hour; the URL may say otherwise.
 DATABASES["default"]["OPTIONS"] = {
     "connect_timeout": 10,  # seconds, as the next three
@@ -113,7 +114,6 @@ DATABASES["default"]["OPTIONS"] = {
     **DATABASES["default"].get("OPTIONS", {}),
 }
 # A thread that has opened a connection keeps it, and checks it before it is used again.
-DATABASES["default"]["ENGINE"] = "backend.postgresql"
 DATABASES["default"].setdefault("CONN_MAX_AGE", None)
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 # Connections that a web process may open for requests and sockets. Three more read the journal for its listeners.

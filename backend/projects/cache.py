@@ -427,10 +427,11 @@ class Lookups:
         try:
             held = await ask_async(lambda redis: redis.mget([server.key(name) for name in names]))
         except Exception:
-            logger.exception("What Redis holds could not be looked up.")  # and nobody waits for it for ever
-        for found, places in waiting:
-            if not found.done():
-                found.set_result(None if held is None else [held[place] for place in places])
+            logger.exception("What Redis holds could not be looked up.")
+        finally:  # however it went: nobody waits for it for ever
+            for found, places in waiting:
+                if not found.done():
+                    found.set_result(None if held is None else [held[place] for place in places])
 
 
 class _Owed:
