@@ -215,8 +215,8 @@ class Sockets:
         with connect(f"ws://{self.address}/length") as client:
             client.send("x" * MESSAGE_BYTES)
             self.assertEqual(client.recv(TIMEOUT_S), str(MESSAGE_BYTES))
-            client.send("x" * (MESSAGE_BYTES + 1))
-            with self.assertRaises(ConnectionClosed):
+            with self.assertRaises(ConnectionClosed):  # in the sending, if its length is read before its end is sent
+                client.send("x" * (MESSAGE_BYTES + 1))
                 client.recv(TIMEOUT_S)
             self.assertIn(client.close_code, (1009, 1006))  # daphne just hangs up
 
