@@ -17,7 +17,9 @@ from typing import Any, ClassVar, Self, cast
 import orjson
 from django.db.models import Model, QuerySet
 
+# How orjson writes a moment in UTC: as `iso` does, but for a whole second.
 _ISO_WIDTH = len("2027-03-01T09:30:00.000000Z")
+_WHOLE_SECOND_WIDTH = len("2027-03-01T09:30:00Z")
 
 
 def iso(moment: datetime) -> str:
@@ -62,12 +64,16 @@ def _plain_column(values: tuple[Any, ...]) -> Iterable[Any]:
 
 
 def _iso_column(moments: tuple[datetime | None, ...]) -> list[str | None]:
-    """`iso` of each, a tenth of its time where orjson writes the same, which leaves out what is zero or not UTC."""
+    """`iso` of each, by orjson in a tenth of its time."""
     texts = orjson.loads(orjson.dumps(moments, option=orjson.OPT_UTC_Z))
-    return [
-        text if moment is None or len(text) == _ISO_WIDTH else iso(moment)
-        for text, moment in zip(texts, moments, strict=True)
-    ]
+    return [text if moment is None else _completed(text, moment) for text, moment in zip(texts, moments, strict=True)]
+
+
+def _completed(text: str, moment: datetime) -> str:
+    width = len(text)
+    if width == _ISO_WIDTH:
+        return text
+    return f"{text[:-1]}.000000Z" if width == _WHOLE_SECOND_WIDTH else iso(moment)
 
 
 @dataclass(frozen=True, slots=True)
