@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 # The domain names fields and arguments by the model's attributes, REST as its rows do.
 REST_NAMES = {
-    **CommentRow.JSON_NAMES,
-    **TaskRow.JSON_NAMES,
+    **CommentRow.json_names(),
+    **TaskRow.json_names(),
     NON_FIELD_ERRORS: api_settings.NON_FIELD_ERRORS_KEY,
 }
 

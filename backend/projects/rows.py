@@ -7,13 +7,11 @@ every event; `from_json` reads that back.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
-from functools import cache
-from operator import attrgetter
-from typing import Any, ClassVar, Self, cast
+from typing import Any, Self
 
+import msgspec
 import orjson
 from django.db.models import Model, QuerySet
 
@@ -76,21 +74,18 @@ def _completed(text: str, moment: datetime) -> str:
     return f"{text[:-1]}.000000Z" if width == _WHOLE_SECOND_WIDTH else iso(moment)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Fields are named as the model's attributes; `JSON_NAMES` has those that REST calls otherwise."""
+class Row(msgspec.Struct, frozen=True):
+    """Fields are named as the model's attributes, and renamed where REST calls them otherwise."""
 
     id: int
 
-    JSON_NAMES: ClassVar[dict[str, str]] = {}
-
     @classmethod
     def of(cls, instance: Model) -> Self:
-        return cls(*map(_plain, shape_of(cls).values_of(instance)))
+        return cls(*(_plain(getattr(instance, name)) for name in cls.__struct_fields__))
 
     @classmethod
     def read(cls, rows: QuerySet[Any]) -> list[Self]:
-        return cls.of_values(rows.values_list(*shape_of(cls).names))
+        return cls.of_values(rows.values_list(*cls.__struct_fields__))
 
     @classmethod
     def of_values(cls, rows: Iterable[tuple[Any, ...]]) -> list[Self]:
@@ -99,43 +94,27 @@ class Row:
         return [cls(*values) for values in zip(*map(_plain_column, columns), strict=True)]
 
     def as_json(self) -> dict[str, Any]:
-        shape = shape_of(type(self))
-        return dict(zip(shape.json_names, shape.values_of(self), strict=True))
+        shown: dict[str, Any] = msgspec.to_builtins(self)
+        return shown
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        return cls(*(data[name] for name in shape_of(cls).json_names))
+        return msgspec.convert(data, cls)
+
+    @classmethod
+    def json_names(cls) -> dict[str, str]:
+        """What each field is called in JSON."""
+        return dict(zip(cls.__struct_fields__, cls.__struct_encode_fields__, strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """What is the same for all rows of a class."""
-
-    names: tuple[str, ...]
-    json_names: tuple[str, ...]
-    values_of: Callable[[Any], tuple[Any, ...]]
-
-
-@cache
-def _shape(row: Any) -> _Shape:
-    names = tuple(field.name for field in fields(row))
-    return _Shape(names, tuple(row.JSON_NAMES.get(name, name) for name in names), attrgetter(*names))
-
-
-def shape_of(row: type[Row]) -> _Shape:
-    return _shape(cast(Any, row))  # no row is a key here, but its class
-
-
-@dataclass(frozen=True, slots=True)
-class UserRow:
+class UserRow(msgspec.Struct, frozen=True):
     """Somebody as others see them."""
 
     id: int
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class ProjectRow(Row):
+class ProjectRow(Row, frozen=True):
     name: str
     description: str
     created_at: str
@@ -143,8 +122,7 @@ class ProjectRow(Row):
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class TaskRow(Row):
+class TaskRow(Row, frozen=True, rename={"project_id": "project", "assignee_id": "assignee"}):
     project_id: int
     title: str
     description: str
@@ -155,21 +133,15 @@ class TaskRow(Row):
     updated_at: str
     version: int
 
-    JSON_NAMES: ClassVar[dict[str, str]] = {"project_id": "project", "assignee_id": "assignee"}
 
-
-@dataclass(frozen=True, slots=True)
-class CommentRow(Row):
+class CommentRow(Row, frozen=True, rename={"task_id": "task"}):
     task_id: int
     author: str
     content: str
     created_at: str
 
-    JSON_NAMES: ClassVar[dict[str, str]] = {"task_id": "task"}
 
-
-@dataclass(frozen=True, slots=True)
-class MemberRow(Row):
+class MemberRow(Row, frozen=True):
     """A membership, with the name of its user as others see it."""
 
     project_id: int
@@ -196,8 +168,7 @@ class MemberRow(Row):
         return {"user": self.user_id, "name": self.name, "role": self.role}
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRow(Row):
+class TokenRow(Row, frozen=True):
     name: str
     scope: str
     created_at: str
@@ -205,8 +176,7 @@ class TokenRow(Row):
     last_used_at: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class AuditRow(Row):
+class AuditRow(Row, frozen=True):
     at: str
     action: str
     actor_id: int | None
@@ -219,11 +189,8 @@ class AuditRow(Row):
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReportRow(Row):
+class ReportRow(Row, frozen=True, rename={"project_id": "project"}):
     project_id: int
     date: str
     generated_at: str
     figures: dict[str, Any]
-
-    JSON_NAMES: ClassVar[dict[str, str]] = {"project_id": "project"}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from django.db import connection, transaction
+from msgspec.structs import replace
 
 from backend.projects import resolvers, services
 from backend.projects.access import SYSTEM

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
 from django.test import override_settings
+from msgspec.structs import replace
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from backend.projects.access import SYSTEM, Viewer, viewer_for

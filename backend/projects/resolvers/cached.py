@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import msgspec
+
 from ..access import Viewer
 from ..cache import Stamp, cached_list
-from ..rows import Row, shape_of
+from ..rows import Row
 from .page import Listing, Page, PageRequest
 
 R = TypeVar("R", bound=Row)
@@ -45,7 +47,7 @@ def cached_page(
     def build_json() -> dict[str, object]:
         built.append(build())
         return {
-            "rows": list(map(shape_of(read).values_of, built[0].rows)),
+            "rows": list(map(msgspec.structs.astuple, built[0].rows)),
             "next": built[0].has_next,
             "previous": built[0].has_previous,
         }
@@ -53,7 +55,7 @@ def cached_page(
     cached = cached_list(
         listing.name,
         viewer=viewer,
-        params=[shape_of(read).names, listing.filter, listing.order, page, page.size(default_size)],
+        params=[read.__struct_fields__, listing.filter, listing.order, page, page.size(default_size)],
         project_id=project_id,
         is_shown=is_shown,
         not_before=not_before,

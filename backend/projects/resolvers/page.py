@@ -21,7 +21,7 @@ from django.db.models.expressions import RawSQL
 from django.db.models.functions import RowNumber
 
 from ..errors import BadArgument
-from ..rows import Row, shape_of
+from ..rows import Row
 
 R = TypeVar("R", bound=Row)
 M = TypeVar("M", bound=Model)
@@ -154,7 +154,7 @@ class Listing:
         """One page of `rows`, in one query."""
         cut = self._cut(request, default_size)
         if isinstance(rows, Shares):
-            found = read.of_values(_merged_values(rows, cut, shape_of(read).names))
+            found = read.of_values(_merged_values(rows, cut, read.__struct_fields__))
         else:
             found = read.read(cut.apply(rows)[: cut.size + 1])
         return cut.page(found)

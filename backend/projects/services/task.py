@@ -78,7 +78,8 @@ def update_task(*, actor: Viewer, task_id: int | None, changes: TaskChanges, ver
     if changed:
         task.version += 1
         task.save(update_fields=[*changed, "version", "updated_at"])
-        names = [TaskRow.JSON_NAMES.get(name, name) for name in changed]
+        json_names = TaskRow.json_names()
+        names = [json_names[name] for name in changed]
         journal.append(TaskUpdated(TaskRow.of(task), changes=names), actor=actor)
     return task
 
