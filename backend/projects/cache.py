@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import orjson
 from django.conf import settings
 from django.db.models import Q
+from django.utils.functional import cached_property  # without the lock that functools' has, for all, before 3.12
 from django.utils.http import parse_etags
 from redis.exceptions import OutOfMemoryError
 
@@ -170,7 +171,7 @@ def cached_list(
     `build` returns what JSON can hold; it runs after the positions were read, and shows the viewer nothing but what
     they may see. `params` is everything else that shapes the rows. The scopes are `project_id`'s where it is given,
     else all that the viewer sees; `is_shown` says that the caller has found that they see that project. `not_before` is
-    a position that the caller has told, or will tell, as the one its rows are as new as: the writer of it may not have
+    a position that the caller has read, and tells as the one its rows are as new as: the writer of it may not have
     moved the scopes yet. `visible` tells the projects that the viewer is in, where `build` reads those alone. Raises
     NotModified, before a row is read, where `if_none_match` names the list as it is.
     """
@@ -186,7 +187,7 @@ def cached_list(
     rows = build()
     if visible is None or project_ids is not None:
         stamp = stamp_after_reading(stamp, viewer, project_ids, are_shown=is_shown)
-    built = CachedList(stamp.marks, stamp.cursor, key, rows)
+    built = CachedList(stamp.marks, max(stamp.cursor, not_before or 0), key, rows)
     command = filing(key, built, orjson.dumps({"marks": built.marks, "rows": built.rows}), viewer=viewer)
     if command is not None:
         _ask(command)
@@ -304,22 +305,35 @@ class _Marks:
 
     def __init__(self) -> None:
         self._found: dict[str, str | None] = {}
-        self._head: int | None = None
+        self._cursor: int | None = None
 
     def stamp(self, scopes: Iterable[str]) -> Stamp:
-        """With all that were looked up before."""
+        """With all that were looked up before.
+
+        The mark of everything tells the cursor, without a query: it is moved after the commit that took its position,
+        so what is read from now on is as new.
+        """
         scopes = list(scopes)
-        marks = _marks_of(scopes)
-        if self._head is None:
-            # After the look, since who checks what they have read already goes by it (`stamp_of`).
-            self._head = Event.head()
-        if marks is None:
-            marks = dict.fromkeys(scopes)
+        if self._cursor is None:
+            marks = self._look_up(dict.fromkeys([*scopes, EVERYTHING]))
+            newest = marks[EVERYTHING]
+            self._cursor = self._head if newest is None else _position(newest)
         else:
-            unknown = [scope for scope, mark in marks.items() if mark is None]
-            marks |= _raise(dict.fromkeys(unknown, self._head)) or {}
-        self._found |= marks
-        return Stamp(dict(self._found), self._head)
+            marks = self._look_up(scopes)
+        self._found |= {scope: marks[scope] for scope in scopes}
+        return Stamp(dict(self._found), self._cursor)
+
+    def _look_up(self, scopes: Collection[str]) -> dict[str, str | None]:
+        marks = _marks_of(scopes)
+        if marks is None:
+            return dict.fromkeys(scopes)
+        unknown = [scope for scope, mark in marks.items() if mark is None]
+        return marks | (_raise(dict.fromkeys(unknown, self._head)) or {}) if unknown else marks
+
+    @cached_property
+    def _head(self) -> int:
+        """Read after the look, since who checks what they have read already goes by it (`stamp_of`)."""
+        return Event.head()
 
 
 def _marks_of(scopes: Collection[str]) -> dict[str, str | None] | None:

@@ -10,7 +10,7 @@ from django_redis import get_redis_connection
 from backend.projects import cache, redis_server, services
 from backend.projects.access import SYSTEM, Viewer, viewer_for
 from backend.projects.cache import EVERYTHING, access_scope, cached_list, move, project_scope
-from backend.projects.models import Role
+from backend.projects.models import Event, Role
 from backend.projects.redis_server import server
 from backend.projects.resolvers.page import Order, PageRequest
 from backend.projects.resolvers.project import ProjectFilter, list_projects
@@ -134,6 +134,14 @@ class CachedListTests(Case):
         self.assertEqual(read_at(1), 1)
         services.project.update_project(actor=SYSTEM, project_id=project.pk, changes={"name": "New"})
         self.assertEqual([read_at(2), read_at(2)], [2, 2])
+
+    def test_the_position_costs_no_query_while_the_marks_are_known(self) -> None:
+        self.read(project_id=7)
+        services.project.create_project(actor=SYSTEM, name="Other")
+        move({EVERYTHING: Event.head()})
+        with self.assertNumQueries(0):
+            built = cached_list("another", viewer=SYSTEM, params=None, build=self.build, project_id=7)
+        self.assertEqual((built.is_known, built.cursor), (True, Event.head()))
 
     def test_a_scope_whose_position_is_gone_is_unknown(self) -> None:
         self.read(project_id=7)

@@ -51,10 +51,11 @@ class ListCommentsTest(OpenCase):
         self.assertEqual((again.status_code, again.json()[0]["content"]), (200, "More."))
 
     def test_one_comment_costs_as_many_queries_as_twenty(self) -> None:
-        with self.assertNumQueries(3):
+        self.client.get(self.path)  # from now on the marks are known
+        with self.assertNumQueries(2):
             self.client.get(f"{self.path}?page_size=1")
         CommentFactory.create_batch(20, task=self.task)
-        with self.assertNumQueries(3):
+        with self.assertNumQueries(2):
             self.client.get(f"{self.path}?page_size=20")
 
 

@@ -121,7 +121,7 @@ class ListProjectsTest(OpenCase):
         etag = self.client.get("/projects/")["ETag"]
         with override_settings(CACHE_LIST_S=0):
             get_redis_connection("default").delete(*get_redis_connection("default").keys("*list:*"))
-            with self.assertNumQueries(1):  # for the newest position
+            with self.assertNumQueries(0):
                 again = self.client.get("/projects/", headers={"If-None-Match": etag})
         self.assertEqual((again.status_code, again.content, again["ETag"]), (304, b"", etag))
 
@@ -147,10 +147,11 @@ class ListProjectsTest(OpenCase):
                 self.assertEqual(answer.status_code, status)
 
     def test_one_project_costs_as_many_queries_as_twenty(self) -> None:
-        with self.assertNumQueries(2):
+        self.client.get("/projects/")  # from now on the marks are known
+        with self.assertNumQueries(1):
             self.client.get("/projects/?page_size=1")
         ProjectFactory.create_batch(20)
-        with self.assertNumQueries(2):
+        with self.assertNumQueries(1):
             self.client.get("/projects/?page_size=20")
 
     def test_no_cache_in_between_may_mix_people(self) -> None:

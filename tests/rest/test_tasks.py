@@ -259,10 +259,11 @@ class ListTasksTest(OpenCase):
         self.assertEqual([event["task"]["title"] for event in events], ["Sow"])
 
     def test_one_task_costs_as_many_queries_as_twenty(self) -> None:
-        with self.assertNumQueries(2):
+        self.client.get("/tasks/")  # from now on the marks are known
+        with self.assertNumQueries(1):
             self.client.get("/tasks/?page_size=1")
         TaskFactory.create_batch(20)
-        with self.assertNumQueries(2):
+        with self.assertNumQueries(1):
             self.client.get("/tasks/?page_size=20")
 
 
