@@ -28,6 +28,9 @@ PACKAGES = [
     "uvicorn",
     "psycopg2-binary",
     "redis",
+    "hiredis",
+    "msgspec",
+    "orjson",
 ]
 
 
