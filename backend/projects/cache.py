@@ -84,7 +84,7 @@ redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 
 @dataclass(frozen=True)
 class Stamp:
-    """How new something is: `cursor` is the newest position before it was read, `marks` those of its scopes.
+    """How new something is: `cursor` is a position from before it was read, `marks` those of its scopes.
 
     A mark is None where it is not known: what was read is then not current, and never will be.
     """
@@ -328,11 +328,13 @@ class _Marks:
         if marks is None:
             return dict.fromkeys(scopes)
         unknown = [scope for scope, mark in marks.items() if mark is None]
-        return marks | (_raise(dict.fromkeys(unknown, self._head)) or {}) if unknown else marks
+        if unknown:
+            marks |= _raise(dict.fromkeys(unknown, self._head)) or {}
+        return marks
 
     @cached_property
     def _head(self) -> int:
-        """Read after the look, since who checks what they have read already goes by it (`stamp_of`)."""
+        """Read after a look, since who checks what they have read already goes by it (`stamp_of`)."""
         return Event.head()
 
 
