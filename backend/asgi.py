@@ -12,11 +12,11 @@ django.setup(set_prefix=False)  # before what follows, which needs the models
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import path, re_path  # noqa: E402
 
-from backend.answer_cache import AnswerCache  # noqa: E402
-from backend.handler import Handler  # noqa: E402
-from backend.loopback import LoopbackOnly  # noqa: E402
 from backend.projects.live import keep_reading  # noqa: E402
-from backend.sockets import SameSite, refuse  # noqa: E402
+from backend.web.handler import Handler  # noqa: E402
+from backend.web.loopback import LoopbackOnly  # noqa: E402
+from backend.web.origin import SameSite, refuse  # noqa: E402
+from backend.web.response_cache import AnswerCache  # noqa: E402
 from rest.consumers import NotificationConsumer  # noqa: E402
 from schema.consumers import GraphQLConsumer  # noqa: E402
 

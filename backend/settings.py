@@ -68,9 +68,9 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "corsheaders.middleware.CorsMiddleware",
-    "backend.middleware.limit_body",
+    "backend.web.middleware.limit_body",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "backend.middleware.SlashMiddleware",
+    "backend.web.middleware.SlashMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
@@ -216,16 +216,16 @@ AXES_COOLOFF_TIME = timedelta(minutes=15)  # after the last of them; what is tri
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_USERNAME_CALLABLE = "backend.accounts.name_of_try"
-AXES_CLIENT_IP_CALLABLE = "backend.accounts.address_of_try"
-AXES_LOCKOUT_CALLABLE = "backend.accounts.locked_out"
+AXES_USERNAME_CALLABLE = "backend.web.accounts.name_of_try"
+AXES_CLIENT_IP_CALLABLE = "backend.web.accounts.address_of_try"
+AXES_LOCKOUT_CALLABLE = "backend.web.accounts.locked_out"
 # It keeps the rest of the form with the try: of ours, that is nothing.
 AXES_SENSITIVE_PARAMETERS = ["username", "csrfmiddlewaretoken", "next"]
 AXES_DISABLE_ACCESS_LOG = True  # the audit log is ours
 AXES_ENABLE_ADMIN = False
 AXES_VERBOSE = False
 
-SESSION_ENGINE = "backend.sessions"
+SESSION_ENGINE = "backend.web.sessions"
 LOGIN_URL = "sign-in"
 LOGIN_REDIRECT_URL = "/graphql/"
 
@@ -308,7 +308,7 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
-    "filters": {"now_and_then": {"()": "backend.log.NowAndThen"}},
+    "filters": {"now_and_then": {"()": "backend.web.log.NowAndThen"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
     "loggers": {

@@ -2,8 +2,8 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from backend.accounts import Password, SignIn, SignOut, admin_sign_in
-from backend.health import healthz
+from backend.web.accounts import Password, SignIn, SignOut, admin_sign_in
+from backend.web.health import healthz
 from schema.schema import schema
 from schema.views import GraphQLView
 
@@ -21,6 +21,6 @@ urlpatterns = [
     path("", include("rest.urls")),
 ]
 
-handler400 = "backend.errors.bad_request"
-handler404 = "backend.errors.not_found"
-handler500 = "backend.errors.server_error"
+handler400 = "backend.web.errors.bad_request"
+handler404 = "backend.web.errors.not_found"
+handler500 = "backend.web.errors.server_error"

@@ -6,7 +6,7 @@ from django.http import HttpRequest
 
 from .cache import Stamp
 
-# A place in the ASGI scope, which is there while an answer may be kept (`backend/answer_cache.py`).
+# A place in the ASGI scope, which is there while an answer may be kept (`backend/web/response_cache.py`).
 STAMP = "taskwire.stamp"
 
 

@@ -18,7 +18,7 @@ from graphql import (
 )
 
 from backend.asgi import sockets
-from backend.sockets import refuse
+from backend.web.origin import refuse
 from rest.streams import EventStreamRenderer
 from schema.schema import schema
 
@@ -121,7 +121,7 @@ def _page_doors(path: str, callback: Any) -> list[str]:
     view = getattr(callback, "view_class", None)
     if path == "/graphql/":
         return [f"GET {path}", f"POST {path}"]
-    if view is not None and view.__module__ == "backend.accounts":
+    if view is not None and view.__module__ == "backend.web.accounts":
         # What a form can send; Django's PUT is another name of POST.
         return [f"{name.upper()} {path}" for name in ("get", "post") if hasattr(view, name)]
     if path.startswith("/admin/") and path not in ("/admin/", "/admin/password_change/"):

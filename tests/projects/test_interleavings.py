@@ -24,8 +24,6 @@ from django.db import connection
 from django.test import override_settings
 from redis import Redis
 
-from backend.answer_cache import AnswerCache
-from backend.handler import Handler
 from backend.local.console import say
 from backend.local.testing import throwaway_folder
 from backend.projects import cache, journal, services
@@ -35,6 +33,8 @@ from backend.projects.models import Event, Membership, Project, Task
 from backend.projects.resolvers.page import Order, PageRequest
 from backend.projects.resolvers.project import ProjectFilter, list_projects
 from backend.projects.resolvers.task import TaskFilter, list_tasks
+from backend.web.handler import Handler
+from backend.web.response_cache import AnswerCache
 from tests.cases import CommittingCase
 from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, TokenFactory, UserFactory
 from tests.projects.turns import Actor, ConnectionsOfProcess, Process, Turns, in_turns

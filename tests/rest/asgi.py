@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from asgiref.testing import ApplicationCommunicator
 
-from backend.handler import Handler
+from backend.web.handler import Handler
 
 TIMEOUT_S = 10
 

@@ -12,11 +12,11 @@ from asgiref.sync import sync_to_async
 from django.test import override_settings
 from django.urls import get_resolver
 
-from backend.answer_cache import _LISTS, AnswerCache
-from backend.handler import Handler
 from backend.projects import services
 from backend.projects.access import SYSTEM
 from backend.projects.models import Role, Token
+from backend.web.handler import Handler
+from backend.web.response_cache import _LISTS, AnswerCache
 from rest.base import ListView
 from tests.cases import CommittingCase, token_of
 from tests.factories import (

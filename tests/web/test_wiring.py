@@ -4,7 +4,7 @@ import sys
 from django.db import OperationalError, connection
 from django.test import SimpleTestCase, override_settings
 
-from backend.log import NowAndThen
+from backend.web.log import NowAndThen
 from tests.cases import Case, OpenCase
 
 

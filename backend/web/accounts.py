@@ -37,7 +37,7 @@ def name_of_try(request: HttpRequest, credentials: dict[str, Any] | None) -> str
     Upper case, as the database compares names: lower case would tell some apart that are one there.
     """
     name = (credentials or {}).get("username") or ""
-    return salted_hmac("backend.accounts.name_of_try", name.upper(), algorithm="sha256").hexdigest()
+    return salted_hmac("taskwire.sign_in_attempt", name.upper(), algorithm="sha256").hexdigest()
 
 
 def address_of_try(request: HttpRequest) -> str | None:

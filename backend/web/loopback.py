@@ -5,7 +5,7 @@ from typing import Any
 
 from django.conf import settings
 
-from backend.sockets import Application, refuse
+from backend.web.origin import Application, refuse
 
 _REFUSAL = b'{"detail": "Open access is for this machine alone."}'
 

@@ -3,7 +3,7 @@ from typing import Any
 from asgiref.testing import ApplicationCommunicator
 from django.test import SimpleTestCase, override_settings
 
-from backend.loopback import LoopbackOnly
+from backend.web.loopback import LoopbackOnly
 
 HERE = ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"]
 ELSEWHERE = ["192.168.1.7", "10.0.0.1", "8.8.8.8", "fe80::1", "::ffff:8.8.8.8", "0.0.0.0", "localhost", "", None]

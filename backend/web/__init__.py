@@ -1,0 +1,1 @@
+"""What every HTTP request and every WebSocket handshake passes before it reaches an edge."""
