@@ -25,9 +25,9 @@ from backend.projects.access import ANONYMOUS, Viewer
 from backend.projects.authentication import viewer_as_of_now, viewer_of_socket
 from backend.projects.errors import InvalidCredential, TooManyConnections
 
-from . import answers
 from .context import Context
 from .errors import describe, describe_all, is_request_error
+from .execution import fan_out
 from .schema import schema
 
 UNAUTHORIZED, TOO_MANY, FAILED = 4401, 4429, 4500
@@ -86,7 +86,7 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
             return
         self.context.look_as(viewer)
         try:
-            subscriber = answers.subscriber(
+            subscriber = fan_out.subscriber(
                 operation.query, operation.variables, operation.operation_name, self.context
             )
             if subscriber is not None:
@@ -98,7 +98,7 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
             return
         await super().run_operation(operation)
 
-    async def _relay(self, operation: Operation[Context, None], subscriber: answers.Subscriber) -> None:
+    async def _relay(self, operation: Operation[Context, None], subscriber: fan_out.Subscriber) -> None:
         """The stock handler would execute, wrap and encode every event for every subscriber.
 
         Raises what ends the subscription.

@@ -20,8 +20,8 @@ from backend.projects.resolvers.task import TaskFilter as DomainTaskFilter
 
 from .connections import AfterArgument, BeforeArgument, Connection, FirstArgument, LastArgument
 from .context import Info, viewer
-from .cursor import read_before_rows
 from .events import Event, EventPage
+from .execution.position import read_before_rows
 from .inputs import ProjectFilter, ProjectOrder, TaskFilter, TaskOrder, narrowing_id
 from .loaders import PAGE_SIZE
 from .scalars import Cursor

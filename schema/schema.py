@@ -4,12 +4,12 @@ import strawberry
 from graphql import GraphQLInputObjectType, GraphQLInterfaceType, GraphQLObjectType, Undefined
 from strawberry.schema.config import StrawberryConfig
 
-from .cursor import ReadCursorFirst
-from .documents import KeepDocuments
 from .events import EVENT_TYPES
-from .executor import Executor
-from .kept import NoteStamp
-from .limits import LIMITS, OneOperation
+from .execution.cacheable import NoteStamp
+from .execution.columns import Executor
+from .execution.documents import KeepDocuments
+from .execution.limits import LIMITS, OneOperation
+from .execution.position import ReadCursorFirst
 from .mutations import Mutation
 from .queries import Query
 from .scalars import SCALARS

@@ -22,7 +22,7 @@ from backend.projects.resolvers.task import tasks_of_projects_listing
 from .connections import AfterArgument, BeforeArgument, Connection, FirstArgument, LastArgument
 from .context import Info
 from .enums import AuditAction, Role, TaskStatus, TokenScope
-from .executor import leads_to_one
+from .execution.columns import leads_to_one
 from .inputs import TaskFilter, TaskOrder
 from .loaders import PAGE_SIZE, Nested, TaskPage
 

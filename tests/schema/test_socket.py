@@ -8,7 +8,7 @@ from typing import Any
 from django.test import override_settings
 
 from backend.projects.models import Project
-from schema.limits import MAX_ALIASES
+from schema.execution.limits import MAX_ALIASES
 from tests.cases import CommittingCase
 from tests.factories import MembershipFactory, ProjectFactory
 from tests.schema.sockets import TIMEOUT_S, GraphQLSocket, accepted, ready

@@ -24,8 +24,8 @@ from backend.projects.services.membership import add_member
 from backend.projects.services.project import create_project, delete_project, update_project
 from backend.projects.services.report import generate
 from backend.projects.services.task import create_task, delete_task, update_task
-from schema.answers import subscriber
 from schema.context import Context
+from schema.execution.fan_out import subscriber
 from schema.schema import schema
 from tests.cases import CommittingCase, token_of
 from tests.factories import CommentFactory, MembershipFactory, ProjectFactory, TaskFactory, UserFactory

@@ -47,12 +47,12 @@ from backend.projects.access import Viewer
 from backend.projects.events import EventKind
 from backend.projects.journal import JournalEvent
 
-from .context import Context
-from .errors import describe
-from .events import EVENT_TYPES
+from ..context import Context
+from ..errors import describe
+from ..events import EVENT_TYPES
+from ..loaders import Loader
+from ..schema import schema
 from .limits import MAX_TOKENS, RULES
-from .loaders import Loader
-from .schema import schema
 
 T = TypeVar("T")
 

@@ -11,9 +11,9 @@ from strawberry.extensions import SchemaExtension
 
 from backend.projects import resolvers
 
-from .context import Context
+from ..context import Context
+from ..scalars import Cursor
 from .documents import root_fields
-from .scalars import Cursor
 
 _read: ContextVar[Cursor | None] = ContextVar("cursor", default=None)
 

@@ -14,7 +14,7 @@ from backend.projects.access import SYSTEM, Viewer, viewer_for
 from backend.projects.models import Role, Task
 from backend.projects.rows import TaskRow
 from schema.context import Context, run_here
-from schema.executor import Executor
+from schema.execution.columns import Executor
 from schema.schema import schema
 from tests.cases import Case
 from tests.factories import CommentFactory, MembershipFactory, SummaryReportFactory, TaskFactory, UserFactory

@@ -13,7 +13,7 @@ from strawberry.types import ExecutionResult
 from backend.projects.access import parse_id
 from backend.projects.cache import stamp_after_reading, stamp_before_reading
 
-from .context import Context
+from ..context import Context
 from .documents import root_fields
 
 # Of the fields of Query those that show nothing but what the scopes of projects tell of.

@@ -6,8 +6,8 @@ from unittest.mock import patch
 
 from graphql import get_introspection_query, parse
 
-from schema import documents
-from schema.limits import MAX_ALIASES, MAX_DEPTH, MAX_TOKENS
+from schema.execution import documents
+from schema.execution.limits import MAX_ALIASES, MAX_DEPTH, MAX_TOKENS
 from tests.factories import TaskFactory
 from tests.schema.cases import OpenCase
 
