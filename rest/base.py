@@ -17,8 +17,9 @@ from rest_framework.views import APIView
 
 from backend.projects import access
 from backend.projects.access import Viewer
-from backend.projects.cache import is_held, stamp_after_reading
-from backend.projects.http import keep
+from backend.projects.cache.responses import keep
+from backend.projects.cache.validators import is_held
+from backend.projects.cache.versions import stamp_after_reading
 from backend.projects.models import Scope
 from backend.projects.resolvers.cached import CachedPage
 from backend.projects.rows import Row

@@ -9,7 +9,7 @@ from rest_framework.settings import api_settings
 from rest_framework.views import exception_handler
 
 from backend.projects.authentication import challenge_for
-from backend.projects.cache import NotModified
+from backend.projects.cache.validators import NotModified
 from backend.projects.errors import (
     BadArgument,
     Conflict,

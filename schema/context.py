@@ -14,7 +14,8 @@ import strawberry
 
 from backend.projects import threads
 from backend.projects.access import Viewer
-from backend.projects.cache import Stamp, etag_of, is_held
+from backend.projects.cache.validators import etag_of, is_held
+from backend.projects.cache.versions import Stamp
 
 from .loaders import Loaders
 

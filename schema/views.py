@@ -29,8 +29,8 @@ from strawberry.types.graphql import OperationType
 
 from backend.projects.access import Viewer, require_access
 from backend.projects.authentication import challenge_for, viewer_of_request
+from backend.projects.cache.responses import keep, may_be_kept
 from backend.projects.errors import ForeignOrigin, NotSignedIn
-from backend.projects.http import keep, may_be_kept
 
 from .context import Context, run_here
 from .errors import describe_all, is_our_fault, is_request_error, missing_scope

@@ -17,8 +17,9 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.test import TestCase, TransactionTestCase, override_settings
 
-from backend.projects import cache, redis_server, services
+from backend.projects import services
 from backend.projects.access import SYSTEM
+from backend.projects.cache import redis, versions
 from backend.projects.models import (
     AuditEntry,
     Comment,
@@ -55,10 +56,10 @@ class _Case:
         """No Redis answers within the block; after it this process finds it again as soon as it asks."""
         nowhere = {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}
         # The next test's positions begin anew: what is still to be told of this one's must not come to its Redis.
-        self.addCleanup(cache.tell_what_is_owed)
+        self.addCleanup(versions.tell_what_is_owed)
         with override_settings(CACHES={"default": nowhere}):
             yield
-        redis_server.server.ask_again_at = 0.0
+        redis.server.ask_again_at = 0.0
 
     @contextmanager
     def nothing_changes(self) -> Iterator[None]:

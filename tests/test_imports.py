@@ -89,7 +89,7 @@ class ImportDirectionTests(SimpleTestCase):
             files("backend/projects/services"),
             [
                 f"{DOMAIN}.resolvers.cached",
-                f"{DOMAIN}.cache",
+                f"{DOMAIN}.cache.lists",
                 f"{DOMAIN}.resolvers.project",
                 f"{DOMAIN}.resolvers.task",
             ],

@@ -27,9 +27,8 @@ from django.http import HttpRequest, parse_cookie
 from django.utils import timezone
 from django.utils.http import is_same_domain
 
-from . import cache
 from .access import UNNAMED, Viewer, viewer_for
-from .cache import Stamp
+from .cache.versions import Stamp, access_scope, is_current, stamp_of
 from .errors import ForeignOrigin, InvalidCredential, MissingScope, NotSignedIn
 from .models import Event, Scope, Token, User
 
@@ -217,7 +216,7 @@ class _Checked:
 
     @property
     def is_good(self) -> bool:
-        return not self.is_over and self.stamp is not None and cache.is_current(self.stamp)
+        return not self.is_over and self.stamp is not None and is_current(self.stamp)
 
 
 _checked: dict[str, _Checked] = {}
@@ -254,7 +253,7 @@ def _read_token(digest: str) -> tuple[Token, Stamp | None]:
     if token is None:
         _checked.pop(digest, None)
         raise InvalidCredential("This token is unknown, expired or revoked.")
-    return token, cache.stamp_of([cache.access_scope(token.user_id)], token.head)
+    return token, stamp_of([access_scope(token.user_id)], token.head)
 
 
 def _note_use(token: Token) -> None:

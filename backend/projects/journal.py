@@ -18,8 +18,9 @@ import orjson
 from django.db import connection, transaction
 from django.db.models import Max, Min
 
-from . import bell, cache
+from . import bell
 from .access import Viewer, project, visible_project_ids, visible_tasks
+from .cache.versions import EVERYTHING, access_scope, move, project_scope
 from .errors import BadArgument, ProjectNotFound, ResumeRefused, TaskNotFound
 from .events import ACCESS_CHANGED, EventKind, Payload
 from .models import Event
@@ -73,20 +74,20 @@ def append_all(events: Sequence[Payload], *, actor: Viewer) -> int:
 
 def _announce(position: int, scopes: list[str]) -> None:
     """First move the scopes, then ring: who refetches on hearing an event must not meet the old list."""
-    cache.move(dict.fromkeys(scopes, position))
+    move(dict.fromkeys(scopes, position))
     bell.ring()
 
 
 def scopes_of(event: Payload | JournalEvent) -> list[str]:
     """The cache scopes that an event moves."""
-    scopes = [] if event.project_id is None else [cache.project_scope(event.project_id)]
+    scopes = [] if event.project_id is None else [project_scope(event.project_id)]
     if event.kind == ACCESS_CHANGED:
-        scopes += [cache.project_scope(project_id) for project_id in event.data.get("projects", ())]
+        scopes += [project_scope(project_id) for project_id in event.data.get("projects", ())]
         shows = bool(scopes)  # who is a member, or under which name; how somebody gets in is seen by nobody else
-        scopes += [cache.access_scope(user_id) for user_id in event.data["users"]]
+        scopes += [access_scope(user_id) for user_id in event.data["users"]]
     else:
         shows = True
-    return [*scopes, cache.EVERYTHING] if shows else scopes
+    return [*scopes, EVERYTHING] if shows else scopes
 
 
 # --- Reading ---------------------------------------------------------------------------------------------
@@ -151,7 +152,7 @@ def read_after(position: int, *, limit: int) -> list[JournalEvent]:
     events = [JournalEvent(*row) for row in rows]
     if events and events[0].position != position + 1:
         raise ResumeRefused("CURSOR_EXPIRED", events[0].position - 1)
-    cache.move({scope: event.position for event in events for scope in scopes_of(event)})
+    move({scope: event.position for event in events for scope in scopes_of(event)})
     return events
 
 

@@ -25,12 +25,13 @@ import orjson
 from django.conf import settings
 from django.utils import timezone
 
-from backend.projects import cache
 from backend.projects.access import Viewer
 from backend.projects.authentication import checked_viewer
-from backend.projects.cache import Stamp, is_held
-from backend.projects.http import STAMP
-from backend.projects.redis_server import server
+from backend.projects.cache import lists, versions
+from backend.projects.cache.redis import server
+from backend.projects.cache.responses import STAMP
+from backend.projects.cache.validators import is_held
+from backend.projects.cache.versions import Stamp
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -107,7 +108,7 @@ class AnswerCache:
         self._under_way: dict[str, asyncio.Future[None]] = {}
         # Questions whose answers are not kept, such as mutations: nobody looks for them or waits for one another.
         self._passed_by: OrderedDict[str, float] = OrderedDict()
-        self._lookups = cache.Lookups()
+        self._lookups = versions.Lookups()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         question = None
@@ -142,7 +143,7 @@ class AnswerCache:
             if held is not None and _is_current(question, known, held):
                 return known.not_modified
         while True:
-            held = await self._look_up(question, known.scopes if known else [], cache.list_name(question.key))
+            held = await self._look_up(question, known.scopes if known else [], lists.list_name(question.key))
             entry = held.pop(0) if held else None
             if held is None or entry is None:
                 return None
@@ -163,7 +164,7 @@ class AnswerCache:
 
     async def _look_up(self, question: _Question, scopes: list[str], *names: str) -> list[bytes | None] | None:
         """What Redis holds under the names, the marks of the scopes, and those that the viewer was checked by."""
-        marks = map(cache.mark_name, chain(scopes, question.viewer_stamp.marks))
+        marks = map(versions.mark_name, chain(scopes, question.viewer_stamp.marks))
         return await self._lookups.get([*names, *marks])
 
     def _remember(self, key: str, known: _Known) -> _Known:
@@ -217,9 +218,9 @@ class AnswerCache:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer[0]["headers"]]
         head = orjson.dumps({"marks": stamp.marks, "headers": headers})
         body = b"".join(message.get("body", b"") for message in answer[1:])
-        command = cache.filing(question.key, stamp, head + b"\n" + body, viewer=question.viewer)
+        command = lists.filing(question.key, stamp, head + b"\n" + body, viewer=question.viewer)
         if command is not None:
-            await cache.ask_async(command)
+            await versions.ask_async(command)
             self._remember(question.key, _Known.of(b"%d %b" % (stamp.cursor, head)))
 
 

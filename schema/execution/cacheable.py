@@ -11,7 +11,7 @@ from strawberry.extensions import SchemaExtension
 from strawberry.types import ExecutionResult
 
 from backend.projects.access import parse_id
-from backend.projects.cache import stamp_after_reading, stamp_before_reading
+from backend.projects.cache.versions import stamp_after_reading, stamp_before_reading
 
 from ..context import Context
 from .documents import root_fields

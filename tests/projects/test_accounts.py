@@ -5,8 +5,9 @@ from unittest.mock import patch
 
 from django.core.management import call_command
 
-from backend.projects import cache, services
+from backend.projects import services
 from backend.projects.access import SYSTEM
+from backend.projects.cache import versions
 from backend.projects.models import AuditEntry, Event, User
 from tests.cases import Case
 from tests.factories import MembershipFactory, UserFactory
@@ -47,13 +48,13 @@ class SaveTests(Case):
     def test_another_name_moves_what_shows_it_and_nobody_elses_lists(self) -> None:
         member = MembershipFactory()
         other = MembershipFactory(project=member.project).user
-        scopes = [cache.project_scope(member.project_id), cache.EVERYTHING, cache.access_scope(other.pk)]
-        cache.move(dict.fromkeys(scopes, 0))  # so that each is known
-        stamps = {scope: cache.stamp_of([scope], 0) for scope in scopes}
+        scopes = [versions.project_scope(member.project_id), versions.EVERYTHING, versions.access_scope(other.pk)]
+        versions.move(dict.fromkeys(scopes, 0))  # so that each is known
+        stamps = {scope: versions.stamp_of([scope], 0) for scope in scopes}
         member.user.first_name = "Ada"
         with self.committed():
             self.save(member.user, "first_name")
-        self.assertEqual([scope for scope, stamp in stamps.items() if not cache.is_current(stamp)], scopes[:2])
+        self.assertEqual([scope for scope, stamp in stamps.items() if not versions.is_current(stamp)], scopes[:2])
 
 
 class CommandTests(Case):

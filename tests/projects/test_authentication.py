@@ -8,9 +8,10 @@ from typing import Any
 from django.test import RequestFactory, override_settings
 from django.utils import timezone
 
-from backend.projects import authentication, cache, services
+from backend.projects import authentication, services
 from backend.projects.access import SYSTEM, Viewer
 from backend.projects.authentication import viewer_as_of_now, viewer_by_header, viewer_by_token
+from backend.projects.cache import versions
 from backend.projects.errors import InvalidCredential
 from backend.projects.models import Scope, Token, User
 from backend.projects.services.token import revoke_token
@@ -119,7 +120,7 @@ class TokenTests(TokenCase):
 
     def test_what_was_read_before_a_move_that_redis_knows_of_is_not_trusted(self) -> None:
         secret = token_of(self.user)
-        cache.move({cache.access_scope(self.user.pk): 7})  # as if its event were committed just after the row was read
+        versions.move({versions.access_scope(self.user.pk): 7})  # its event committed just after the row was read
         self.viewer(secret)
         with self.assertNumQueries(2):  # since it is read once more, and no later event is there to be found
             self.viewer(secret)

@@ -7,11 +7,13 @@ from unittest.mock import patch
 from django.test import override_settings
 from django_redis import get_redis_connection
 
-from backend.projects import cache, redis_server, services
+from backend.projects import services
 from backend.projects.access import SYSTEM, Viewer, viewer_for
-from backend.projects.cache import EVERYTHING, access_scope, cached_list, move, project_scope
+from backend.projects.cache import lists, versions
+from backend.projects.cache.lists import cached_list
+from backend.projects.cache.redis import server
+from backend.projects.cache.versions import EVERYTHING, access_scope, move, project_scope
 from backend.projects.models import Event, Role
-from backend.projects.redis_server import server
 from backend.projects.resolvers.page import Order, PageRequest
 from backend.projects.resolvers.project import ProjectFilter, list_projects
 from backend.projects.resolvers.task import TaskFilter, list_tasks
@@ -33,7 +35,7 @@ class CachedListTests(Case):
 
     def lose(self, scope: str) -> None:
         """As when Redis has evicted what it holds of it."""
-        self.assertEqual(get_redis_connection("default").delete(server.key(cache.mark_name(scope))), 1)
+        self.assertEqual(get_redis_connection("default").delete(server.key(versions.mark_name(scope))), 1)
 
     def test_a_list_is_built_once(self) -> None:
         self.assertEqual([self.read(), self.read()], [1, 1])
@@ -157,16 +159,16 @@ class CachedListTests(Case):
         self.assertEqual([self.read(project_id=7), self.read(project_id=7)], [2, 2])
 
     def test_a_viewer_fills_redis_with_so_many_lists_and_no_more(self) -> None:
-        with patch.object(cache, "_MOST_LISTS", 3):
+        with patch.object(lists, "_MOST_LISTS", 3):
             read = [self.read(params=number) for number in (1, 2, 3, 4, 5)]
             self.assertEqual([self.read(params=number) for number in (1, 2, 3)], read[:3])
             self.assertEqual(self.read(params=4), 6)
             self.assertEqual(self.read(viewer_for(UserFactory()), params=4), 7)
-        kept = get_redis_connection("default").keys(server.key(cache.list_name("*")))
+        kept = get_redis_connection("default").keys(server.key(lists.list_name("*")))
         self.assertEqual(len(kept), 4)
 
     def test_a_list_that_is_too_long_is_not_kept(self) -> None:
-        with patch.object(cache, "_MOST_BYTES", 10):
+        with patch.object(lists, "_MOST_BYTES", 10):
             self.assertEqual([self.read(), self.read()], [1, 2])
 
     def test_no_list_is_kept_for_no_time(self) -> None:
@@ -178,8 +180,8 @@ class CachedListTests(Case):
         user = UserFactory()
         MembershipFactory.create_batch(3, user=user)
         viewer = viewer_for(user)
-        self.addCleanup(setattr, cache, "_MOST_SCOPES", cache._MOST_SCOPES)
-        cache._MOST_SCOPES = 2
+        self.addCleanup(setattr, versions, "_MOST_SCOPES", versions._MOST_SCOPES)
+        versions._MOST_SCOPES = 2
         self.assertEqual([self.read(viewer), self.read(viewer)], [1, 1])
         move({EVERYTHING: 1})
         self.assertEqual(self.read(viewer), 2)
@@ -187,7 +189,7 @@ class CachedListTests(Case):
 
 class WithoutRedisTests(Case):
     def test_lists_are_built_and_writes_go_on(self) -> None:
-        with self.redis_down(), self.assertLogs("backend.projects.redis_server") as logged:
+        with self.redis_down(), self.assertLogs("backend.projects.cache.redis") as logged:
             with self.committed():
                 services.project.create_project(actor=SYSTEM, name="New")
             page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(), default_size=9)
@@ -208,22 +210,22 @@ class WithoutRedisTests(Case):
 
     def test_a_change_is_told_to_a_redis_that_did_not_answer_a_moment_ago(self) -> None:
         """It answers other processes, which would go on showing what was before."""
-        mark = cache.stamp_before_reading(SYSTEM, [7]).marks[project_scope(7)]
-        self.addCleanup(setattr, redis_server.server, "ask_again_at", 0.0)
-        redis_server.server.ask_again_at = time.monotonic() + 60
+        mark = versions.stamp_before_reading(SYSTEM, [7]).marks[project_scope(7)]
+        self.addCleanup(setattr, server, "ask_again_at", 0.0)
+        server.ask_again_at = time.monotonic() + 60
         self.assertTrue(move({project_scope(7): 5}))
-        held = get_redis_connection("default").get(redis_server.server.key(cache.mark_name(project_scope(7))))
+        held = get_redis_connection("default").get(server.key(versions.mark_name(project_scope(7))))
         self.assertEqual(held.decode(), f"{str(mark)[:-1]}5")
 
     def test_what_redis_did_not_hear_of_it_is_told_as_soon_as_it_is_back(self) -> None:
         """Others read from it meanwhile, who know nothing of the change."""
-        mark = cache.stamp_before_reading(SYSTEM, [7]).marks[project_scope(7)]
+        mark = versions.stamp_before_reading(SYSTEM, [7]).marks[project_scope(7)]
         with self.redis_down():
             self.assertFalse(move({project_scope(7): 5}))
         redis = get_redis_connection("default")
-        while redis.get(server.key(cache.mark_name(project_scope(7)))) == str(mark).encode():
+        while redis.get(server.key(versions.mark_name(project_scope(7)))) == str(mark).encode():
             threading.Event().wait(0.01)
-        self.assertEqual(cache.stamp_before_reading(SYSTEM, [7]).marks, {project_scope(7): f"{str(mark)[:-1]}5"})
+        self.assertEqual(versions.stamp_before_reading(SYSTEM, [7]).marks, {project_scope(7): f"{str(mark)[:-1]}5"})
 
 
 class FaultyRedisTests(Case):
@@ -273,9 +275,9 @@ class LookupsTests(Case):
     async def test_what_is_looked_up_at_once_is_one_question_to_redis(self) -> None:
         with own_redis():
             redis = get_redis_connection("default")
-            await cache.ask_async(lambda client: client.mset({server.key(name): name.upper() for name in "ab"}))
+            await versions.ask_async(lambda client: client.mset({server.key(name): name.upper() for name in "ab"}))
             before = redis.info("commandstats").get("cmdstat_mget", {}).get("calls", 0)
-            lookups = cache.Lookups()
+            lookups = versions.Lookups()
             found = await asyncio.gather(*(lookups.get(names) for names in ("ab", "bca", "", "b", "zz")))
             self.assertEqual(found, [[b"A", b"B"], [b"B", None, b"A"], [], [b"B"], [None, None]])
             self.assertEqual(redis.info("commandstats")["cmdstat_mget"]["calls"], before + 1)
@@ -283,7 +285,7 @@ class LookupsTests(Case):
     async def test_who_comes_while_redis_is_asked_shares_the_next_question(self) -> None:
         with own_redis():
             redis = get_redis_connection("default")
-            lookups = cache.Lookups()
+            lookups = versions.Lookups()
             await lookups.get("a")
             before = redis.info("commandstats")["cmdstat_mget"]["calls"]
             redis.client_pause(300)  # so long does it answer nothing
@@ -295,20 +297,20 @@ class LookupsTests(Case):
             self.assertEqual(redis.info("commandstats")["cmdstat_mget"]["calls"], before + 2)
 
     async def test_a_fault_is_told_and_leaves_nobody_waiting(self) -> None:
-        lookups = cache.Lookups()
+        lookups = versions.Lookups()
         with self.assertLogs("backend.projects.cache", "ERROR"):
             self.assertIsNone(await lookups.get([5]))  # type: ignore[list-item]
         self.assertEqual(await lookups.get("a"), [None])
 
     async def test_who_looks_later_is_told_what_is_there_by_then(self) -> None:
-        lookups, name = cache.Lookups(), "later"
+        lookups, name = versions.Lookups(), "later"
         first = asyncio.ensure_future(lookups.get([name]))
         self.assertEqual(await first, [None])
-        await cache.ask_async(lambda client: client.set(server.key(name), "new"))
+        await versions.ask_async(lambda client: client.set(server.key(name), "new"))
         self.assertEqual(await lookups.get([name]), [b"new"])
 
     async def test_one_who_gives_up_takes_nothing_from_the_others(self) -> None:
-        lookups = cache.Lookups()
+        lookups = versions.Lookups()
         given_up, stays = (asyncio.ensure_future(lookups.get([name])) for name in "ab")
         await asyncio.sleep(0)
         given_up.cancel()
@@ -316,7 +318,7 @@ class LookupsTests(Case):
 
     async def test_without_redis_nothing_is_known(self) -> None:
         with self.redis_down():
-            self.assertIsNone(await cache.Lookups().get(["a"]))
+            self.assertIsNone(await versions.Lookups().get(["a"]))
 
 
 class FreshTests(Case):

@@ -26,9 +26,10 @@ from redis import Redis
 
 from backend.local.console import say
 from backend.local.testing import throwaway_folder
-from backend.projects import cache, journal, services
+from backend.projects import journal, services
 from backend.projects.access import SYSTEM, Viewer, viewer_for
-from backend.projects.cache import NotModified
+from backend.projects.cache import versions
+from backend.projects.cache.validators import NotModified
 from backend.projects.models import Event, Membership, Project, Task
 from backend.projects.resolvers.page import Order, PageRequest
 from backend.projects.resolvers.project import ProjectFilter, list_projects
@@ -469,7 +470,7 @@ class InterleavingTests(CommittingCase):
             faults.prepare(world)
             every = STEPS_OF_FAULTS // len(names)
             jobs[faults] = partial(self.run_all, [partial(self.fault, faults, name, every) for name in names])
-        many, cache._MOST_SCOPES = cache._MOST_SCOPES, chance.choice((1, 200, 200))
+        many, versions._MOST_SCOPES = versions._MOST_SCOPES, chance.choice((1, 200, 200))
         try:
             turns.play(jobs)
             # What was left behind in Redis is served for a while.
@@ -480,7 +481,7 @@ class InterleavingTests(CommittingCase):
             steps = "\n".join(turns.trace[-STEPS_SHOWN:])
             raise AssertionError(f"Schedule INTERLEAVINGS_SEED={seed}, {names}: {error!r}\n{steps}") from error
         finally:
-            cache._MOST_SCOPES = many
+            versions._MOST_SCOPES = many
 
     def set_back(self, *, is_member: bool) -> None:
         """Every schedule begins with the same rows; positions go on."""

@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 from django.core.exceptions import ValidationError
 
-from backend.projects import cache
 from backend.projects.access import ANONYMOUS, SYSTEM, Viewer, viewer_for
 from backend.projects.authentication import viewer_by_token
-from backend.projects.cache import EVERYTHING, access_scope, project_scope
+from backend.projects.cache import versions
+from backend.projects.cache.versions import EVERYTHING, access_scope, project_scope
 from backend.projects.errors import (
     AlreadyAMember,
     LastOwner,
@@ -72,11 +72,11 @@ class MembershipCase(Case):
         """Of all the scopes, what the block commits moves these and no other."""
         users = User.objects.values_list("pk", flat=True)
         scopes = [EVERYTHING, *map(access_scope, users), *map(project_scope, (self.garden.pk, self.kitchen.pk))]
-        cache.move(dict.fromkeys(scopes, 0))  # so that each is known
-        stamps = {scope: cache.stamp_of([scope], Event.head()) for scope in scopes}
+        versions.move(dict.fromkeys(scopes, 0))  # so that each is known
+        stamps = {scope: versions.stamp_of([scope], Event.head()) for scope in scopes}
         with self.committed():
             yield
-        self.assertEqual({scope for scope in scopes if not cache.is_current(stamps[scope])}, set(expected))
+        self.assertEqual({scope for scope in scopes if not versions.is_current(stamps[scope])}, set(expected))
 
 
 class AddTests(MembershipCase):

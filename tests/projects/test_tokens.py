@@ -11,10 +11,10 @@ import orjson
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
-from backend.projects import cache
 from backend.projects.access import ANONYMOUS, SYSTEM, UNNAMED, Viewer, viewer_for
 from backend.projects.authentication import digest_of, viewer_by_token
-from backend.projects.cache import EVERYTHING, access_scope
+from backend.projects.cache import versions
+from backend.projects.cache.versions import EVERYTHING, access_scope
 from backend.projects.errors import InvalidCredential, MissingScope, NotAllowed, NotSignedIn, TokenNotFound
 from backend.projects.models import AuditEntry, Event, Scope, Token, User
 from backend.projects.resolvers.page import PageRequest
@@ -182,14 +182,14 @@ class RevokeTests(TokenCase):
 
     def test_it_takes_a_position_that_moves_what_its_user_sees(self) -> None:
         scopes = [EVERYTHING, access_scope(self.ada.pk), access_scope(self.other.pk)]
-        cache.move(dict.fromkeys(scopes, 0))  # so that each is known
-        stamps = {scope: cache.stamp_of([scope], Event.head()) for scope in scopes}
+        versions.move(dict.fromkeys(scopes, 0))  # so that each is known
+        stamps = {scope: versions.stamp_of([scope], Event.head()) for scope in scopes}
         with self.committed():
             revoke_token(actor=self.actor, token_id=self.token.pk)
         event = Event.objects.get()
         self.assertEqual((event.kind, event.project_id, event.actor_id), ("access.changed", None, self.ada.pk))
         self.assertEqual(orjson.loads(event.payload)["users"], [self.ada.pk])
-        current = [scope for scope, stamp in stamps.items() if cache.is_current(stamp)]
+        current = [scope for scope, stamp in stamps.items() if versions.is_current(stamp)]
         self.assertEqual(current, [EVERYTHING, access_scope(self.other.pk)])
 
     def test_it_is_told_to_the_audit_log_without_what_it_was(self) -> None:

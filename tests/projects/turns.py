@@ -24,9 +24,10 @@ from redis.connection import Connection, ConnectionPool
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as NotAnswered
 
-from backend import answer_cache
-from backend.projects import authentication, cache, redis_server
-from backend.projects.redis_server import Connections, RedisServer
+from backend.projects import authentication
+from backend.projects.cache import lists, redis, versions
+from backend.projects.cache.redis import Connections, RedisServer
+from backend.web import response_cache
 
 # Seconds. Far beyond what a schedule takes: who waits this long for a turn never gets one.
 PATIENCE_S = 60.0
@@ -198,7 +199,7 @@ class Process:
     def let_time_pass(self) -> None:
         """Redis is asked again, and what it did not hear of it is told."""
         self.server.ask_again_at = 0.0
-        cache.tell_what_is_owed()
+        versions.tell_what_is_owed()
 
 
 class _Server(RedisServer):
@@ -222,7 +223,7 @@ class _Server(RedisServer):
         return client
 
 
-class _Owed(cache._Owed):
+class _Owed(versions._Owed):
     """What is owed is paid when an actor says that time has passed."""
 
     def _pay_in_the_end(self) -> None:
@@ -274,7 +275,7 @@ class _Filing:
         if actor.process.is_cut_off:
             actor.process.failures += 1
             raise NotConnected("Cut off.")
-        if arguments[0] == "EVAL" and arguments[1] == cache._FILE:
+        if arguments[0] == "EVAL" and arguments[1] == lists._FILE:
             self.held = (arguments[3], control().getrange(arguments[3], 0, 20))
 
     def after(self) -> None:
@@ -354,7 +355,7 @@ def _said(arguments: tuple[Any, ...]) -> str:
     name, keys = arguments[0], arguments[1:]
     if name == "EVAL":
         script, count, *rest = keys
-        name, keys = {cache._RAISE: "raises", cache._FILE: "files"}[script], rest[:count]
+        name, keys = {versions._RAISE: "raises", lists._FILE: "files"}[script], rest[:count]
     return f"{name} {' '.join(str(key).rpartition('taskwire:1:')[2] for key in keys)}"
 
 
@@ -372,10 +373,11 @@ def in_turns(client: Any) -> Iterator[None]:
     _control.append(client)
     connection_created.connect(_watch)
     with (
-        patch.object(redis_server, "server", _OfProcess("server")),
-        patch.object(cache, "server", _OfProcess("server")),
-        patch.object(answer_cache, "server", _OfProcess("server")),
-        patch.object(cache, "_owed", _OfProcess("owed")),
+        patch.object(redis, "server", _OfProcess("server")),
+        patch.object(versions, "server", _OfProcess("server")),
+        patch.object(lists, "server", _OfProcess("server")),
+        patch.object(response_cache, "server", _OfProcess("server")),
+        patch.object(versions, "_owed", _OfProcess("owed")),
         patch.object(authentication, "_checked", _OfProcess("checked")),
     ):
         yield

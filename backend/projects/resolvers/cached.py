@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 import msgspec
 
 from ..access import Viewer
-from ..cache import Stamp, cached_list
+from ..cache.lists import cached_list
+from ..cache.versions import Stamp
 from ..rows import Row
 from .page import Listing, Page, PageRequest
 

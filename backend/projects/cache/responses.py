@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.http import HttpRequest
 
-from .cache import Stamp
+from .versions import Stamp
 
 # A place in the ASGI scope, which is there while an answer may be kept (`backend/web/response_cache.py`).
 STAMP = "taskwire.stamp"

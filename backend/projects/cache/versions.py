@@ -1,17 +1,8 @@
-"""Cached lists, checked against positions.
-
-A *scope* is a part of what can be seen: one project, what one user has access to, or everything. Redis holds a *mark*
-of each: the position of the last change in it, and a nonce that is another one whenever the mark was lost in between.
-A list is filed with the marks of its scopes as they were before its rows were read, and served while all of them are
-still the same. Nothing is ever deleted to make a list fresh.
-
-Redis down means slower: said once, then every list is built. A scope whose mark is gone is unknown, never 0.
-"""
+"""Scopes, their marks, and what Redis has yet to hear of them."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import secrets
 import threading
@@ -20,17 +11,12 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import orjson
-from django.conf import settings
-from django.db.models import Q
 from django.utils.functional import cached_property  # without the lock that functools' has, for all, before 3.12
-from django.utils.http import parse_etags
 from redis.exceptions import OutOfMemoryError
 
-from .access import Viewer, visible_among, visible_project_ids
-from .events import ACCESS_CHANGED
-from .models import Event
-from .redis_server import server
+from ..access import Viewer, visible_among, visible_project_ids
+from ..models import Event
+from .redis import server
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +28,6 @@ EVERYTHING = "all"
 _SCOPE_S = 24 * 3600
 # A viewer of more projects than this is served by the scope of everything: the check stays one short MGET.
 _MOST_SCOPES = 200
-# New lists that are kept for a viewer within the time that a list is kept, and the bytes of one: however many different
-# lists somebody asks for, they fill no more of Redis than twice this.
-_MOST_LISTS = 1000
-_MOST_BYTES = 2**19
 # Seconds between two tries to tell Redis of changes that it did not hear of.
 _OWED_S = 0.2
 
@@ -68,19 +50,6 @@ end
 return marks
 """
 
-# An entry starts with the position of its reading: a slow reader cannot file old rows over newer ones.
-_FILE = """
-local held = redis.call('GETRANGE', KEYS[1], 0, 20)
-if held == '' then
-  local number = redis.call('INCR', KEYS[2])
-  if number == 1 then redis.call('EXPIRE', KEYS[2], ARGV[3]) end
-  if number > tonumber(ARGV[4]) then return end
-elseif tonumber(string.match(held, '^%d+')) > tonumber(ARGV[1]) then
-  return
-end
-redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
-"""
-
 
 @dataclass(frozen=True)
 class Stamp:
@@ -95,41 +64,6 @@ class Stamp:
     @property
     def is_known(self) -> bool:
         return None not in self.marks.values()
-
-
-@dataclass(frozen=True)
-class CachedList(Stamp):
-    """`rows` as they were built; `cursor`, the position to listen from so as to miss nothing after them."""
-
-    key: str
-    rows: Any
-
-    @property
-    def etag(self) -> str:
-        return etag_of(self, self.key)
-
-
-def etag_of(stamp: Stamp, key: str) -> str:
-    """Weak: the same list at the same marks means the same rows, not the same bytes.
-
-    While the mark of a scope is not known, every change anywhere makes another tag.
-    """
-    identity = [settings.BUILD, key, sorted((scope, mark or stamp.cursor) for scope, mark in stamp.marks.items())]
-    return f'W/"{hashlib.sha256(orjson.dumps(identity)).hexdigest()[:24]}"'
-
-
-def is_held(if_none_match: str | None, etag: str) -> bool:
-    """Whether the client holds what `etag` names: `If-None-Match` compares weakly."""
-    held = parse_etags(if_none_match or "")
-    return "*" in held or etag.removeprefix("W/") in {tag.removeprefix("W/") for tag in held}
-
-
-class NotModified(Exception):
-    """The client holds this list already: `etag` is among those that it named."""
-
-    def __init__(self, stamp: Stamp, etag: str) -> None:
-        self.stamp = stamp
-        self.etag = etag
 
 
 def project_scope(project_id: int) -> str:
@@ -152,51 +86,6 @@ def move(positions: Mapping[str, int]) -> bool:
 def tell_what_is_owed() -> bool:
     """Raise what could not be raised when it was to be, without waiting for Redis to be asked again."""
     return _owed.pay(is_urgent=True)
-
-
-def cached_list(
-    name: str,
-    *,
-    viewer: Viewer,
-    params: Any,
-    build: Callable[[], Any],
-    project_id: int | None = None,
-    is_shown: bool = False,
-    not_before: int | None = None,
-    if_none_match: str | None = None,
-    visible: Callable[[], frozenset[int]] | None = None,
-) -> CachedList:
-    """The rows that `build` makes, from Redis while no scope that they were read from has moved.
-
-    `build` returns what JSON can hold; it runs after the positions were read, and shows the viewer nothing but what
-    they may see. `params` is everything else that shapes the rows. The scopes are `project_id`'s where it is given,
-    else all that the viewer sees; `is_shown` says that the caller has found that they see that project. `not_before` is
-    a position that the caller has read, and tells as the one its rows are as new as: the writer of it may not have
-    moved the scopes yet. `visible` tells the projects that the viewer is in, where `build` reads those alone. Raises
-    NotModified, before a row is read, where `if_none_match` names the list as it is.
-    """
-    identity = orjson.dumps([settings.BUILD, name, viewer.key, project_id, params], option=orjson.OPT_NON_STR_KEYS)
-    key = f"{name}:{hashlib.sha256(identity).hexdigest()[:32]}"
-    found = _load(key)
-    if found is not None and is_current(found) and _is_as_new_as(found, not_before):
-        _check_not_held(found, key, if_none_match)
-        return found
-    project_ids = None if project_id is None else [project_id]
-    stamp = stamp_before_reading(viewer, project_ids, are_shown=is_shown, visible=visible)
-    _check_not_held(stamp, key, if_none_match)
-    rows = build()
-    if visible is None or project_ids is not None:
-        stamp = stamp_after_reading(stamp, viewer, project_ids, are_shown=is_shown)
-    built = CachedList(stamp.marks, max(stamp.cursor, not_before or 0), key, rows)
-    command = filing(key, built, orjson.dumps({"marks": built.marks, "rows": built.rows}), viewer=viewer)
-    if command is not None:
-        _ask(command)
-    return built
-
-
-def _check_not_held(stamp: Stamp, key: str, if_none_match: str | None) -> None:
-    if if_none_match is not None and is_held(if_none_match, etag_of(stamp, key)):
-        raise NotModified(stamp, etag_of(stamp, key))
 
 
 def stamp_before_reading(
@@ -265,37 +154,6 @@ def is_current(stamp: Stamp) -> bool:
     return stamp.is_known and _marks_of(stamp.marks) == stamp.marks
 
 
-def filing(key: str, stamp: Stamp, entry: bytes, *, viewer: Viewer) -> Callable[[Any], Any] | None:
-    """The command that keeps an entry for `CACHE_LIST_S` at most; None where it is not to be kept.
-
-    A newer entry stays, and who has very many lists already has no more.
-    """
-    kept_s = settings.CACHE_LIST_S
-    if not stamp.is_known or kept_s <= 0 or len(entry) > _MOST_BYTES:
-        return None
-    dated = b"%d %b" % (stamp.cursor, entry)
-    return lambda redis: redis.eval(
-        _FILE,
-        2,
-        server.key(list_name(key)),
-        server.key(f"lists:{viewer.key}"),
-        stamp.cursor,
-        dated,
-        kept_s,
-        _MOST_LISTS,
-    )
-
-
-def _is_as_new_as(found: CachedList, not_before: int | None) -> bool:
-    if not_before is None or found.cursor >= not_before:
-        return True
-    since = Event.objects.filter(position__gt=found.cursor, position__lte=not_before)
-    if EVERYTHING not in found.marks:
-        project_ids = [int(scope.removeprefix("project:")) for scope in found.marks if scope.startswith("project:")]
-        since = since.filter(Q(project_id__in=project_ids) | Q(kind=ACCESS_CHANGED))
-    return not since.exists()
-
-
 class _Marks:
     """The marks of scopes, looked up in turn; one that is unknown is put at the newest position.
 
@@ -342,7 +200,7 @@ def _marks_of(scopes: Collection[str]) -> dict[str, str | None] | None:
     """None where Redis does not answer."""
     if not scopes:
         return {}
-    held = _ask(lambda redis: redis.mget([server.key(mark_name(scope)) for scope in scopes]))
+    held = ask(lambda redis: redis.mget([server.key(mark_name(scope)) for scope in scopes]))
     return None if held is None else dict(zip(scopes, map(_text, held), strict=True))
 
 
@@ -374,28 +232,12 @@ def _text(held: bytes | None) -> str | None:
     return None if held is None else held.decode()
 
 
-def _load(key: str) -> CachedList | None:
-    if settings.CACHE_LIST_S <= 0:
-        return None
-    held = _ask(lambda redis: redis.get(server.key(list_name(key))))
-    if held is None:
-        return None
-    cursor, _, body = held.partition(b" ")
-    entry = orjson.loads(body)
-    return CachedList(entry["marks"], int(cursor), key, entry["rows"])
-
-
-def list_name(key: str) -> str:
-    """Under which a list is filed."""
-    return f"list:{key}"
-
-
 def mark_name(scope: str) -> str:
     """Under which the mark of a scope is kept."""
     return f"scope:{scope}"
 
 
-def _ask(command: Callable[[Any], T]) -> T | None:
+def ask(command: Callable[[Any], T]) -> T | None:
     """One command to a Redis that has heard of every change that this process knows of; else None."""
     return server.call(command) if not _owed.is_something or _owed.pay() else None
 

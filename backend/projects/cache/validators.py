@@ -1,0 +1,34 @@
+"""ETags of lists."""
+
+from __future__ import annotations
+
+import hashlib
+
+import orjson
+from django.conf import settings
+from django.utils.http import parse_etags
+
+from .versions import Stamp
+
+
+def etag_of(stamp: Stamp, key: str) -> str:
+    """Weak: the same list at the same marks means the same rows, not the same bytes.
+
+    While the mark of a scope is not known, every change anywhere makes another tag.
+    """
+    identity = [settings.BUILD, key, sorted((scope, mark or stamp.cursor) for scope, mark in stamp.marks.items())]
+    return f'W/"{hashlib.sha256(orjson.dumps(identity)).hexdigest()[:24]}"'
+
+
+def is_held(if_none_match: str | None, etag: str) -> bool:
+    """Whether the client holds what `etag` names: `If-None-Match` compares weakly."""
+    held = parse_etags(if_none_match or "")
+    return "*" in held or etag.removeprefix("W/") in {tag.removeprefix("W/") for tag in held}
+
+
+class NotModified(Exception):
+    """The client holds this list already: `etag` is among those that it named."""
+
+    def __init__(self, stamp: Stamp, etag: str) -> None:
+        self.stamp = stamp
+        self.etag = etag
