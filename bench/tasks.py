@@ -37,7 +37,7 @@ LOAD_GOAL_S = 300.0
 SEARCH_GOAL_MS = 50.0
 DEEP_GOAL = WRITE_GOAL = 1.5
 
-EVERYTHING, PAGE, DEEP_PAGE = TaskFilter(), 100, 9_000
+GLOBAL_TAG, PAGE, DEEP_PAGE = TaskFilter(), 100, 9_000
 READS = 9
 # So many rounds of so many writes to each table.
 ROUNDS, WRITES = 8, 50
@@ -103,11 +103,11 @@ def _tell_deep(viewer: Viewer, name: str, order: Order) -> None:
     rows = access.visible_tasks(viewer)
     before = min(PAGE * (DEEP_PAGE - 1), rows.count() - PAGE) - 1
     row = TaskRow.of(rows.order_by(*order.columns)[before])
-    deep = PageRequest(after=tasks_listing(EVERYTHING, order).cursor_of(row))
+    deep = PageRequest(after=tasks_listing(GLOBAL_TAG, order).cursor_of(row))
     took: dict[PageRequest, list[float]] = {PageRequest(): [], deep: []}
     for _ in range(READS):
         for page, times in took.items():
-            times.append(_read(viewer, EVERYTHING, order, page)[1])
+            times.append(_read(viewer, GLOBAL_TAG, order, page)[1])
     first, far = (median(times) for times in took.values())
     what = f"page {(before + 1) // PAGE + 1:,} / page 1 by {order.field}, {name}"
     _tell(what, far / first, DEEP_GOAL, "", f"{far:.1f} and {first:.1f} ms")

@@ -28,7 +28,7 @@ from django.utils import timezone
 from django.utils.http import is_same_domain
 
 from .access import UNNAMED, Viewer, viewer_for
-from .cache.versions import Stamp, access_scope, is_current, stamp_of
+from .cache.versions import Stamp, access_tag, is_current, stamp_of
 from .errors import ForeignOrigin, InvalidCredential, MissingScope, NotSignedIn
 from .models import Event, Scope, Token, User
 
@@ -253,7 +253,7 @@ def _read_token(digest: str) -> tuple[Token, Stamp | None]:
     if token is None:
         _checked.pop(digest, None)
         raise InvalidCredential("This token is unknown, expired or revoked.")
-    return token, stamp_of([access_scope(token.user_id)], token.head)
+    return token, stamp_of([access_tag(token.user_id)], token.head)
 
 
 def _note_use(token: Token) -> None:

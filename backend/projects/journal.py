@@ -20,7 +20,7 @@ from django.db.models import Max, Min
 
 from . import bell
 from .access import Viewer, project, visible_project_ids, visible_tasks
-from .cache.versions import EVERYTHING, access_scope, move, project_scope
+from .cache.versions import GLOBAL_TAG, access_tag, move, project_tag
 from .errors import BadArgument, ProjectNotFound, ResumeRefused, TaskNotFound
 from .events import ACCESS_CHANGED, EventKind, Payload
 from .models import Event
@@ -59,35 +59,35 @@ def append_all(events: Sequence[Payload], *, actor: Viewer) -> int:
     if not connection.in_atomic_block:
         raise RuntimeError("journal.append() belongs in the transaction of the change that it records.")
     parameters: list[Any] = [actor.user_id, actor.name]
-    scopes: set[str] = set()
+    tags: set[str] = set()
     for number, event in enumerate(events, start=1):
         payload = orjson.dumps(event.data).decode()
         parameters += [number, event.kind, event.project_id, event.task_id, payload, event.audience]
-        scopes.update(scopes_of(event))
+        tags.update(tags_of(event))
     rows = ", ".join(["(%s, %s, %s, %s, %s, %s)"] * len(events))
     with connection.cursor() as cursor:
         cursor.execute(_APPEND.format(rows=rows), parameters)
         position: int = max(cursor.fetchall())[0]
-    transaction.on_commit(partial(_announce, position, sorted(scopes)), robust=True)
+    transaction.on_commit(partial(_announce, position, sorted(tags)), robust=True)
     return position
 
 
-def _announce(position: int, scopes: list[str]) -> None:
-    """First move the scopes, then ring: who refetches on hearing an event must not meet the old list."""
-    move(dict.fromkeys(scopes, position))
+def _announce(position: int, tags: list[str]) -> None:
+    """First move the tags, then ring: who refetches on hearing an event must not meet the old list."""
+    move(dict.fromkeys(tags, position))
     bell.ring()
 
 
-def scopes_of(event: Payload | JournalEvent) -> list[str]:
-    """The cache scopes that an event moves."""
-    scopes = [] if event.project_id is None else [project_scope(event.project_id)]
+def tags_of(event: Payload | JournalEvent) -> list[str]:
+    """The cache tags that an event moves."""
+    tags = [] if event.project_id is None else [project_tag(event.project_id)]
     if event.kind == ACCESS_CHANGED:
-        scopes += [project_scope(project_id) for project_id in event.data.get("projects", ())]
-        shows = bool(scopes)  # who is a member, or under which name; how somebody gets in is seen by nobody else
-        scopes += [access_scope(user_id) for user_id in event.data["users"]]
+        tags += [project_tag(project_id) for project_id in event.data.get("projects", ())]
+        shows = bool(tags)  # who is a member, or under which name; how somebody gets in is seen by nobody else
+        tags += [access_tag(user_id) for user_id in event.data["users"]]
     else:
         shows = True
-    return [*scopes, EVERYTHING] if shows else scopes
+    return [*tags, GLOBAL_TAG] if shows else tags
 
 
 # --- Reading ---------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def kept() -> Kept:
 def read_after(position: int, *, limit: int) -> list[JournalEvent]:
     """Up to `limit` events after `position`, in order: all of them, whoever may see them.
 
-    Moves the scopes of what it reads, as their writers may not have come to: whoever refetches on hearing of a change
+    Moves the tags of what it reads, as their writers may not have come to: whoever refetches on hearing of a change
     must not meet the old list. Raises ResumeRefused where events after `position` are no longer kept: positions have
     no holes and are trimmed from the oldest end, so the first to be read tells.
     """
@@ -152,7 +152,7 @@ def read_after(position: int, *, limit: int) -> list[JournalEvent]:
     events = [JournalEvent(*row) for row in rows]
     if events and events[0].position != position + 1:
         raise ResumeRefused("CURSOR_EXPIRED", events[0].position - 1)
-    move({scope: event.position for event in events for scope in scopes_of(event)})
+    move({tag: event.position for event in events for tag in tags_of(event)})
     return events
 
 

@@ -3,7 +3,7 @@
 A view says of an answer that it may be kept, and what it was read from (`projects.http.keep`). It is filed whole, with
 its headers, under who asks and everything of the request that may shape an answer. So it goes out again to the same
 question alone, what Django refuses is never kept, and a hit has the headers of a miss. It costs one round trip to
-Redis: for the answer, the marks of its scopes (`projects.cache`), and the mark that the viewer's token was checked by.
+Redis: for the answer, the marks of its tags (`projects.cache`), and the mark that the viewer's token was checked by.
 
 Many who ask at once for what is not there wait for the first of them.
 """
@@ -76,7 +76,7 @@ class _Known:
     head: bytes
     headers: Headers
     etag: str | None
-    scopes: list[str]
+    tags: list[str]
     marks: list[bytes]
     # What who holds the answer is told.
     not_modified: list[Message]
@@ -91,8 +91,8 @@ class _Known:
             {"type": "http.response.start", "status": 304, "headers": left},
             {"type": "http.response.body"},
         ]
-        scopes, marks = list(told["marks"]), [mark.encode() for mark in told["marks"].values()]
-        return cls(head, headers, etag, scopes, marks, not_modified)
+        tags, marks = list(told["marks"]), [mark.encode() for mark in told["marks"].values()]
+        return cls(head, headers, etag, tags, marks, not_modified)
 
     def is_held_by(self, question: _Question) -> bool:
         if_none_match = question.if_none_match
@@ -139,18 +139,18 @@ class AnswerCache:
         """The messages of an answer that is current."""
         known = self._known.get(question.key)
         if known and known.is_held_by(question):
-            held = await self._look_up(question, known.scopes)
+            held = await self._look_up(question, known.tags)
             if held is not None and _is_current(question, known, held):
                 return known.not_modified
         while True:
-            held = await self._look_up(question, known.scopes if known else [], lists.list_name(question.key))
+            held = await self._look_up(question, known.tags if known else [], lists.list_name(question.key))
             entry = held.pop(0) if held else None
             if held is None or entry is None:
                 return None
             head, _, body = entry.partition(b"\n")
             if known is None or known.head != head:
                 asked, known = known, self._remember(question.key, _Known.of(head))
-                if asked is None or asked.scopes != known.scopes:
+                if asked is None or asked.tags != known.tags:
                     continue
             break
         if not _is_current(question, known, held):
@@ -162,9 +162,9 @@ class AnswerCache:
             {"type": "http.response.body", "body": body},
         ]
 
-    async def _look_up(self, question: _Question, scopes: list[str], *names: str) -> list[bytes | None] | None:
-        """What Redis holds under the names, the marks of the scopes, and those that the viewer was checked by."""
-        marks = map(versions.mark_name, chain(scopes, question.viewer_stamp.marks))
+    async def _look_up(self, question: _Question, tags: list[str], *names: str) -> list[bytes | None] | None:
+        """What Redis holds under the names, the marks of the tags, and those that the viewer was checked by."""
+        marks = map(versions.mark_name, chain(tags, question.viewer_stamp.marks))
         return await self._lookups.get([*names, *marks])
 
     def _remember(self, key: str, known: _Known) -> _Known:

@@ -16,7 +16,7 @@ from backend.projects.cache.versions import stamp_after_reading, stamp_before_re
 from ..context import Context
 from .documents import root_fields
 
-# Of the fields of Query those that show nothing but what the scopes of projects tell of.
+# Of the fields of Query those that show nothing but what the tags of projects tell of.
 _LISTS = frozenset(["project", "projects", "report", "reports", "task", "tasks"])
 _BESIDE_LISTS = frozenset(["__typename", "cursor"])
 

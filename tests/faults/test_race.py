@@ -117,7 +117,7 @@ class RaceTests(CommittingCase):
                     kills += 1
                 elif chance.random() < 0.05:
                     redis.flushdb()
-                elif keys := redis.keys("*scope:*" if chance.random() < 0.8 else "*list:*"):
+                elif keys := redis.keys("*tag:*" if chance.random() < 0.8 else "*list:*"):
                     redis.delete(chance.choice(keys))
             time.sleep(FAULT_EVERY_S)
         return kills

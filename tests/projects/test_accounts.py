@@ -48,13 +48,13 @@ class SaveTests(Case):
     def test_another_name_moves_what_shows_it_and_nobody_elses_lists(self) -> None:
         member = MembershipFactory()
         other = MembershipFactory(project=member.project).user
-        scopes = [versions.project_scope(member.project_id), versions.EVERYTHING, versions.access_scope(other.pk)]
-        versions.move(dict.fromkeys(scopes, 0))  # so that each is known
-        stamps = {scope: versions.stamp_of([scope], 0) for scope in scopes}
+        tags = [versions.project_tag(member.project_id), versions.GLOBAL_TAG, versions.access_tag(other.pk)]
+        versions.move(dict.fromkeys(tags, 0))  # so that each is known
+        stamps = {tag: versions.stamp_of([tag], 0) for tag in tags}
         member.user.first_name = "Ada"
         with self.committed():
             self.save(member.user, "first_name")
-        self.assertEqual([scope for scope, stamp in stamps.items() if not versions.is_current(stamp)], scopes[:2])
+        self.assertEqual([tag for tag, stamp in stamps.items() if not versions.is_current(stamp)], tags[:2])
 
 
 class CommandTests(Case):

@@ -12,7 +12,7 @@ from backend.projects.access import SYSTEM, Viewer, viewer_for
 from backend.projects.cache import lists, versions
 from backend.projects.cache.lists import cached_list
 from backend.projects.cache.redis import server
-from backend.projects.cache.versions import EVERYTHING, access_scope, move, project_scope
+from backend.projects.cache.versions import GLOBAL_TAG, access_tag, move, project_tag
 from backend.projects.models import Event, Role
 from backend.projects.resolvers.page import Order, PageRequest
 from backend.projects.resolvers.project import ProjectFilter, list_projects
@@ -33,9 +33,9 @@ class CachedListTests(Case):
     def read(self, viewer: Viewer = SYSTEM, params: Any = None, project_id: int | None = None) -> Any:
         return cached_list("list", viewer=viewer, params=params, build=self.build, project_id=project_id).rows
 
-    def lose(self, scope: str) -> None:
+    def lose(self, tag: str) -> None:
         """As when Redis has evicted what it holds of it."""
-        self.assertEqual(get_redis_connection("default").delete(server.key(versions.mark_name(scope))), 1)
+        self.assertEqual(get_redis_connection("default").delete(server.key(versions.mark_name(tag))), 1)
 
     def test_a_list_is_built_once(self) -> None:
         self.assertEqual([self.read(), self.read()], [1, 1])
@@ -52,27 +52,27 @@ class CachedListTests(Case):
 
     def test_a_moved_scope_makes_a_list_stale(self) -> None:
         self.read(project_id=7)
-        move({project_scope(8): 5, EVERYTHING: 5})
+        move({project_tag(8): 5, GLOBAL_TAG: 5})
         self.assertEqual(self.read(project_id=7), 1)
-        move({project_scope(7): 6})
+        move({project_tag(7): 6})
         self.assertEqual(self.read(project_id=7), 2)
 
     def test_a_changed_access_makes_every_list_of_its_user_stale(self) -> None:
         viewer = viewer_for(UserFactory())
         self.read(viewer)
         self.read(viewer, project_id=7)
-        move({access_scope(viewer.user_id): 1})
+        move({access_tag(viewer.user_id): 1})
         self.assertEqual([self.read(viewer), self.read(viewer, project_id=7)], [3, 4])
 
     def test_a_position_never_falls(self) -> None:
-        move({project_scope(7): 9})
+        move({project_tag(7): 9})
         self.read(project_id=7)
-        move({project_scope(7): 8})
+        move({project_tag(7): 8})
         self.assertEqual(self.read(project_id=7), 1)
 
     def test_rows_read_before_a_change_are_not_served_after_it(self) -> None:
         def build_while_somebody_writes() -> str:
-            move({project_scope(7): 3})
+            move({project_tag(7): 3})
             return "old"
 
         cached_list("list", viewer=SYSTEM, params=None, build=build_while_somebody_writes, project_id=7)
@@ -81,7 +81,7 @@ class CachedListTests(Case):
     def test_a_slow_reader_cannot_file_old_rows_over_newer_ones(self) -> None:
         def build_while_another_reader_files() -> str:
             services.project.create_project(actor=SYSTEM, name="New")
-            move({EVERYTHING: 1})
+            move({GLOBAL_TAG: 1})
             self.assertEqual(self.read(), 1)
             return "old"
 
@@ -122,7 +122,7 @@ class CachedListTests(Case):
             self.assertEqual(self.read(), 2)
 
     def test_a_list_is_as_new_as_the_position_that_is_told_with_it(self) -> None:
-        """Also where the writer of that position has not moved the scopes yet."""
+        """Also where the writer of that position has not moved the tags yet."""
         project = ProjectFactory()
 
         def read_at(position: int) -> int:
@@ -140,22 +140,22 @@ class CachedListTests(Case):
     def test_the_position_costs_no_query_while_the_marks_are_known(self) -> None:
         self.read(project_id=7)
         services.project.create_project(actor=SYSTEM, name="Other")
-        move({EVERYTHING: Event.head()})
+        move({GLOBAL_TAG: Event.head()})
         with self.assertNumQueries(0):
             built = cached_list("another", viewer=SYSTEM, params=None, build=self.build, project_id=7)
         self.assertEqual((built.is_known, built.cursor), (True, Event.head()))
 
     def test_a_scope_whose_position_is_gone_is_unknown(self) -> None:
         self.read(project_id=7)
-        self.lose(project_scope(7))
+        self.lose(project_tag(7))
         services.project.create_project(actor=SYSTEM, name="New")
         self.assertEqual(self.read(project_id=7), 2)
 
     def test_a_mark_that_was_lost_is_never_the_same_again(self) -> None:
         """Else a list from before a change would be served again, if both the change and its mark were forgotten."""
         self.read(project_id=7)
-        move({project_scope(7): 3})
-        self.lose(project_scope(7))
+        move({project_tag(7): 3})
+        self.lose(project_tag(7))
         self.assertEqual([self.read(project_id=7), self.read(project_id=7)], [2, 2])
 
     def test_a_viewer_fills_redis_with_so_many_lists_and_no_more(self) -> None:
@@ -180,10 +180,10 @@ class CachedListTests(Case):
         user = UserFactory()
         MembershipFactory.create_batch(3, user=user)
         viewer = viewer_for(user)
-        self.addCleanup(setattr, versions, "_MOST_SCOPES", versions._MOST_SCOPES)
-        versions._MOST_SCOPES = 2
+        self.addCleanup(setattr, versions, "_MOST_TAGS", versions._MOST_TAGS)
+        versions._MOST_TAGS = 2
         self.assertEqual([self.read(viewer), self.read(viewer)], [1, 1])
-        move({EVERYTHING: 1})
+        move({GLOBAL_TAG: 1})
         self.assertEqual(self.read(viewer), 2)
 
 
@@ -210,22 +210,22 @@ class WithoutRedisTests(Case):
 
     def test_a_change_is_told_to_a_redis_that_did_not_answer_a_moment_ago(self) -> None:
         """It answers other processes, which would go on showing what was before."""
-        mark = versions.stamp_before_reading(SYSTEM, [7]).marks[project_scope(7)]
+        mark = versions.stamp_before_reading(SYSTEM, [7]).marks[project_tag(7)]
         self.addCleanup(setattr, server, "ask_again_at", 0.0)
         server.ask_again_at = time.monotonic() + 60
-        self.assertTrue(move({project_scope(7): 5}))
-        held = get_redis_connection("default").get(server.key(versions.mark_name(project_scope(7))))
+        self.assertTrue(move({project_tag(7): 5}))
+        held = get_redis_connection("default").get(server.key(versions.mark_name(project_tag(7))))
         self.assertEqual(held.decode(), f"{str(mark)[:-1]}5")
 
     def test_what_redis_did_not_hear_of_it_is_told_as_soon_as_it_is_back(self) -> None:
         """Others read from it meanwhile, who know nothing of the change."""
-        mark = versions.stamp_before_reading(SYSTEM, [7]).marks[project_scope(7)]
+        mark = versions.stamp_before_reading(SYSTEM, [7]).marks[project_tag(7)]
         with self.redis_down():
-            self.assertFalse(move({project_scope(7): 5}))
+            self.assertFalse(move({project_tag(7): 5}))
         redis = get_redis_connection("default")
-        while redis.get(server.key(versions.mark_name(project_scope(7)))) == str(mark).encode():
+        while redis.get(server.key(versions.mark_name(project_tag(7)))) == str(mark).encode():
             threading.Event().wait(0.01)
-        self.assertEqual(versions.stamp_before_reading(SYSTEM, [7]).marks, {project_scope(7): f"{str(mark)[:-1]}5"})
+        self.assertEqual(versions.stamp_before_reading(SYSTEM, [7]).marks, {project_tag(7): f"{str(mark)[:-1]}5"})
 
 
 class FaultyRedisTests(Case):

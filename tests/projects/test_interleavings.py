@@ -157,7 +157,7 @@ class World:
         match name:
             case "evict":
                 # Mostly marks: a list that is gone costs only itself.
-                keys = sorted(self.redis.keys("*scope:*" if self.chance.random() < 0.8 else "*"))
+                keys = sorted(self.redis.keys("*tag:*" if self.chance.random() < 0.8 else "*"))
                 if keys:
                     self.redis.delete(self.chance.choice(keys))
             case "empty":
@@ -470,7 +470,7 @@ class InterleavingTests(CommittingCase):
             faults.prepare(world)
             every = STEPS_OF_FAULTS // len(names)
             jobs[faults] = partial(self.run_all, [partial(self.fault, faults, name, every) for name in names])
-        many, versions._MOST_SCOPES = versions._MOST_SCOPES, chance.choice((1, 200, 200))
+        many, versions._MOST_TAGS = versions._MOST_TAGS, chance.choice((1, 200, 200))
         try:
             turns.play(jobs)
             # What was left behind in Redis is served for a while.
@@ -481,7 +481,7 @@ class InterleavingTests(CommittingCase):
             steps = "\n".join(turns.trace[-STEPS_SHOWN:])
             raise AssertionError(f"Schedule INTERLEAVINGS_SEED={seed}, {names}: {error!r}\n{steps}") from error
         finally:
-            versions._MOST_SCOPES = many
+            versions._MOST_TAGS = many
 
     def set_back(self, *, is_member: bool) -> None:
         """Every schedule begins with the same rows; positions go on."""

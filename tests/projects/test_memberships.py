@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from backend.projects.access import ANONYMOUS, SYSTEM, Viewer, viewer_for
 from backend.projects.authentication import viewer_by_token
 from backend.projects.cache import versions
-from backend.projects.cache.versions import EVERYTHING, access_scope, project_scope
+from backend.projects.cache.versions import GLOBAL_TAG, access_tag, project_tag
 from backend.projects.errors import (
     AlreadyAMember,
     LastOwner,
@@ -69,14 +69,14 @@ class MembershipCase(Case):
 
     @contextmanager
     def moves(self, *expected: str) -> Iterator[None]:
-        """Of all the scopes, what the block commits moves these and no other."""
+        """Of all the tags, what the block commits moves these and no other."""
         users = User.objects.values_list("pk", flat=True)
-        scopes = [EVERYTHING, *map(access_scope, users), *map(project_scope, (self.garden.pk, self.kitchen.pk))]
-        versions.move(dict.fromkeys(scopes, 0))  # so that each is known
-        stamps = {scope: versions.stamp_of([scope], Event.head()) for scope in scopes}
+        tags = [GLOBAL_TAG, *map(access_tag, users), *map(project_tag, (self.garden.pk, self.kitchen.pk))]
+        versions.move(dict.fromkeys(tags, 0))  # so that each is known
+        stamps = {tag: versions.stamp_of([tag], Event.head()) for tag in tags}
         with self.committed():
             yield
-        self.assertEqual({scope for scope in scopes if not versions.is_current(stamps[scope])}, set(expected))
+        self.assertEqual({tag for tag in tags if not versions.is_current(stamps[tag])}, set(expected))
 
 
 class AddTests(MembershipCase):
@@ -84,7 +84,7 @@ class AddTests(MembershipCase):
         return add_member(actor=actor or self.boss, **{"project_id": self.garden.pk, "username": "alice", **given})
 
     def test_an_owner_lets_somebody_in_as_an_editor_unless_told_otherwise(self) -> None:
-        with self.moves(EVERYTHING, project_scope(self.garden.pk), access_scope(self.alice.pk)):
+        with self.moves(GLOBAL_TAG, project_tag(self.garden.pk), access_tag(self.alice.pk)):
             added = self.add()
         self.assertEqual(
             MemberRow.of(added), MemberRow(added.pk, self.garden.pk, self.alice.pk, "Alice Liddell", "editor")
@@ -151,7 +151,7 @@ class ChangeTests(MembershipCase):
         return change_role(actor=actor or self.boss, user_id=user_id, role=role, **where)
 
     def test_an_owner_gives_somebody_another_role(self) -> None:
-        with self.moves(EVERYTHING, project_scope(self.garden.pk), access_scope(self.editor.pk)):
+        with self.moves(GLOBAL_TAG, project_tag(self.garden.pk), access_tag(self.editor.pk)):
             changed = self.change(self.editor.pk, Role.VIEWER)
         self.assertEqual((changed.role, self.role_of(self.editor)), (Role.VIEWER, Role.VIEWER))
         self.assertEqual(self.journal(), [("access.changed", self.garden.pk, [self.editor.pk])])
@@ -209,7 +209,7 @@ class RemoveTests(MembershipCase):
         return remove_member(actor=actor or self.boss, user_id=user_id, **{"project_id": self.garden.pk, **given})
 
     def test_an_owner_removes_somebody(self) -> None:
-        with self.moves(EVERYTHING, project_scope(self.garden.pk), access_scope(self.editor.pk)):
+        with self.moves(GLOBAL_TAG, project_tag(self.garden.pk), access_tag(self.editor.pk)):
             removed = self.remove(self.editor.pk)
         self.assertEqual((removed.user, removed.role, self.role_of(self.editor)), (self.editor, Role.EDITOR, None))
         self.assertEqual(self.journal(), [("access.changed", self.garden.pk, [self.editor.pk])])

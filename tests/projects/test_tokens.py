@@ -14,7 +14,7 @@ from django.utils import timezone
 from backend.projects.access import ANONYMOUS, SYSTEM, UNNAMED, Viewer, viewer_for
 from backend.projects.authentication import digest_of, viewer_by_token
 from backend.projects.cache import versions
-from backend.projects.cache.versions import EVERYTHING, access_scope
+from backend.projects.cache.versions import GLOBAL_TAG, access_tag
 from backend.projects.errors import InvalidCredential, MissingScope, NotAllowed, NotSignedIn, TokenNotFound
 from backend.projects.models import AuditEntry, Event, Scope, Token, User
 from backend.projects.resolvers.page import PageRequest
@@ -181,16 +181,16 @@ class RevokeTests(TokenCase):
             viewer_by_token(self.secret, address="")
 
     def test_it_takes_a_position_that_moves_what_its_user_sees(self) -> None:
-        scopes = [EVERYTHING, access_scope(self.ada.pk), access_scope(self.other.pk)]
-        versions.move(dict.fromkeys(scopes, 0))  # so that each is known
-        stamps = {scope: versions.stamp_of([scope], Event.head()) for scope in scopes}
+        tags = [GLOBAL_TAG, access_tag(self.ada.pk), access_tag(self.other.pk)]
+        versions.move(dict.fromkeys(tags, 0))  # so that each is known
+        stamps = {tag: versions.stamp_of([tag], Event.head()) for tag in tags}
         with self.committed():
             revoke_token(actor=self.actor, token_id=self.token.pk)
         event = Event.objects.get()
         self.assertEqual((event.kind, event.project_id, event.actor_id), ("access.changed", None, self.ada.pk))
         self.assertEqual(orjson.loads(event.payload)["users"], [self.ada.pk])
-        current = [scope for scope, stamp in stamps.items() if versions.is_current(stamp)]
-        self.assertEqual(current, [EVERYTHING, access_scope(self.other.pk)])
+        current = [tag for tag, stamp in stamps.items() if versions.is_current(stamp)]
+        self.assertEqual(current, [GLOBAL_TAG, access_tag(self.other.pk)])
 
     def test_it_is_told_to_the_audit_log_without_what_it_was(self) -> None:
         actor = viewer_by_token(token_of(self.ada), address="203.0.113.7")

@@ -16,7 +16,7 @@ from ..events import ACCESS_CHANGED
 from ..models import Event
 from .redis import server
 from .validators import NotModified, etag_of, is_held
-from .versions import EVERYTHING, Stamp, ask, is_current, stamp_after_reading, stamp_before_reading
+from .versions import GLOBAL_TAG, Stamp, ask, is_current, stamp_after_reading, stamp_before_reading
 
 # New lists that are kept for a viewer within the time that a list is kept, and the bytes of one: however many different
 # lists somebody asks for, they fill no more of Redis than twice this.
@@ -60,13 +60,13 @@ def cached_list(
     if_none_match: str | None = None,
     visible: Callable[[], frozenset[int]] | None = None,
 ) -> CachedList:
-    """The rows that `build` makes, from Redis while no scope that they were read from has moved.
+    """The rows that `build` makes, from Redis while no tag that they were read from has moved.
 
     `build` returns what JSON can hold; it runs after the positions were read, and shows the viewer nothing but what
-    they may see. `params` is everything else that shapes the rows. The scopes are `project_id`'s where it is given,
+    they may see. `params` is everything else that shapes the rows. The tags are `project_id`'s where it is given,
     else all that the viewer sees; `is_shown` says that the caller has found that they see that project. `not_before` is
     a position that the caller has read, and tells as the one its rows are as new as: the writer of it may not have
-    moved the scopes yet. `visible` tells the projects that the viewer is in, where `build` reads those alone. Raises
+    moved the tags yet. `visible` tells the projects that the viewer is in, where `build` reads those alone. Raises
     NotModified, before a row is read, where `if_none_match` names the list as it is.
     """
     identity = orjson.dumps([settings.BUILD, name, viewer.key, project_id, params], option=orjson.OPT_NON_STR_KEYS)
@@ -118,8 +118,8 @@ def _is_as_new_as(found: CachedList, not_before: int | None) -> bool:
     if not_before is None or found.cursor >= not_before:
         return True
     since = Event.objects.filter(position__gt=found.cursor, position__lte=not_before)
-    if EVERYTHING not in found.marks:
-        project_ids = [int(scope.removeprefix("project:")) for scope in found.marks if scope.startswith("project:")]
+    if GLOBAL_TAG not in found.marks:
+        project_ids = [int(tag.removeprefix("project:")) for tag in found.marks if tag.startswith("project:")]
         since = since.filter(Q(project_id__in=project_ids) | Q(kind=ACCESS_CHANGED))
     return not since.exists()
 

@@ -14,9 +14,9 @@ from .versions import Stamp
 def etag_of(stamp: Stamp, key: str) -> str:
     """Weak: the same list at the same marks means the same rows, not the same bytes.
 
-    While the mark of a scope is not known, every change anywhere makes another tag.
+    While the mark of a tag is not known, every change anywhere makes another ETag.
     """
-    identity = [settings.BUILD, key, sorted((scope, mark or stamp.cursor) for scope, mark in stamp.marks.items())]
+    identity = [settings.BUILD, key, sorted((tag, mark or stamp.cursor) for tag, mark in stamp.marks.items())]
     return f'W/"{hashlib.sha256(orjson.dumps(identity)).hexdigest()[:24]}"'
 
 

@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-EVERYTHING = "all"
+GLOBAL_TAG = "all"
 
-# Seconds. A scope outlives every list filed under it; both may be evicted (`volatile-lru`), which costs a rebuild.
-_SCOPE_S = 24 * 3600
-# A viewer of more projects than this is served by the scope of everything: the check stays one short MGET.
-_MOST_SCOPES = 200
+# Seconds. A tag outlives every list filed under it; both may be evicted (`volatile-lru`), which costs a rebuild.
+_TAG_S = 24 * 3600
+# A viewer of more projects than this is served by the tag of everything: the check stays one short MGET.
+_MOST_TAGS = 200
 # Seconds between two tries to tell Redis of changes that it did not hear of.
 _OWED_S = 0.2
 
@@ -53,7 +53,7 @@ return marks
 
 @dataclass(frozen=True)
 class Stamp:
-    """How new something is: `cursor` is a position from before it was read, `marks` those of its scopes.
+    """How new something is: `cursor` is a position from before it was read, `marks` those of its tags.
 
     A mark is None where it is not known: what was read is then not current, and never will be.
     """
@@ -66,17 +66,17 @@ class Stamp:
         return None not in self.marks.values()
 
 
-def project_scope(project_id: int) -> str:
+def project_tag(project_id: int) -> str:
     return f"project:{project_id}"
 
 
-def access_scope(user_id: int | None) -> str:
+def access_tag(user_id: int | None) -> str:
     """Moved by whatever changes which projects a user sees, or what they see of them besides their rows."""
     return f"access:{user_id}"
 
 
 def move(positions: Mapping[str, int]) -> bool:
-    """Raise each scope to its position; called after the commit that took it.
+    """Raise each tag to its position; called after the commit that took it.
 
     False where Redis did not hear of it. It will, before it is asked for anything else, and as soon as it can be.
     """
@@ -97,21 +97,21 @@ def stamp_before_reading(
 ) -> Stamp:
     """The stamp of what is about to be read: of these projects, else of all that the viewer sees.
 
-    Access before projects: a project joined in between moves the access scope, so what is filed is not served again.
+    Access before projects: a project joined in between moves the access tag, so what is filed is not served again.
     """
     marks = _Marks()
     if viewer.sees_all:
-        scopes = [EVERYTHING] if project_ids is None else map(project_scope, project_ids)
-        return marks.stamp(scopes)
-    access = access_scope(viewer.user_id)
+        tags = [GLOBAL_TAG] if project_ids is None else map(project_tag, project_ids)
+        return marks.stamp(tags)
+    access = access_tag(viewer.user_id)
     marks.stamp([access])
     if project_ids is not None:
         # Of a project that they do not see, not even that something happens in it.
         shown = set(project_ids) if are_shown else visible_among(viewer, project_ids)
     else:
         shown = visible() if visible is not None else visible_project_ids(viewer)
-    scopes = [EVERYTHING] if len(shown) > _MOST_SCOPES else map(project_scope, sorted(shown))
-    return marks.stamp(scopes)
+    tags = [GLOBAL_TAG] if len(shown) > _MOST_TAGS else map(project_tag, sorted(shown))
+    return marks.stamp(tags)
 
 
 def stamp_after_reading(
@@ -124,29 +124,29 @@ def stamp_after_reading(
     it was found before the stamp that the projects `are_shown`, they may have left meanwhile.
     """
     noted = stamp.marks.keys()
-    if viewer.sees_all or EVERYTHING in noted:
+    if viewer.sees_all or GLOBAL_TAG in noted:
         return stamp
-    is_noted = project_ids is not None and noted >= set(map(project_scope, project_ids))
+    is_noted = project_ids is not None and noted >= set(map(project_tag, project_ids))
     if is_noted and not are_shown:
         return stamp
     shown = visible_project_ids(viewer) if project_ids is None else visible_among(viewer, project_ids)
-    if noted >= set(map(project_scope, shown)) and not (are_shown and len(shown) < len(project_ids or ())):
+    if noted >= set(map(project_tag, shown)) and not (are_shown and len(shown) < len(project_ids or ())):
         return stamp
     return Stamp(dict.fromkeys(stamp.marks), stamp.cursor)
 
 
-def stamp_of(scopes: Sequence[str], head: int) -> Stamp | None:
+def stamp_of(tags: Sequence[str], head: int) -> Stamp | None:
     """The stamp of what was read together with the newest position, `head`; None where Redis does not answer.
 
-    The mark of a scope that has moved on since then is not known in it. Nor is one that Redis did not have: what is
+    The mark of a tag that has moved on since then is not known in it. Nor is one that Redis did not have: what is
     read from now on finds it.
     """
-    marks = _marks_of(scopes)
+    marks = _marks_of(tags)
     if marks is None:
         return None
     if None in marks.values():
-        _Marks().stamp(scopes)
-    return Stamp({scope: mark if mark and _position(mark) <= head else None for scope, mark in marks.items()}, head)
+        _Marks().stamp(tags)
+    return Stamp({tag: mark if mark and _position(mark) <= head else None for tag, mark in marks.items()}, head)
 
 
 def is_current(stamp: Stamp) -> bool:
@@ -155,7 +155,7 @@ def is_current(stamp: Stamp) -> bool:
 
 
 class _Marks:
-    """The marks of scopes, looked up in turn; one that is unknown is put at the newest position.
+    """The marks of tags, looked up in turn; one that is unknown is put at the newest position.
 
     Whose rows are read later than that has missed nothing: what has changed before can be seen by then, and what
     changes after it moves the mark. The nonce keeps it apart from what the mark was before it was lost.
@@ -165,27 +165,27 @@ class _Marks:
         self._found: dict[str, str | None] = {}
         self._cursor: int | None = None
 
-    def stamp(self, scopes: Iterable[str]) -> Stamp:
+    def stamp(self, tags: Iterable[str]) -> Stamp:
         """With all that were looked up before.
 
         The mark of everything tells the cursor, without a query: it is moved after the commit that took its position,
         so what is read from now on is as new.
         """
-        scopes = list(scopes)
+        tags = list(tags)
         if self._cursor is None:
-            marks = self._look_up(dict.fromkeys([*scopes, EVERYTHING]))
-            newest = marks[EVERYTHING]
+            marks = self._look_up(dict.fromkeys([*tags, GLOBAL_TAG]))
+            newest = marks[GLOBAL_TAG]
             self._cursor = self._head if newest is None else _position(newest)
         else:
-            marks = self._look_up(scopes)
-        self._found |= {scope: marks[scope] for scope in scopes}
+            marks = self._look_up(tags)
+        self._found |= {tag: marks[tag] for tag in tags}
         return Stamp(dict(self._found), self._cursor)
 
-    def _look_up(self, scopes: Collection[str]) -> dict[str, str | None]:
-        marks = _marks_of(scopes)
+    def _look_up(self, tags: Collection[str]) -> dict[str, str | None]:
+        marks = _marks_of(tags)
         if marks is None:
-            return dict.fromkeys(scopes)
-        unknown = [scope for scope, mark in marks.items() if mark is None]
+            return dict.fromkeys(tags)
+        unknown = [tag for tag, mark in marks.items() if mark is None]
         if unknown:
             marks |= _raise(dict.fromkeys(unknown, self._head)) or {}
         return marks
@@ -196,24 +196,24 @@ class _Marks:
         return Event.head()
 
 
-def _marks_of(scopes: Collection[str]) -> dict[str, str | None] | None:
+def _marks_of(tags: Collection[str]) -> dict[str, str | None] | None:
     """None where Redis does not answer."""
-    if not scopes:
+    if not tags:
         return {}
-    held = ask(lambda redis: redis.mget([server.key(mark_name(scope)) for scope in scopes]))
-    return None if held is None else dict(zip(scopes, map(_text, held), strict=True))
+    held = ask(lambda redis: redis.mget([server.key(mark_name(tag)) for tag in tags]))
+    return None if held is None else dict(zip(tags, map(_text, held), strict=True))
 
 
 def _raise(positions: Mapping[str, int], *, is_urgent: bool = False) -> dict[str, str | None] | None:
-    """Raise the scopes; their marks, or None where Redis did not hear of it. Where it has no room, they are unknown."""
+    """Raise the tags; their marks, or None where Redis did not hear of it. Where it has no room, they are unknown."""
     if not positions:
         return {}
 
     def command(redis: Any) -> list[bytes | None]:
-        keys = [server.key(mark_name(scope)) for scope in positions]
+        keys = [server.key(mark_name(tag)) for tag in positions]
         try:
             marks: list[bytes | None] = redis.eval(
-                _RAISE, len(keys), *keys, _SCOPE_S, secrets.token_hex(4), *positions.values()
+                _RAISE, len(keys), *keys, _TAG_S, secrets.token_hex(4), *positions.values()
             )
         except OutOfMemoryError:
             redis.delete(*keys)
@@ -232,9 +232,9 @@ def _text(held: bytes | None) -> str | None:
     return None if held is None else held.decode()
 
 
-def mark_name(scope: str) -> str:
-    """Under which the mark of a scope is kept."""
-    return f"scope:{scope}"
+def mark_name(tag: str) -> str:
+    """Under which the mark of a tag is kept."""
+    return f"tag:{tag}"
 
 
 def ask(command: Callable[[Any], T]) -> T | None:
@@ -293,7 +293,7 @@ class Lookups:
 
 
 class _Owed:
-    """Positions that scopes are to be raised to, until Redis has heard of them."""
+    """Positions that tags are to be raised to, until Redis has heard of them."""
 
     def __init__(self) -> None:
         self._positions: dict[str, int] = {}
@@ -313,8 +313,8 @@ class _Owed:
         if _raise(positions, is_urgent=True) is not None:
             return self.pay()
         with self._lock:
-            for scope, position in positions.items():
-                self._positions[scope] = max(position, self._positions.get(scope, 0))
+            for tag, position in positions.items():
+                self._positions[tag] = max(position, self._positions.get(tag, 0))
             if not self._is_paying:
                 self._is_paying = True
                 threading.Thread(target=self._pay_in_the_end, name="owed", daemon=True).start()
@@ -329,9 +329,9 @@ class _Owed:
         if _raise(owed, is_urgent=is_urgent) is None:
             return False
         with self._lock:
-            for scope, position in owed.items():
-                if self._positions.get(scope) == position:
-                    del self._positions[scope]
+            for tag, position in owed.items():
+                if self._positions.get(tag) == position:
+                    del self._positions[tag]
             return not self._positions
 
     def _pay_in_the_end(self) -> None:
