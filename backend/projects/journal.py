@@ -20,7 +20,7 @@ from django.db.models import Max, Min
 
 from . import bell
 from .access import Viewer, project, visible_project_ids, visible_tasks
-from .cache.versions import GLOBAL_TAG, access_tag, move, project_tag
+from .cache.versions import GLOBAL_TAG, access_tag, bump, project_tag
 from .errors import BadArgument, ProjectNotFound, ResumeRefused, TaskNotFound
 from .events import ACCESS_CHANGED, EventKind, Payload
 from .models import Event
@@ -73,13 +73,13 @@ def append_all(events: Sequence[Payload], *, actor: Viewer) -> int:
 
 
 def _announce(position: int, tags: list[str]) -> None:
-    """First move the tags, then ring: who refetches on hearing an event must not meet the old list."""
-    move(dict.fromkeys(tags, position))
+    """First bump the tags, then ring: who refetches on hearing an event must not meet the old list."""
+    bump(dict.fromkeys(tags, position))
     bell.ring()
 
 
 def tags_of(event: Payload | JournalEvent) -> list[str]:
-    """The cache tags that an event moves."""
+    """The cache tags that an event bumps."""
     tags = [] if event.project_id is None else [project_tag(event.project_id)]
     if event.kind == ACCESS_CHANGED:
         tags += [project_tag(project_id) for project_id in event.data.get("projects", ())]
@@ -143,7 +143,7 @@ def kept() -> Kept:
 def read_after(position: int, *, limit: int) -> list[JournalEvent]:
     """Up to `limit` events after `position`, in order: all of them, whoever may see them.
 
-    Moves the tags of what it reads, as their writers may not have come to: whoever refetches on hearing of a change
+    Bumps the tags of what it reads, as their writers may not have come to: whoever refetches on hearing of a change
     must not meet the old list. Raises ResumeRefused where events after `position` are no longer kept: positions have
     no holes and are trimmed from the oldest end, so the first to be read tells.
     """
@@ -152,7 +152,7 @@ def read_after(position: int, *, limit: int) -> list[JournalEvent]:
     events = [JournalEvent(*row) for row in rows]
     if events and events[0].position != position + 1:
         raise ResumeRefused("CURSOR_EXPIRED", events[0].position - 1)
-    move({tag: event.position for event in events for tag in tags_of(event)})
+    bump({tag: event.position for event in events for tag in tags_of(event)})
     return events
 
 

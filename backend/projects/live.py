@@ -1,7 +1,7 @@
 """Live delivery: one reader per process hears the bell, reads the journal, and fans out to its listeners.
 
 The bell only wakes the reader; what is delivered is what the journal holds. A reader that heard nothing looks by
-itself every `LIVE_LOOK_S` seconds. It reads each event once, whatever the number of listeners, and reading moves the
+itself every `LIVE_LOOK_S` seconds. It reads each event once, whatever the number of listeners, and reading bumps the
 cache tags: a writer killed between its commit and its bell leaves nothing stale and nothing unheard.
 
 Read by the edges alone.

@@ -1,11 +1,11 @@
-"""Answers out of Redis, ahead of Django: what was answered before, and is current, goes out as it was.
+"""Whole responses out of Redis, ahead of Django (docs/decisions/0008-answers.md).
 
-A view says of an answer that it may be kept, and what it was read from (`projects.http.keep`). It is filed whole, with
-its headers, under who asks and everything of the request that may shape an answer. So it goes out again to the same
-question alone, what Django refuses is never kept, and a hit has the headers of a miss. It costs one round trip to
-Redis: for the answer, the marks of its tags (`projects.cache`), and the mark that the viewer's token was checked by.
+A view declares its response cacheable and says what it was read from (`cache.responses`). The response is stored whole,
+with its headers, under the viewer and everything of the request that may shape it. So only the same request gets it
+again, refusals are never stored, and a hit has the headers of a miss.
 
-Many who ask at once for what is not there wait for the first of them.
+A hit costs one round trip to Redis: the entry, the versions of its tags, and the version that the viewer's token was
+checked at. Concurrent requests for a response that is not stored wait for the first of them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from django.utils import timezone
 
 from backend.projects.access import Viewer
 from backend.projects.authentication import checked_viewer
-from backend.projects.cache import lists, versions
+from backend.projects.cache.lists import filing, list_name
 from backend.projects.cache.redis import server
 from backend.projects.cache.responses import STAMP
 from backend.projects.cache.validators import is_held
-from backend.projects.cache.versions import Stamp
+from backend.projects.cache.versions import Lookups, Stamp, ask_async, version_key
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -77,7 +77,7 @@ class _Known:
     headers: Headers
     etag: str | None
     tags: list[str]
-    marks: list[bytes]
+    versions: list[bytes]
     # What who holds the answer is told.
     not_modified: list[Message]
 
@@ -91,8 +91,8 @@ class _Known:
             {"type": "http.response.start", "status": 304, "headers": left},
             {"type": "http.response.body"},
         ]
-        tags, marks = list(told["marks"]), [mark.encode() for mark in told["marks"].values()]
-        return cls(head, headers, etag, tags, marks, not_modified)
+        tags, versions = list(told["versions"]), [version.encode() for version in told["versions"].values()]
+        return cls(head, headers, etag, tags, versions, not_modified)
 
     def is_held_by(self, question: _Question) -> bool:
         if_none_match = question.if_none_match
@@ -108,7 +108,7 @@ class AnswerCache:
         self._under_way: dict[str, asyncio.Future[None]] = {}
         # Questions whose answers are not kept, such as mutations: nobody looks for them or waits for one another.
         self._passed_by: OrderedDict[str, float] = OrderedDict()
-        self._lookups = versions.Lookups()
+        self._lookups = Lookups()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         question = None
@@ -143,7 +143,7 @@ class AnswerCache:
             if held is not None and _is_current(question, known, held):
                 return known.not_modified
         while True:
-            held = await self._look_up(question, known.tags if known else [], lists.list_name(question.key))
+            held = await self._look_up(question, known.tags if known else [], list_name(question.key))
             entry = held.pop(0) if held else None
             if held is None or entry is None:
                 return None
@@ -163,9 +163,9 @@ class AnswerCache:
         ]
 
     async def _look_up(self, question: _Question, tags: list[str], *names: str) -> list[bytes | None] | None:
-        """What Redis holds under the names, the marks of the tags, and those that the viewer was checked by."""
-        marks = map(versions.mark_name, chain(tags, question.viewer_stamp.marks))
-        return await self._lookups.get([*names, *marks])
+        """What Redis holds under the names, the versions of the tags, and those that the viewer was checked by."""
+        versions = map(version_key, chain(tags, question.viewer_stamp.versions))
+        return await self._lookups.get([*names, *versions])
 
     def _remember(self, key: str, known: _Known) -> _Known:
         self._known[key] = known
@@ -216,11 +216,11 @@ class AnswerCache:
 
     async def _file(self, question: _Question, stamp: Stamp, answer: list[Message]) -> None:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer[0]["headers"]]
-        head = orjson.dumps({"marks": stamp.marks, "headers": headers})
+        head = orjson.dumps({"versions": stamp.versions, "headers": headers})
         body = b"".join(message.get("body", b"") for message in answer[1:])
-        command = lists.filing(question.key, stamp, head + b"\n" + body, viewer=question.viewer)
+        command = filing(question.key, stamp, head + b"\n" + body, viewer=question.viewer)
         if command is not None:
-            await versions.ask_async(command)
+            await ask_async(command)
             self._remember(question.key, _Known.of(b"%d %b" % (stamp.cursor, head)))
 
 
@@ -229,9 +229,9 @@ def _may_be_kept(start: Message, stamp: Stamp | None) -> bool:
     return stamp is not None and start["status"] == 200 and not is_personal
 
 
-def _is_current(question: _Question, known: _Known, marks: list[bytes | None]) -> bool:
-    checked_by = [str(mark).encode() for mark in question.viewer_stamp.marks.values()]
-    return marks == [*known.marks, *checked_by]
+def _is_current(question: _Question, known: _Known, versions: list[bytes | None]) -> bool:
+    checked_by = [str(version).encode() for version in question.viewer_stamp.versions.values()]
+    return versions == [*known.versions, *checked_by]
 
 
 # --- Questions -------------------------------------------------------------------------------------------

@@ -42,11 +42,11 @@ _KINDS: dict[Any, type] = {GraphQLBoolean: bool, GraphQLID: str, GraphQLInt: int
 def leads_to_one(loader: str, attribute: str) -> Callable[[F], F]:
     """Says of a resolver that it shows what this loader has for the id in this attribute, or null."""
 
-    def mark(resolver: F) -> F:
+    def set_loader(resolver: F) -> F:
         resolver.leads_to_one = (loader, attribute)  # type: ignore[attr-defined]
         return resolver
 
-    return mark
+    return set_loader
 
 
 class _Unusual(Exception):

@@ -48,7 +48,7 @@ class ListenerCase(CommittingCase):
             await rename(actor=SYSTEM, project_id=(project or self.project).pk, changes={"name": name})
 
     async def write_quietly(self, *new_names: str) -> None:
-        """Without a bell, and without moving a tag."""
+        """Without a bell, and without bumping a tag."""
 
         def write() -> None:
             for name in new_names:

@@ -49,7 +49,7 @@ class SaveTests(Case):
         member = MembershipFactory()
         other = MembershipFactory(project=member.project).user
         tags = [versions.project_tag(member.project_id), versions.GLOBAL_TAG, versions.access_tag(other.pk)]
-        versions.move(dict.fromkeys(tags, 0))  # so that each is known
+        versions.bump(dict.fromkeys(tags, 0))  # so that each is known
         stamps = {tag: versions.stamp_of([tag], 0) for tag in tags}
         member.user.first_name = "Ada"
         with self.committed():

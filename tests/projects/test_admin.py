@@ -116,7 +116,7 @@ class AccountAdminTests(AdminCase):
         self.assertEqual((task.assignee_id, task.version), (None, 2))
         self.assertEqual([kind for kind, _ in self.kinds()], ["access.changed", "task.updated"])
 
-    def test_a_new_name_moves_what_those_in_the_same_projects_see(self) -> None:
+    def test_a_new_name_bumps_what_those_in_the_same_projects_see(self) -> None:
         member = MembershipFactory(user__username="ada")
         user = User.objects.get(username="ada")
         page = self.client.get(reverse("admin:projects_user_change", args=[user.pk]))

@@ -118,9 +118,9 @@ class TokenTests(TokenCase):
             revoke_token(actor=SYSTEM, token_id=viewer.token_id)
         self.assert_no_good(secret)
 
-    def test_what_was_read_before_a_move_that_redis_knows_of_is_not_trusted(self) -> None:
+    def test_what_was_read_before_a_bump_that_redis_knows_of_is_not_trusted(self) -> None:
         secret = token_of(self.user)
-        versions.move({versions.access_tag(self.user.pk): 7})  # its event committed just after the row was read
+        versions.bump({versions.access_tag(self.user.pk): 7})  # its event committed just after the row was read
         self.viewer(secret)
         with self.assertNumQueries(2):  # since it is read once more, and no later event is there to be found
             self.viewer(secret)

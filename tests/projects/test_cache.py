@@ -12,7 +12,7 @@ from backend.projects.access import SYSTEM, Viewer, viewer_for
 from backend.projects.cache import lists, versions
 from backend.projects.cache.lists import cached_list
 from backend.projects.cache.redis import server
-from backend.projects.cache.versions import GLOBAL_TAG, access_tag, move, project_tag
+from backend.projects.cache.versions import GLOBAL_TAG, access_tag, bump, project_tag
 from backend.projects.models import Event, Role
 from backend.projects.resolvers.page import Order, PageRequest
 from backend.projects.resolvers.project import ProjectFilter, list_projects
@@ -35,7 +35,7 @@ class CachedListTests(Case):
 
     def lose(self, tag: str) -> None:
         """As when Redis has evicted what it holds of it."""
-        self.assertEqual(get_redis_connection("default").delete(server.key(versions.mark_name(tag))), 1)
+        self.assertEqual(get_redis_connection("default").delete(server.key(versions.version_key(tag))), 1)
 
     def test_a_list_is_built_once(self) -> None:
         self.assertEqual([self.read(), self.read()], [1, 1])
@@ -52,27 +52,27 @@ class CachedListTests(Case):
 
     def test_a_moved_scope_makes_a_list_stale(self) -> None:
         self.read(project_id=7)
-        move({project_tag(8): 5, GLOBAL_TAG: 5})
+        bump({project_tag(8): 5, GLOBAL_TAG: 5})
         self.assertEqual(self.read(project_id=7), 1)
-        move({project_tag(7): 6})
+        bump({project_tag(7): 6})
         self.assertEqual(self.read(project_id=7), 2)
 
     def test_a_changed_access_makes_every_list_of_its_user_stale(self) -> None:
         viewer = viewer_for(UserFactory())
         self.read(viewer)
         self.read(viewer, project_id=7)
-        move({access_tag(viewer.user_id): 1})
+        bump({access_tag(viewer.user_id): 1})
         self.assertEqual([self.read(viewer), self.read(viewer, project_id=7)], [3, 4])
 
     def test_a_position_never_falls(self) -> None:
-        move({project_tag(7): 9})
+        bump({project_tag(7): 9})
         self.read(project_id=7)
-        move({project_tag(7): 8})
+        bump({project_tag(7): 8})
         self.assertEqual(self.read(project_id=7), 1)
 
     def test_rows_read_before_a_change_are_not_served_after_it(self) -> None:
         def build_while_somebody_writes() -> str:
-            move({project_tag(7): 3})
+            bump({project_tag(7): 3})
             return "old"
 
         cached_list("list", viewer=SYSTEM, params=None, build=build_while_somebody_writes, project_id=7)
@@ -81,7 +81,7 @@ class CachedListTests(Case):
     def test_a_slow_reader_cannot_file_old_rows_over_newer_ones(self) -> None:
         def build_while_another_reader_files() -> str:
             services.project.create_project(actor=SYSTEM, name="New")
-            move({GLOBAL_TAG: 1})
+            bump({GLOBAL_TAG: 1})
             self.assertEqual(self.read(), 1)
             return "old"
 
@@ -108,7 +108,7 @@ class CachedListTests(Case):
             self.assertEqual(self.read(viewer_for(user), project_id=project_id), 1)
 
     def test_rows_of_a_project_that_was_left_before_they_were_read_are_not_kept(self) -> None:
-        """Though it was found that they see it: that was before its mark was noted."""
+        """Though it was found that they see it: that was before its version was noted."""
         viewer, project_id = viewer_for(UserFactory()), ProjectFactory().pk
         built = cached_list(
             "list", viewer=viewer, params=None, build=lambda: "the project's", project_id=project_id, is_shown=True
@@ -140,7 +140,7 @@ class CachedListTests(Case):
     def test_the_position_costs_no_query_while_the_marks_are_known(self) -> None:
         self.read(project_id=7)
         services.project.create_project(actor=SYSTEM, name="Other")
-        move({GLOBAL_TAG: Event.head()})
+        bump({GLOBAL_TAG: Event.head()})
         with self.assertNumQueries(0):
             built = cached_list("another", viewer=SYSTEM, params=None, build=self.build, project_id=7)
         self.assertEqual((built.is_known, built.cursor), (True, Event.head()))
@@ -152,14 +152,14 @@ class CachedListTests(Case):
         self.assertEqual(self.read(project_id=7), 2)
 
     def test_a_mark_that_was_lost_is_never_the_same_again(self) -> None:
-        """Else a list from before a change would be served again, if both the change and its mark were forgotten."""
+        """Else a list from before a change would be served again, if both the change and its version were forgotten."""
         self.read(project_id=7)
-        move({project_tag(7): 3})
+        bump({project_tag(7): 3})
         self.lose(project_tag(7))
         self.assertEqual([self.read(project_id=7), self.read(project_id=7)], [2, 2])
 
     def test_a_viewer_fills_redis_with_so_many_lists_and_no_more(self) -> None:
-        with patch.object(lists, "_MOST_LISTS", 3):
+        with patch.object(lists, "_MAX_LISTS", 3):
             read = [self.read(params=number) for number in (1, 2, 3, 4, 5)]
             self.assertEqual([self.read(params=number) for number in (1, 2, 3)], read[:3])
             self.assertEqual(self.read(params=4), 6)
@@ -168,7 +168,7 @@ class CachedListTests(Case):
         self.assertEqual(len(kept), 4)
 
     def test_a_list_that_is_too_long_is_not_kept(self) -> None:
-        with patch.object(lists, "_MOST_BYTES", 10):
+        with patch.object(lists, "_MAX_BYTES", 10):
             self.assertEqual([self.read(), self.read()], [1, 2])
 
     def test_no_list_is_kept_for_no_time(self) -> None:
@@ -180,10 +180,10 @@ class CachedListTests(Case):
         user = UserFactory()
         MembershipFactory.create_batch(3, user=user)
         viewer = viewer_for(user)
-        self.addCleanup(setattr, versions, "_MOST_TAGS", versions._MOST_TAGS)
-        versions._MOST_TAGS = 2
+        self.addCleanup(setattr, versions, "_MAX_TAGS", versions._MAX_TAGS)
+        versions._MAX_TAGS = 2
         self.assertEqual([self.read(viewer), self.read(viewer)], [1, 1])
-        move({GLOBAL_TAG: 1})
+        bump({GLOBAL_TAG: 1})
         self.assertEqual(self.read(viewer), 2)
 
 
@@ -210,22 +210,22 @@ class WithoutRedisTests(Case):
 
     def test_a_change_is_told_to_a_redis_that_did_not_answer_a_moment_ago(self) -> None:
         """It answers other processes, which would go on showing what was before."""
-        mark = versions.stamp_before_reading(SYSTEM, [7]).marks[project_tag(7)]
+        version = versions.stamp_before_reading(SYSTEM, [7]).versions[project_tag(7)]
         self.addCleanup(setattr, server, "ask_again_at", 0.0)
         server.ask_again_at = time.monotonic() + 60
-        self.assertTrue(move({project_tag(7): 5}))
-        held = get_redis_connection("default").get(server.key(versions.mark_name(project_tag(7))))
-        self.assertEqual(held.decode(), f"{str(mark)[:-1]}5")
+        self.assertTrue(bump({project_tag(7): 5}))
+        held = get_redis_connection("default").get(server.key(versions.version_key(project_tag(7))))
+        self.assertEqual(held.decode(), f"{str(version)[:-1]}5")
 
     def test_what_redis_did_not_hear_of_it_is_told_as_soon_as_it_is_back(self) -> None:
         """Others read from it meanwhile, who know nothing of the change."""
-        mark = versions.stamp_before_reading(SYSTEM, [7]).marks[project_tag(7)]
+        version = versions.stamp_before_reading(SYSTEM, [7]).versions[project_tag(7)]
         with self.redis_down():
-            self.assertFalse(move({project_tag(7): 5}))
+            self.assertFalse(bump({project_tag(7): 5}))
         redis = get_redis_connection("default")
-        while redis.get(server.key(versions.mark_name(project_tag(7)))) == str(mark).encode():
+        while redis.get(server.key(versions.version_key(project_tag(7)))) == str(version).encode():
             threading.Event().wait(0.01)
-        self.assertEqual(versions.stamp_before_reading(SYSTEM, [7]).marks, {project_tag(7): f"{str(mark)[:-1]}5"})
+        self.assertEqual(versions.stamp_before_reading(SYSTEM, [7]).versions, {project_tag(7): f"{str(version)[:-1]}5"})
 
 
 class FaultyRedisTests(Case):
@@ -250,7 +250,7 @@ class FaultyRedisTests(Case):
             self.rename("c")
             valkey.kill()
             valkey.start()
-            # What it loaded is the list and the mark from before the change.
+            # What it loaded is the list and the version from before the change.
             self.assertTrue(get_redis_connection("default").keys("*list:projects:*"))
             self.assertEqual([self.names(), self.names()], [["c"], ["c"]])
             with self.assertNumQueries(0):

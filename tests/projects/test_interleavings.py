@@ -156,7 +156,7 @@ class World:
         process = self.chance.choice(self.processes)
         match name:
             case "evict":
-                # Mostly marks: a list that is gone costs only itself.
+                # Mostly versions of tags: a list that is gone costs only itself.
                 keys = sorted(self.redis.keys("*tag:*" if self.chance.random() < 0.8 else "*"))
                 if keys:
                     self.redis.delete(self.chance.choice(keys))
@@ -449,7 +449,7 @@ class InterleavingTests(CommittingCase):
         by_http = chance.random() < BY_HTTP
         able = [kind for kind in self.kinds if by_http or kind.token is None]
         if chance.random() < 0.5:
-            # Lists that stand under the same marks.
+            # Lists that stand under the same tags.
             viewer = chance.choice(able).viewer
             able = [kind for kind in able if kind.viewer == viewer and kind.project_id is None]
         kinds = chance.sample(able, min(len(able), chance.choice((1, 2))))
@@ -470,7 +470,7 @@ class InterleavingTests(CommittingCase):
             faults.prepare(world)
             every = STEPS_OF_FAULTS // len(names)
             jobs[faults] = partial(self.run_all, [partial(self.fault, faults, name, every) for name in names])
-        many, versions._MOST_TAGS = versions._MOST_TAGS, chance.choice((1, 200, 200))
+        many, versions._MAX_TAGS = versions._MAX_TAGS, chance.choice((1, 200, 200))
         try:
             turns.play(jobs)
             # What was left behind in Redis is served for a while.
@@ -481,7 +481,7 @@ class InterleavingTests(CommittingCase):
             steps = "\n".join(turns.trace[-STEPS_SHOWN:])
             raise AssertionError(f"Schedule INTERLEAVINGS_SEED={seed}, {names}: {error!r}\n{steps}") from error
         finally:
-            versions._MOST_TAGS = many
+            versions._MAX_TAGS = many
 
     def set_back(self, *, is_member: bool) -> None:
         """Every schedule begins with the same rows; positions go on."""

@@ -68,11 +68,11 @@ class MembershipCase(Case):
             yield
 
     @contextmanager
-    def moves(self, *expected: str) -> Iterator[None]:
-        """Of all the tags, what the block commits moves these and no other."""
+    def bumps(self, *expected: str) -> Iterator[None]:
+        """Of all the tags, what the block commits bumps these and no other."""
         users = User.objects.values_list("pk", flat=True)
         tags = [GLOBAL_TAG, *map(access_tag, users), *map(project_tag, (self.garden.pk, self.kitchen.pk))]
-        versions.move(dict.fromkeys(tags, 0))  # so that each is known
+        versions.bump(dict.fromkeys(tags, 0))  # so that each is known
         stamps = {tag: versions.stamp_of([tag], Event.head()) for tag in tags}
         with self.committed():
             yield
@@ -84,7 +84,7 @@ class AddTests(MembershipCase):
         return add_member(actor=actor or self.boss, **{"project_id": self.garden.pk, "username": "alice", **given})
 
     def test_an_owner_lets_somebody_in_as_an_editor_unless_told_otherwise(self) -> None:
-        with self.moves(GLOBAL_TAG, project_tag(self.garden.pk), access_tag(self.alice.pk)):
+        with self.bumps(GLOBAL_TAG, project_tag(self.garden.pk), access_tag(self.alice.pk)):
             added = self.add()
         self.assertEqual(
             MemberRow.of(added), MemberRow(added.pk, self.garden.pk, self.alice.pk, "Alice Liddell", "editor")
@@ -151,7 +151,7 @@ class ChangeTests(MembershipCase):
         return change_role(actor=actor or self.boss, user_id=user_id, role=role, **where)
 
     def test_an_owner_gives_somebody_another_role(self) -> None:
-        with self.moves(GLOBAL_TAG, project_tag(self.garden.pk), access_tag(self.editor.pk)):
+        with self.bumps(GLOBAL_TAG, project_tag(self.garden.pk), access_tag(self.editor.pk)):
             changed = self.change(self.editor.pk, Role.VIEWER)
         self.assertEqual((changed.role, self.role_of(self.editor)), (Role.VIEWER, Role.VIEWER))
         self.assertEqual(self.journal(), [("access.changed", self.garden.pk, [self.editor.pk])])
@@ -160,7 +160,7 @@ class ChangeTests(MembershipCase):
         )
 
     def test_a_role_that_they_hold_already_is_no_change(self) -> None:
-        with self.nothing_changes(), self.moves():
+        with self.nothing_changes(), self.bumps():
             self.assertEqual(self.change(self.editor.pk, Role.EDITOR).role, Role.EDITOR)
             self.assertEqual(self.change(self.owner.pk, Role.OWNER).role, Role.OWNER)
 
@@ -209,7 +209,7 @@ class RemoveTests(MembershipCase):
         return remove_member(actor=actor or self.boss, user_id=user_id, **{"project_id": self.garden.pk, **given})
 
     def test_an_owner_removes_somebody(self) -> None:
-        with self.moves(GLOBAL_TAG, project_tag(self.garden.pk), access_tag(self.editor.pk)):
+        with self.bumps(GLOBAL_TAG, project_tag(self.garden.pk), access_tag(self.editor.pk)):
             removed = self.remove(self.editor.pk)
         self.assertEqual((removed.user, removed.role, self.role_of(self.editor)), (self.editor, Role.EDITOR, None))
         self.assertEqual(self.journal(), [("access.changed", self.garden.pk, [self.editor.pk])])

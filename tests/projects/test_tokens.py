@@ -180,9 +180,9 @@ class RevokeTests(TokenCase):
         with self.assertRaises(InvalidCredential):
             viewer_by_token(self.secret, address="")
 
-    def test_it_takes_a_position_that_moves_what_its_user_sees(self) -> None:
+    def test_it_takes_a_position_that_bumps_what_its_user_sees(self) -> None:
         tags = [GLOBAL_TAG, access_tag(self.ada.pk), access_tag(self.other.pk)]
-        versions.move(dict.fromkeys(tags, 0))  # so that each is known
+        versions.bump(dict.fromkeys(tags, 0))  # so that each is known
         stamps = {tag: versions.stamp_of([tag], Event.head()) for tag in tags}
         with self.committed():
             revoke_token(actor=self.actor, token_id=self.token.pk)

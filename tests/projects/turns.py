@@ -355,7 +355,7 @@ def _said(arguments: tuple[Any, ...]) -> str:
     name, keys = arguments[0], arguments[1:]
     if name == "EVAL":
         script, count, *rest = keys
-        name, keys = {versions._RAISE: "raises", lists._FILE: "files"}[script], rest[:count]
+        name, keys = {versions._BUMP: "bumps", lists._FILE: "files"}[script], rest[:count]
     return f"{name} {' '.join(str(key).rpartition('taskwire:1:')[2] for key in keys)}"
 
 

@@ -51,7 +51,7 @@ class ListCommentsTest(OpenCase):
         self.assertEqual((again.status_code, again.json()[0]["content"]), (200, "More."))
 
     def test_one_comment_costs_as_many_queries_as_twenty(self) -> None:
-        self.client.get(self.path)  # from now on the marks are known
+        self.client.get(self.path)  # from now on the versions of the tags are known
         with self.assertNumQueries(2):
             self.client.get(f"{self.path}?page_size=1")
         CommentFactory.create_batch(20, task=self.task)

@@ -92,7 +92,7 @@ class ListMembersTest(MemberCase):
         assert_changed(lambda: self.send("DELETE", alice), to=before)
 
     def test_one_member_costs_as_many_queries_as_twenty(self) -> None:
-        self.client.get(self.path)  # from now on the marks are known
+        self.client.get(self.path)  # from now on the versions of the tags are known
         queries = 5  # the session and its user, the project, the page, and whether it is still seen
         with self.assertNumQueries(queries):
             self.client.get(f"{self.path}?page_size=1")

@@ -147,7 +147,7 @@ class ListProjectsTest(OpenCase):
                 self.assertEqual(answer.status_code, status)
 
     def test_one_project_costs_as_many_queries_as_twenty(self) -> None:
-        self.client.get("/projects/")  # from now on the marks are known
+        self.client.get("/projects/")  # from now on the versions of the tags are known
         with self.assertNumQueries(1):
             self.client.get("/projects/?page_size=1")
         ProjectFactory.create_batch(20)

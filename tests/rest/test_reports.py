@@ -77,7 +77,7 @@ class ReportsTest(OpenCase):
         self.assertEqual((again.status_code, len(again.json())), (200, 4))
 
     def test_one_report_costs_as_many_queries_as_three(self) -> None:
-        self.client.get("/reports/")  # from now on the marks are known
+        self.client.get("/reports/")  # from now on the versions of the tags are known
         for size in (1, 3):
             with self.assertNumQueries(1):
                 self.client.get(f"/reports/?page_size={size}")

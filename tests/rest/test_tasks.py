@@ -259,7 +259,7 @@ class ListTasksTest(OpenCase):
         self.assertEqual([event["task"]["title"] for event in events], ["Sow"])
 
     def test_one_task_costs_as_many_queries_as_twenty(self) -> None:
-        self.client.get("/tasks/")  # from now on the marks are known
+        self.client.get("/tasks/")  # from now on the versions of the tags are known
         with self.assertNumQueries(1):
             self.client.get("/tasks/?page_size=1")
         TaskFactory.create_batch(20)

@@ -130,7 +130,7 @@ class HitTests(AnswerCacheCase):
             self.assertEqual((await self.ask(path, If_None_Match='"other"')).status, 200)
 
     async def test_an_answer_whose_head_is_known_already_is_checked_all_the_same(self) -> None:
-        """The short way of a 304 asks for the marks alone."""
+        """The short way of a 304 asks for the versions alone."""
         etag = (await self.ask("/tasks/")).headers["etag"]
         await self.ask("/tasks/", If_None_Match=etag)
         await sync_to_async(services.task.update_task)(actor=SYSTEM, task_id=self.task.pk, changes={"title": "New"})

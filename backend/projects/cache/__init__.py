@@ -1,9 +1,9 @@
-"""Cached lists, checked against positions.
+"""Cached lists, checked against versions (docs/decisions/0002-cached-lists.md).
 
-A *tag* is a part of what can be seen: one project, what one user has access to, or everything. Redis holds a *mark*
-of each: the position of the last change in it, and a nonce that is another one whenever the mark was lost in between.
-A list is filed with the marks of its tags as they were before its rows were read, and served while all of them are
-still the same. Nothing is ever deleted to make a list fresh.
+A *tag* names a part of what can be seen: one project, what one user has access to, or everything. Redis holds a
+*version* of each tag: the position of its last change, and a nonce that differs each time the version was lost and
+made anew. A list is stored with the versions that its tags had before its rows were read. It is served while every
+version is still the same. Nothing is deleted to make a list fresh.
 
-Redis down means slower: said once, then every list is built. A tag whose mark is gone is unknown, never 0.
+While Redis is down every list is built; the log says so once. A tag without a version is unknown, never 0.
 """

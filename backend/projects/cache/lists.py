@@ -20,8 +20,8 @@ from .versions import GLOBAL_TAG, Stamp, ask, is_current, stamp_after_reading, s
 
 # New lists that are kept for a viewer within the time that a list is kept, and the bytes of one: however many different
 # lists somebody asks for, they fill no more of Redis than twice this.
-_MOST_LISTS = 1000
-_MOST_BYTES = 2**19
+_MAX_LISTS = 1000
+_MAX_BYTES = 2**19
 # An entry starts with the position of its reading: a slow reader cannot file old rows over newer ones.
 _FILE = """
 local held = redis.call('GETRANGE', KEYS[1], 0, 20)
@@ -60,7 +60,7 @@ def cached_list(
     if_none_match: str | None = None,
     visible: Callable[[], frozenset[int]] | None = None,
 ) -> CachedList:
-    """The rows that `build` makes, from Redis while no tag that they were read from has moved.
+    """The rows that `build` makes, from Redis while no tag that they were read from was bumped.
 
     `build` returns what JSON can hold; it runs after the positions were read, and shows the viewer nothing but what
     they may see. `params` is everything else that shapes the rows. The tags are `project_id`'s where it is given,
@@ -81,8 +81,8 @@ def cached_list(
     rows = build()
     if visible is None or project_ids is not None:
         stamp = stamp_after_reading(stamp, viewer, project_ids, are_shown=is_shown)
-    built = CachedList(stamp.marks, max(stamp.cursor, not_before or 0), key, rows)
-    command = filing(key, built, orjson.dumps({"marks": built.marks, "rows": built.rows}), viewer=viewer)
+    built = CachedList(stamp.versions, max(stamp.cursor, not_before or 0), key, rows)
+    command = filing(key, built, orjson.dumps({"versions": built.versions, "rows": built.rows}), viewer=viewer)
     if command is not None:
         ask(command)
     return built
@@ -99,7 +99,7 @@ def filing(key: str, stamp: Stamp, entry: bytes, *, viewer: Viewer) -> Callable[
     A newer entry stays, and who has very many lists already has no more.
     """
     kept_s = settings.CACHE_LIST_S
-    if not stamp.is_known or kept_s <= 0 or len(entry) > _MOST_BYTES:
+    if not stamp.is_known or kept_s <= 0 or len(entry) > _MAX_BYTES:
         return None
     dated = b"%d %b" % (stamp.cursor, entry)
     return lambda redis: redis.eval(
@@ -110,7 +110,7 @@ def filing(key: str, stamp: Stamp, entry: bytes, *, viewer: Viewer) -> Callable[
         stamp.cursor,
         dated,
         kept_s,
-        _MOST_LISTS,
+        _MAX_LISTS,
     )
 
 
@@ -118,8 +118,8 @@ def _is_as_new_as(found: CachedList, not_before: int | None) -> bool:
     if not_before is None or found.cursor >= not_before:
         return True
     since = Event.objects.filter(position__gt=found.cursor, position__lte=not_before)
-    if GLOBAL_TAG not in found.marks:
-        project_ids = [int(tag.removeprefix("project:")) for tag in found.marks if tag.startswith("project:")]
+    if GLOBAL_TAG not in found.versions:
+        project_ids = [int(tag.removeprefix("project:")) for tag in found.versions if tag.startswith("project:")]
         since = since.filter(Q(project_id__in=project_ids) | Q(kind=ACCESS_CHANGED))
     return not since.exists()
 
@@ -132,7 +132,7 @@ def _load(key: str) -> CachedList | None:
         return None
     cursor, _, body = held.partition(b" ")
     entry = orjson.loads(body)
-    return CachedList(entry["marks"], int(cursor), key, entry["rows"])
+    return CachedList(entry["versions"], int(cursor), key, entry["rows"])
 
 
 def list_name(key: str) -> str:

@@ -12,11 +12,11 @@ from .versions import Stamp
 
 
 def etag_of(stamp: Stamp, key: str) -> str:
-    """Weak: the same list at the same marks means the same rows, not the same bytes.
+    """Weak: the same list at the same versions means the same rows, not the same bytes.
 
-    While the mark of a tag is not known, every change anywhere makes another ETag.
+    While the version of a tag is not known, every change anywhere makes another ETag.
     """
-    identity = [settings.BUILD, key, sorted((tag, mark or stamp.cursor) for tag, mark in stamp.marks.items())]
+    identity = [settings.BUILD, key, sorted((tag, version or stamp.cursor) for tag, version in stamp.versions.items())]
     return f'W/"{hashlib.sha256(orjson.dumps(identity)).hexdigest()[:24]}"'
 
 

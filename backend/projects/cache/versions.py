@@ -1,4 +1,4 @@
-"""Scopes, their marks, and what Redis has yet to hear of them."""
+"""Scopes, their versions, and what Redis has yet to hear of them."""
 
 from __future__ import annotations
 
@@ -25,45 +25,45 @@ T = TypeVar("T")
 GLOBAL_TAG = "all"
 
 # Seconds. A tag outlives every list filed under it; both may be evicted (`volatile-lru`), which costs a rebuild.
-_TAG_S = 24 * 3600
+_VERSION_S = 24 * 3600
 # A viewer of more projects than this is served by the tag of everything: the check stays one short MGET.
-_MOST_TAGS = 200
+_MAX_TAGS = 200
 # Seconds between two tries to tell Redis of changes that it did not hear of.
 _OWED_S = 0.2
 
 # Positions only ever rise: of two writers that announce their commits in the wrong order, the later position stays.
-# A mark is `<nonce>:<position>`.
-_RAISE = """
-local marks = {}
+# A version is `<nonce>:<position>`.
+_BUMP = """
+local versions = {}
 for i, key in ipairs(KEYS) do
-  local mark = redis.call('GET', key)
+  local version = redis.call('GET', key)
   local position = ARGV[i + 2]
-  if not mark then
-    mark = ARGV[2] .. ':' .. position
-    redis.call('SET', key, mark, 'EX', ARGV[1])
-  elseif tonumber(string.match(mark, ':(%d+)$')) < tonumber(position) then
-    mark = string.match(mark, '^%x+:') .. position
-    redis.call('SET', key, mark, 'EX', ARGV[1])
+  if not version then
+    version = ARGV[2] .. ':' .. position
+    redis.call('SET', key, version, 'EX', ARGV[1])
+  elseif tonumber(string.match(version, ':(%d+)$')) < tonumber(position) then
+    version = string.match(version, '^%x+:') .. position
+    redis.call('SET', key, version, 'EX', ARGV[1])
   end
-  marks[i] = mark
+  versions[i] = version
 end
-return marks
+return versions
 """
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """How new something is: `cursor` is a position from before it was read, `marks` those of its tags.
+    """How new something is: `cursor` is a position from before it was read, `versions` those of its tags.
 
-    A mark is None where it is not known: what was read is then not current, and never will be.
+    A version is None where it is not known: what was read is then not current, and never will be.
     """
 
-    marks: dict[str, str | None]
+    versions: dict[str, str | None]
     cursor: int
 
     @property
     def is_known(self) -> bool:
-        return None not in self.marks.values()
+        return None not in self.versions.values()
 
 
 def project_tag(project_id: int) -> str:
@@ -75,8 +75,8 @@ def access_tag(user_id: int | None) -> str:
     return f"access:{user_id}"
 
 
-def move(positions: Mapping[str, int]) -> bool:
-    """Raise each tag to its position; called after the commit that took it.
+def bump(positions: Mapping[str, int]) -> bool:
+    """Bump each tag to its position; called after the commit that took it.
 
     False where Redis did not hear of it. It will, before it is asked for anything else, and as soon as it can be.
     """
@@ -97,33 +97,33 @@ def stamp_before_reading(
 ) -> Stamp:
     """The stamp of what is about to be read: of these projects, else of all that the viewer sees.
 
-    Access before projects: a project joined in between moves the access tag, so what is filed is not served again.
+    Access before projects: a project joined in between bumps the access tag, so what is filed is not served again.
     """
-    marks = _Marks()
+    versions = _VersionReader()
     if viewer.sees_all:
         tags = [GLOBAL_TAG] if project_ids is None else map(project_tag, project_ids)
-        return marks.stamp(tags)
+        return versions.stamp(tags)
     access = access_tag(viewer.user_id)
-    marks.stamp([access])
+    versions.stamp([access])
     if project_ids is not None:
         # Of a project that they do not see, not even that something happens in it.
         shown = set(project_ids) if are_shown else visible_among(viewer, project_ids)
     else:
         shown = visible() if visible is not None else visible_project_ids(viewer)
-    tags = [GLOBAL_TAG] if len(shown) > _MOST_TAGS else map(project_tag, sorted(shown))
-    return marks.stamp(tags)
+    tags = [GLOBAL_TAG] if len(shown) > _MAX_TAGS else map(project_tag, sorted(shown))
+    return versions.stamp(tags)
 
 
 def stamp_after_reading(
     stamp: Stamp, viewer: Viewer, project_ids: Collection[int] | None = None, *, are_shown: bool = False
 ) -> Stamp:
-    """The stamp, with no known mark if what the viewer sees may have changed since `stamp_before_reading`, or before.
+    """The same stamp, or one without known versions where the viewer's projects may have changed meanwhile.
 
-    Rows of a project that they have come to see may be among what was read. Before the joining is told of, which moves
-    the mark of access, a write to that project may be answered, whose mark is not among those of the stamp. And where
-    it was found before the stamp that the projects `are_shown`, they may have left meanwhile.
+    The viewer may have joined a project and read rows of it. A write to that project may be answered before the join
+    bumps the viewer's access tag, and the project's own tag is not in the stamp. Where the caller knew already that
+    the projects `are_shown`, the viewer may have left one of them since.
     """
-    noted = stamp.marks.keys()
+    noted = stamp.versions.keys()
     if viewer.sees_all or GLOBAL_TAG in noted:
         return stamp
     is_noted = project_ids is not None and noted >= set(map(project_tag, project_ids))
@@ -132,33 +132,35 @@ def stamp_after_reading(
     shown = visible_project_ids(viewer) if project_ids is None else visible_among(viewer, project_ids)
     if noted >= set(map(project_tag, shown)) and not (are_shown and len(shown) < len(project_ids or ())):
         return stamp
-    return Stamp(dict.fromkeys(stamp.marks), stamp.cursor)
+    return Stamp(dict.fromkeys(stamp.versions), stamp.cursor)
 
 
 def stamp_of(tags: Sequence[str], head: int) -> Stamp | None:
     """The stamp of what was read together with the newest position, `head`; None where Redis does not answer.
 
-    The mark of a tag that has moved on since then is not known in it. Nor is one that Redis did not have: what is
+    The version of a tag that was bumped on since then is not known in it. Nor is one that Redis did not have: what is
     read from now on finds it.
     """
-    marks = _marks_of(tags)
-    if marks is None:
+    versions = _read_versions(tags)
+    if versions is None:
         return None
-    if None in marks.values():
-        _Marks().stamp(tags)
-    return Stamp({tag: mark if mark and _position(mark) <= head else None for tag, mark in marks.items()}, head)
+    if None in versions.values():
+        _VersionReader().stamp(tags)
+    return Stamp(
+        {tag: version if version and _position(version) <= head else None for tag, version in versions.items()}, head
+    )
 
 
 def is_current(stamp: Stamp) -> bool:
     """False where something may have changed since, and while Redis does not answer."""
-    return stamp.is_known and _marks_of(stamp.marks) == stamp.marks
+    return stamp.is_known and _read_versions(stamp.versions) == stamp.versions
 
 
-class _Marks:
-    """The marks of tags, looked up in turn; one that is unknown is put at the newest position.
+class _VersionReader:
+    """The versions of tags, looked up in turn; one that is unknown is put at the newest position.
 
     Whose rows are read later than that has missed nothing: what has changed before can be seen by then, and what
-    changes after it moves the mark. The nonce keeps it apart from what the mark was before it was lost.
+    changes after it bumps the version. The nonce keeps it apart from what the version was before it was lost.
     """
 
     def __init__(self) -> None:
@@ -168,27 +170,27 @@ class _Marks:
     def stamp(self, tags: Iterable[str]) -> Stamp:
         """With all that were looked up before.
 
-        The mark of everything tells the cursor, without a query: it is moved after the commit that took its position,
-        so what is read from now on is as new.
+        The version of GLOBAL_TAG gives the cursor without a query: it is bumped after the commit that took its
+        position, so rows that are read from now on are at least as new.
         """
         tags = list(tags)
         if self._cursor is None:
-            marks = self._look_up(dict.fromkeys([*tags, GLOBAL_TAG]))
-            newest = marks[GLOBAL_TAG]
+            versions = self._look_up(dict.fromkeys([*tags, GLOBAL_TAG]))
+            newest = versions[GLOBAL_TAG]
             self._cursor = self._head if newest is None else _position(newest)
         else:
-            marks = self._look_up(tags)
-        self._found |= {tag: marks[tag] for tag in tags}
+            versions = self._look_up(tags)
+        self._found |= {tag: versions[tag] for tag in tags}
         return Stamp(dict(self._found), self._cursor)
 
     def _look_up(self, tags: Collection[str]) -> dict[str, str | None]:
-        marks = _marks_of(tags)
-        if marks is None:
+        versions = _read_versions(tags)
+        if versions is None:
             return dict.fromkeys(tags)
-        unknown = [tag for tag, mark in marks.items() if mark is None]
+        unknown = [tag for tag, version in versions.items() if version is None]
         if unknown:
-            marks |= _raise(dict.fromkeys(unknown, self._head)) or {}
-        return marks
+            versions |= _send_bumps(dict.fromkeys(unknown, self._head)) or {}
+        return versions
 
     @cached_property
     def _head(self) -> int:
@@ -196,44 +198,44 @@ class _Marks:
         return Event.head()
 
 
-def _marks_of(tags: Collection[str]) -> dict[str, str | None] | None:
+def _read_versions(tags: Collection[str]) -> dict[str, str | None] | None:
     """None where Redis does not answer."""
     if not tags:
         return {}
-    held = ask(lambda redis: redis.mget([server.key(mark_name(tag)) for tag in tags]))
+    held = ask(lambda redis: redis.mget([server.key(version_key(tag)) for tag in tags]))
     return None if held is None else dict(zip(tags, map(_text, held), strict=True))
 
 
-def _raise(positions: Mapping[str, int], *, is_urgent: bool = False) -> dict[str, str | None] | None:
-    """Raise the tags; their marks, or None where Redis did not hear of it. Where it has no room, they are unknown."""
+def _send_bumps(positions: Mapping[str, int], *, is_urgent: bool = False) -> dict[str, str | None] | None:
+    """Bump the tags; their versions, or None where Redis did not hear of it. Where it has no room, they are unknown."""
     if not positions:
         return {}
 
     def command(redis: Any) -> list[bytes | None]:
-        keys = [server.key(mark_name(tag)) for tag in positions]
+        keys = [server.key(version_key(tag)) for tag in positions]
         try:
-            marks: list[bytes | None] = redis.eval(
-                _RAISE, len(keys), *keys, _TAG_S, secrets.token_hex(4), *positions.values()
+            versions: list[bytes | None] = redis.eval(
+                _BUMP, len(keys), *keys, _VERSION_S, secrets.token_hex(4), *positions.values()
             )
         except OutOfMemoryError:
             redis.delete(*keys)
             return [None] * len(keys)
-        return marks
+        return versions
 
-    marks = server.call(command, is_urgent=is_urgent)
-    return None if marks is None else dict(zip(positions, map(_text, marks), strict=True))
+    versions = server.call(command, is_urgent=is_urgent)
+    return None if versions is None else dict(zip(positions, map(_text, versions), strict=True))
 
 
-def _position(mark: str) -> int:
-    return int(mark.rpartition(":")[2])
+def _position(version: str) -> int:
+    return int(version.rpartition(":")[2])
 
 
 def _text(held: bytes | None) -> str | None:
     return None if held is None else held.decode()
 
 
-def mark_name(tag: str) -> str:
-    """Under which the mark of a tag is kept."""
+def version_key(tag: str) -> str:
+    """Under which the version of a tag is kept."""
     return f"tag:{tag}"
 
 
@@ -293,7 +295,7 @@ class Lookups:
 
 
 class _Owed:
-    """Positions that tags are to be raised to, until Redis has heard of them."""
+    """Positions that tags are to be bumped to, until Redis has heard of them."""
 
     def __init__(self) -> None:
         self._positions: dict[str, int] = {}
@@ -310,7 +312,7 @@ class _Owed:
         Now also where it did not answer this process a moment ago: it may answer others, who would go on showing what
         was before.
         """
-        if _raise(positions, is_urgent=True) is not None:
+        if _send_bumps(positions, is_urgent=True) is not None:
             return self.pay()
         with self._lock:
             for tag, position in positions.items():
@@ -326,7 +328,7 @@ class _Owed:
             return True
         with self._lock:
             owed = dict(self._positions)
-        if _raise(owed, is_urgent=is_urgent) is None:
+        if _send_bumps(owed, is_urgent=is_urgent) is None:
             return False
         with self._lock:
             for tag, position in owed.items():

@@ -69,4 +69,4 @@ def cached_page(
     else:
         rows = [read(*row) for row in cached.rows["rows"]]
         page_of_rows = Page(rows, cached.rows["next"], cached.rows["previous"], listing)
-    return CachedPage(page_of_rows, cached.etag, Stamp(cached.marks, cached.cursor), project_id)
+    return CachedPage(page_of_rows, cached.etag, Stamp(cached.versions, cached.cursor), project_id)

@@ -1,4 +1,4 @@
-"""Who is in which project. Each change takes a position and moves what its user sees."""
+"""Who is in which project. Each change takes a position and bumps the tags of what its user sees."""
 
 from django.db import transaction
 
