@@ -19,7 +19,7 @@ from backend.projects import access
 from backend.projects.access import Viewer
 from backend.projects.cache.responses import keep
 from backend.projects.cache.validators import is_held
-from backend.projects.cache.versions import stamp_after_reading
+from backend.projects.cache.versions import versions_after_reading
 from backend.projects.models import Scope
 from backend.projects.resolvers.cached import CachedPage
 from backend.projects.rows import Row
@@ -117,15 +117,15 @@ class ListView(View):
     def page(self, found: CachedPage[Any], *, count: Callable[[], int]) -> Response:
         """`count` is called where the client wants the number of all rows."""
         page = found.page
-        stamp = found.stamp
-        told = {"X-Cursor": str(found.stamp.cursor), "ETag": found.etag}
+        tag_versions = found.tag_versions
+        told = {"X-Cursor": str(found.tag_versions.position), "ETag": found.etag}
         if page.has_next:
             told["Link"] = headers.link_to_next(self.request, page.cursor_of(page.rows[-1]))
         if self.query.wants_count:
             told["X-Total-Count"] = str(count())
             narrowed = None if found.project_id is None else [found.project_id]
-            stamp = stamp_after_reading(stamp, self.viewer, narrowed)
-        keep(self.request._request, stamp)
+            tag_versions = versions_after_reading(tag_versions, self.viewer, narrowed)
+        keep(self.request._request, tag_versions)
         return Response([row.as_json() for row in page.rows], headers=told)
 
 

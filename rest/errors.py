@@ -44,7 +44,7 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response:
             challenge = {"WWW-Authenticate": challenge_for(error)}
             return Response({"detail": str(error), "scope": error.scope}, 403, headers=challenge)
         case NotModified():
-            return Response(status=304, headers={"X-Cursor": str(error.stamp.cursor), "ETag": error.etag})
+            return Response(status=304, headers={"X-Cursor": str(error.tag_versions.position), "ETag": error.etag})
         case NotFound():
             return Response({"detail": str(error)}, 404)
         case ResumeRefused():

@@ -15,7 +15,7 @@ import strawberry
 from backend.projects import threads
 from backend.projects.access import Viewer
 from backend.projects.cache.validators import etag_of, is_held
-from backend.projects.cache.versions import Stamp
+from backend.projects.cache.versions import TagVersions
 
 from .loaders import Loaders
 
@@ -37,16 +37,16 @@ class Context:
     connection_params: dict[str, Any] = field(default_factory=dict)
     is_long_lived: bool = False
     keeps_rows: bool = False
-    # Of one operation whose answer may be kept: the stamp of what it is read from, once that is known. `name` stands
-    # for the operation in a tag; None where the answer takes none.
-    notes_stamp: bool = False
+    # Of one operation whose answer may be kept: the versions of the tags it is read from, once they are known. `name`
+    # stands for the operation in an ETag; None where the answer takes none.
+    records_tag_versions: bool = False
     name: str | None = None
     if_none_match: str | None = None
-    stamp: Stamp | None = None
+    tag_versions: TagVersions | None = None
 
     @property
     def etag(self) -> str | None:
-        return None if self.stamp is None or self.name is None else etag_of(self.stamp, self.name)
+        return None if self.tag_versions is None or self.name is None else etag_of(self.tag_versions, self.name)
 
     @property
     def is_held(self) -> bool:

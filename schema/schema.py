@@ -5,7 +5,7 @@ from graphql import GraphQLInputObjectType, GraphQLInterfaceType, GraphQLObjectT
 from strawberry.schema.config import StrawberryConfig
 
 from .events import EVENT_TYPES
-from .execution.cacheable import NoteStamp
+from .execution.cacheable import RecordTagVersions
 from .execution.columns import Executor
 from .execution.documents import KeepDocuments
 from .execution.limits import LIMITS, OneOperation
@@ -42,7 +42,7 @@ schema = Schema(
     mutation=Mutation,
     subscription=Subscription,
     types=EVENT_TYPES,
-    extensions=[*LIMITS, KeepDocuments, OneOperation, NoteStamp, ReadCursorFirst],
+    extensions=[*LIMITS, KeepDocuments, OneOperation, RecordTagVersions, ReadCursorFirst],
     execution_context_class=Executor,
     config=StrawberryConfig(scalar_map=SCALARS),
 )

@@ -96,9 +96,9 @@ class GraphQLView(StrawberryView[Context, None]):
 
     def _kept(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         """The answer with what HTTP and our own cache are told of it, if it may be kept."""
-        if self.context.stamp is None:
+        if self.context.tag_versions is None:
             return response
-        keep(request, self.context.stamp)
+        keep(request, self.context.tag_versions)
         if self.context.etag is not None:
             if self.context.is_held:
                 response = HttpResponse(status=304, headers=response.headers)
@@ -123,7 +123,7 @@ class GraphQLView(StrawberryView[Context, None]):
             viewer=self.viewer,
             request=request,
             response=response,
-            notes_stamp=is_get or may_be_kept(request),
+            records_tag_versions=is_get or may_be_kept(request),
             if_none_match=request.headers.get("If-None-Match") if is_get else None,
         )
         return self.context
@@ -193,7 +193,7 @@ class GraphQLView(StrawberryView[Context, None]):
         refused = is_request_error(result)
         describe_all(result)
         if result.errors:
-            self.context.stamp = None
+            self.context.tag_versions = None
         response = super().process_result(request, result)
         if refused:
             del response["data"]

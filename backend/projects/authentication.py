@@ -28,7 +28,7 @@ from django.utils import timezone
 from django.utils.http import is_same_domain
 
 from .access import UNNAMED, Viewer, viewer_for
-from .cache.versions import Stamp, access_tag, is_current, stamp_of
+from .cache.versions import TagVersions, access_tag, is_current, versions_at
 from .errors import ForeignOrigin, InvalidCredential, MissingScope, NotSignedIn
 from .models import Event, Scope, Token, User
 
@@ -100,18 +100,18 @@ def viewer_by_token(token: str, *, address: str) -> Viewer:
     return replace(checked.viewer, address=address)
 
 
-def checked_viewer(header: str | None) -> tuple[Viewer, Stamp] | None:
+def checked_viewer(header: str | None) -> tuple[Viewer, TagVersions] | None:
     """Who comes with this `Authorization` header, by what this process remembers of it, without asking anybody.
 
-    It holds as long as the stamp is current. None where it is to be found out by `viewer_of_request`.
+    It holds as long as the versions are current. None where it is to be found out by `viewer_of_request`.
     """
     if header is None:
-        return (UNNAMED, Stamp({}, 0)) if settings.ACCESS == "open" else None
+        return (UNNAMED, TagVersions({}, 0)) if settings.ACCESS == "open" else None
     token = _bearer(header)
     checked = None if token is None else _checked.get(digest_of(token))
-    if checked is None or checked.stamp is None or checked.is_over:
+    if checked is None or checked.tag_versions is None or checked.is_over:
         return None
-    return checked.viewer, checked.stamp
+    return checked.viewer, checked.tag_versions
 
 
 def viewer_as_of_now(viewer: Viewer) -> Viewer:
@@ -205,7 +205,7 @@ class _Checked:
     """A token that was found good, and what must not have moved since."""
 
     viewer: Viewer
-    stamp: Stamp | None
+    tag_versions: TagVersions | None
     until: float
 
     @property
@@ -216,7 +216,7 @@ class _Checked:
 
     @property
     def is_good(self) -> bool:
-        return not self.is_over and self.stamp is not None and is_current(self.stamp)
+        return not self.is_over and self.tag_versions is not None and is_current(self.tag_versions)
 
 
 _checked: dict[str, _Checked] = {}
@@ -234,10 +234,10 @@ def _viewer_by(token: Token) -> Viewer:
 
 def _check(digest: str) -> _Checked:
     """Ask the database. Raises InvalidCredential."""
-    token, stamp = _read_token(digest)
-    if stamp is not None and not stamp.is_known:
-        token, stamp = _read_token(digest)
-    checked = _Checked(_viewer_by(token), stamp, time.monotonic() + _CHECKED_S)
+    token, tag_versions = _read_token(digest)
+    if tag_versions is not None and not tag_versions.is_known:
+        token, tag_versions = _read_token(digest)
+    checked = _Checked(_viewer_by(token), tag_versions, time.monotonic() + _CHECKED_S)
     _note_use(token)
     if len(_checked) >= _MOST_CHECKED:
         _checked.clear()
@@ -245,7 +245,7 @@ def _check(digest: str) -> _Checked:
     return checked
 
 
-def _read_token(digest: str) -> tuple[Token, Stamp | None]:
+def _read_token(digest: str) -> tuple[Token, TagVersions | None]:
     """The token, and how new it is. Raises InvalidCredential."""
     # The newest position in the same statement: the row is as new as that.
     head = Event.objects.order_by("-position").values("position")[:1]
@@ -253,7 +253,7 @@ def _read_token(digest: str) -> tuple[Token, Stamp | None]:
     if token is None:
         _checked.pop(digest, None)
         raise InvalidCredential("This token is unknown, expired or revoked.")
-    return token, stamp_of([access_tag(token.user_id)], token.head)
+    return token, versions_at([access_tag(token.user_id)], token.head)
 
 
 def _note_use(token: Token) -> None:

@@ -29,9 +29,9 @@ from backend.projects.access import Viewer
 from backend.projects.authentication import checked_viewer
 from backend.projects.cache.lists import filing, list_name
 from backend.projects.cache.redis import server
-from backend.projects.cache.responses import STAMP
+from backend.projects.cache.responses import TAG_VERSIONS
 from backend.projects.cache.validators import is_held
-from backend.projects.cache.versions import Lookups, Stamp, ask_async, version_key
+from backend.projects.cache.versions import Lookups, TagVersions, ask_async, version_key
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -65,7 +65,7 @@ class _Question:
 
     key: str
     viewer: Viewer
-    viewer_stamp: Stamp
+    viewer_versions: TagVersions
     if_none_match: str | None
 
 
@@ -164,7 +164,7 @@ class AnswerCache:
 
     async def _look_up(self, question: _Question, tags: list[str], *names: str) -> list[bytes | None] | None:
         """What Redis holds under the names, the versions of the tags, and those that the viewer was checked by."""
-        versions = map(version_key, chain(tags, question.viewer_stamp.versions))
+        versions = map(version_key, chain(tags, question.viewer_versions.by_tag))
         return await self._lookups.get([*names, *versions])
 
     def _remember(self, key: str, known: _Known) -> _Known:
@@ -179,7 +179,7 @@ class AnswerCache:
         """Have it answered; who asks the same meanwhile waits until the answer is filed, or is not going to be."""
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._under_way[question.key] = over
-        scope = {**scope, STAMP: None}
+        scope = {**scope, TAG_VERSIONS: None}
         answer: list[Message] = []
 
         def let_others_go() -> None:
@@ -193,12 +193,12 @@ class AnswerCache:
                 await send(message)
                 return
             answer.append(message)
-            if not _may_be_kept(answer[0], scope[STAMP]):
-                if scope[STAMP] is None and answer[0]["status"] == 200:
+            if not _may_be_kept(answer[0], scope[TAG_VERSIONS]):
+                if scope[TAG_VERSIONS] is None and answer[0]["status"] == 200:
                     self._pass_by(question.key)
                 let_others_go()
             elif message["type"] == "http.response.body" and not message.get("more_body"):
-                await self._file(question, scope[STAMP], answer)
+                await self._file(question, scope[TAG_VERSIONS], answer)
                 let_others_go()
             if over.done():
                 for held_back in answer:
@@ -214,23 +214,23 @@ class AnswerCache:
         if len(self._passed_by) > _MOST_PASSED_BY:
             self._passed_by.popitem(last=False)
 
-    async def _file(self, question: _Question, stamp: Stamp, answer: list[Message]) -> None:
+    async def _file(self, question: _Question, tag_versions: TagVersions, answer: list[Message]) -> None:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer[0]["headers"]]
-        head = orjson.dumps({"versions": stamp.versions, "headers": headers})
+        head = orjson.dumps({"versions": tag_versions.by_tag, "headers": headers})
         body = b"".join(message.get("body", b"") for message in answer[1:])
-        command = filing(question.key, stamp, head + b"\n" + body, viewer=question.viewer)
+        command = filing(question.key, tag_versions, head + b"\n" + body, viewer=question.viewer)
         if command is not None:
             await ask_async(command)
-            self._remember(question.key, _Known.of(b"%d %b" % (stamp.cursor, head)))
+            self._remember(question.key, _Known.of(b"%d %b" % (tag_versions.position, head)))
 
 
-def _may_be_kept(start: Message, stamp: Stamp | None) -> bool:
+def _may_be_kept(start: Message, tag_versions: TagVersions | None) -> bool:
     is_personal = any(name.lower() == b"set-cookie" for name, _ in start["headers"])
-    return stamp is not None and start["status"] == 200 and not is_personal
+    return tag_versions is not None and start["status"] == 200 and not is_personal
 
 
 def _is_current(question: _Question, known: _Known, versions: list[bytes | None]) -> bool:
-    checked_by = [str(version).encode() for version in question.viewer_stamp.versions.values()]
+    checked_by = [str(version).encode() for version in question.viewer_versions.by_tag.values()]
     return versions == [*known.versions, *checked_by]
 
 
@@ -253,7 +253,7 @@ async def _question(scope: dict[str, Any], receive: Receive) -> tuple[_Question 
         body, receive = await _body(receive)
     elif scope["method"] != "GET" or size != b"0":
         return None, receive
-    viewer, stamp = found
+    viewer, tag_versions = found
     parts = [
         settings.BUILD.encode(),
         viewer.key.encode(),
@@ -267,7 +267,7 @@ async def _question(scope: dict[str, Any], receive: Receive) -> tuple[_Question 
     sizes = struct.pack(f">{len(parts)}I", *map(len, parts))
     digest = hashlib.blake2b(sizes + b"".join(parts), digest_size=16)
     held = given[b"if-none-match"].decode("latin-1") if b"if-none-match" in given else None
-    return _Question(f"answer:{digest.hexdigest()}", viewer, stamp, held), receive
+    return _Question(f"answer:{digest.hexdigest()}", viewer, tag_versions, held), receive
 
 
 async def _body(receive: Receive) -> tuple[bytes, Receive]:

@@ -11,7 +11,7 @@ from strawberry.extensions import SchemaExtension
 from strawberry.types import ExecutionResult
 
 from backend.projects.access import parse_id
-from backend.projects.cache.versions import stamp_after_reading, stamp_before_reading
+from backend.projects.cache.versions import versions_after_reading, versions_before_reading
 
 from ..context import Context
 from .documents import root_fields
@@ -21,7 +21,7 @@ _LISTS = frozenset(["project", "projects", "report", "reports", "task", "tasks"]
 _BESIDE_LISTS = frozenset(["__typename", "cursor"])
 
 
-class NoteStamp(SchemaExtension):
+class RecordTagVersions(SchemaExtension):
     """Notes in the context what an answer that may be kept will have been read from, before its first row is read.
 
     Nothing is executed for a client that holds the answer already.
@@ -30,11 +30,13 @@ class NoteStamp(SchemaExtension):
     async def on_execute(self) -> AsyncIterator[None]:
         context = self.execution_context.context
         project_ids: Collection[int] | None = None
-        if isinstance(context, Context) and context.notes_stamp:
+        if isinstance(context, Context) and context.records_tag_versions:
             project_ids = await self._note(context)
         yield
-        if isinstance(context, Context) and context.stamp is not None and not context.is_held:
-            context.stamp = await context.in_database(stamp_after_reading, context.stamp, context.viewer, project_ids)
+        if isinstance(context, Context) and context.tag_versions is not None and not context.is_held:
+            context.tag_versions = await context.in_database(
+                versions_after_reading, context.tag_versions, context.viewer, project_ids
+            )
 
     async def _note(self, context: Context) -> Collection[int] | None:
         """The projects that the operation is narrowed to."""
@@ -54,7 +56,7 @@ class NoteStamp(SchemaExtension):
             if node.default_value is not None
         }
         project_ids = _project_ids(fields, defaults | (self.execution_context.variables or {}))
-        context.stamp = await context.in_database(stamp_before_reading, context.viewer, project_ids)
+        context.tag_versions = await context.in_database(versions_before_reading, context.viewer, project_ids)
         if context.is_held:
             self.execution_context.result = ExecutionResult(data=None, errors=None)
         return project_ids

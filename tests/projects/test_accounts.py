@@ -50,11 +50,14 @@ class SaveTests(Case):
         other = MembershipFactory(project=member.project).user
         tags = [versions.project_tag(member.project_id), versions.GLOBAL_TAG, versions.access_tag(other.pk)]
         versions.bump(dict.fromkeys(tags, 0))  # so that each is known
-        stamps = {tag: versions.stamp_of([tag], 0) for tag in tags}
+        versions_by_tag = {tag: versions.versions_at([tag], 0) for tag in tags}
         member.user.first_name = "Ada"
         with self.committed():
             self.save(member.user, "first_name")
-        self.assertEqual([tag for tag, stamp in stamps.items() if not versions.is_current(stamp)], tags[:2])
+        self.assertEqual(
+            [tag for tag, tag_versions in versions_by_tag.items() if not versions.is_current(tag_versions)],
+            tags[:2],
+        )
 
 
 class CommandTests(Case):

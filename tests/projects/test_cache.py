@@ -143,7 +143,7 @@ class CachedListTests(Case):
         bump({GLOBAL_TAG: Event.head()})
         with self.assertNumQueries(0):
             built = cached_list("another", viewer=SYSTEM, params=None, build=self.build, project_id=7)
-        self.assertEqual((built.is_known, built.cursor), (True, Event.head()))
+        self.assertEqual((built.is_known, built.position), (True, Event.head()))
 
     def test_a_scope_whose_position_is_gone_is_unknown(self) -> None:
         self.read(project_id=7)
@@ -210,7 +210,7 @@ class WithoutRedisTests(Case):
 
     def test_a_change_is_told_to_a_redis_that_did_not_answer_a_moment_ago(self) -> None:
         """It answers other processes, which would go on showing what was before."""
-        version = versions.stamp_before_reading(SYSTEM, [7]).versions[project_tag(7)]
+        version = versions.versions_before_reading(SYSTEM, [7]).by_tag[project_tag(7)]
         self.addCleanup(setattr, server, "ask_again_at", 0.0)
         server.ask_again_at = time.monotonic() + 60
         self.assertTrue(bump({project_tag(7): 5}))
@@ -219,13 +219,15 @@ class WithoutRedisTests(Case):
 
     def test_what_redis_did_not_hear_of_it_is_told_as_soon_as_it_is_back(self) -> None:
         """Others read from it meanwhile, who know nothing of the change."""
-        version = versions.stamp_before_reading(SYSTEM, [7]).versions[project_tag(7)]
+        version = versions.versions_before_reading(SYSTEM, [7]).by_tag[project_tag(7)]
         with self.redis_down():
             self.assertFalse(bump({project_tag(7): 5}))
         redis = get_redis_connection("default")
         while redis.get(server.key(versions.version_key(project_tag(7)))) == str(version).encode():
             threading.Event().wait(0.01)
-        self.assertEqual(versions.stamp_before_reading(SYSTEM, [7]).versions, {project_tag(7): f"{str(version)[:-1]}5"})
+        self.assertEqual(
+            versions.versions_before_reading(SYSTEM, [7]).by_tag, {project_tag(7): f"{str(version)[:-1]}5"}
+        )
 
 
 class FaultyRedisTests(Case):

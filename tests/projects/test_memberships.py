@@ -73,10 +73,10 @@ class MembershipCase(Case):
         users = User.objects.values_list("pk", flat=True)
         tags = [GLOBAL_TAG, *map(access_tag, users), *map(project_tag, (self.garden.pk, self.kitchen.pk))]
         versions.bump(dict.fromkeys(tags, 0))  # so that each is known
-        stamps = {tag: versions.stamp_of([tag], Event.head()) for tag in tags}
+        versions_by_tag = {tag: versions.versions_at([tag], Event.head()) for tag in tags}
         with self.committed():
             yield
-        self.assertEqual({tag for tag in tags if not versions.is_current(stamps[tag])}, set(expected))
+        self.assertEqual({tag for tag in tags if not versions.is_current(versions_by_tag[tag])}, set(expected))
 
 
 class AddTests(MembershipCase):

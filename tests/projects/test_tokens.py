@@ -183,13 +183,13 @@ class RevokeTests(TokenCase):
     def test_it_takes_a_position_that_bumps_what_its_user_sees(self) -> None:
         tags = [GLOBAL_TAG, access_tag(self.ada.pk), access_tag(self.other.pk)]
         versions.bump(dict.fromkeys(tags, 0))  # so that each is known
-        stamps = {tag: versions.stamp_of([tag], Event.head()) for tag in tags}
+        versions_by_tag = {tag: versions.versions_at([tag], Event.head()) for tag in tags}
         with self.committed():
             revoke_token(actor=self.actor, token_id=self.token.pk)
         event = Event.objects.get()
         self.assertEqual((event.kind, event.project_id, event.actor_id), ("access.changed", None, self.ada.pk))
         self.assertEqual(orjson.loads(event.payload)["users"], [self.ada.pk])
-        current = [tag for tag, stamp in stamps.items() if versions.is_current(stamp)]
+        current = [tag for tag, tag_versions in versions_by_tag.items() if versions.is_current(tag_versions)]
         self.assertEqual(current, [GLOBAL_TAG, access_tag(self.other.pk)])
 
     def test_it_is_told_to_the_audit_log_without_what_it_was(self) -> None:

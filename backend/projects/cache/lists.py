@@ -16,7 +16,7 @@ from ..events import ACCESS_CHANGED
 from ..models import Event
 from .redis import server
 from .validators import NotModified, etag_of, is_held
-from .versions import GLOBAL_TAG, Stamp, ask, is_current, stamp_after_reading, stamp_before_reading
+from .versions import GLOBAL_TAG, TagVersions, ask, is_current, versions_after_reading, versions_before_reading
 
 # New lists that are kept for a viewer within the time that a list is kept, and the bytes of one: however many different
 # lists somebody asks for, they fill no more of Redis than twice this.
@@ -37,8 +37,8 @@ redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 
 
 @dataclass(frozen=True)
-class CachedList(Stamp):
-    """`rows` as they were built; `cursor`, the position to listen from so as to miss nothing after them."""
+class CachedList(TagVersions):
+    """`rows` as they were built; `position`, the one to listen from so as to miss nothing after them."""
 
     key: str
     rows: Any
@@ -76,38 +76,38 @@ def cached_list(
         _check_not_held(found, key, if_none_match)
         return found
     project_ids = None if project_id is None else [project_id]
-    stamp = stamp_before_reading(viewer, project_ids, are_shown=is_shown, visible=visible)
-    _check_not_held(stamp, key, if_none_match)
+    tag_versions = versions_before_reading(viewer, project_ids, are_shown=is_shown, visible=visible)
+    _check_not_held(tag_versions, key, if_none_match)
     rows = build()
     if visible is None or project_ids is not None:
-        stamp = stamp_after_reading(stamp, viewer, project_ids, are_shown=is_shown)
-    built = CachedList(stamp.versions, max(stamp.cursor, not_before or 0), key, rows)
-    command = filing(key, built, orjson.dumps({"versions": built.versions, "rows": built.rows}), viewer=viewer)
+        tag_versions = versions_after_reading(tag_versions, viewer, project_ids, are_shown=is_shown)
+    built = CachedList(tag_versions.by_tag, max(tag_versions.position, not_before or 0), key, rows)
+    command = filing(key, built, orjson.dumps({"versions": built.by_tag, "rows": built.rows}), viewer=viewer)
     if command is not None:
         ask(command)
     return built
 
 
-def _check_not_held(stamp: Stamp, key: str, if_none_match: str | None) -> None:
-    if if_none_match is not None and is_held(if_none_match, etag_of(stamp, key)):
-        raise NotModified(stamp, etag_of(stamp, key))
+def _check_not_held(tag_versions: TagVersions, key: str, if_none_match: str | None) -> None:
+    if if_none_match is not None and is_held(if_none_match, etag_of(tag_versions, key)):
+        raise NotModified(tag_versions, etag_of(tag_versions, key))
 
 
-def filing(key: str, stamp: Stamp, entry: bytes, *, viewer: Viewer) -> Callable[[Any], Any] | None:
+def filing(key: str, tag_versions: TagVersions, entry: bytes, *, viewer: Viewer) -> Callable[[Any], Any] | None:
     """The command that keeps an entry for `CACHE_LIST_S` at most; None where it is not to be kept.
 
     A newer entry stays, and who has very many lists already has no more.
     """
     kept_s = settings.CACHE_LIST_S
-    if not stamp.is_known or kept_s <= 0 or len(entry) > _MAX_BYTES:
+    if not tag_versions.is_known or kept_s <= 0 or len(entry) > _MAX_BYTES:
         return None
-    dated = b"%d %b" % (stamp.cursor, entry)
+    dated = b"%d %b" % (tag_versions.position, entry)
     return lambda redis: redis.eval(
         _FILE,
         2,
         server.key(list_name(key)),
         server.key(f"lists:{viewer.key}"),
-        stamp.cursor,
+        tag_versions.position,
         dated,
         kept_s,
         _MAX_LISTS,
@@ -115,11 +115,11 @@ def filing(key: str, stamp: Stamp, entry: bytes, *, viewer: Viewer) -> Callable[
 
 
 def _is_as_new_as(found: CachedList, not_before: int | None) -> bool:
-    if not_before is None or found.cursor >= not_before:
+    if not_before is None or found.position >= not_before:
         return True
-    since = Event.objects.filter(position__gt=found.cursor, position__lte=not_before)
-    if GLOBAL_TAG not in found.versions:
-        project_ids = [int(tag.removeprefix("project:")) for tag in found.versions if tag.startswith("project:")]
+    since = Event.objects.filter(position__gt=found.position, position__lte=not_before)
+    if GLOBAL_TAG not in found.by_tag:
+        project_ids = [int(tag.removeprefix("project:")) for tag in found.by_tag if tag.startswith("project:")]
         since = since.filter(Q(project_id__in=project_ids) | Q(kind=ACCESS_CHANGED))
     return not since.exists()
 
@@ -130,9 +130,9 @@ def _load(key: str) -> CachedList | None:
     held = ask(lambda redis: redis.get(server.key(list_name(key))))
     if held is None:
         return None
-    cursor, _, body = held.partition(b" ")
+    position, _, body = held.partition(b" ")
     entry = orjson.loads(body)
-    return CachedList(entry["versions"], int(cursor), key, entry["rows"])
+    return CachedList(entry["versions"], int(position), key, entry["rows"])
 
 
 def list_name(key: str) -> str:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from django.http import HttpRequest
 
-from .versions import Stamp
+from .versions import TagVersions
 
 # A place in the ASGI scope, which is there while an answer may be kept (`backend/web/response_cache.py`).
-STAMP = "taskwire.stamp"
+TAG_VERSIONS = "taskwire.tag_versions"
 
 
-def keep(request: HttpRequest, stamp: Stamp) -> None:
+def keep(request: HttpRequest, tag_versions: TagVersions) -> None:
     """Say that the answer to this request may be kept for all who see the same, and what it was read from."""
     scope = getattr(request, "scope", {})
-    if STAMP in scope:
-        scope[STAMP] = stamp
+    if TAG_VERSIONS in scope:
+        scope[TAG_VERSIONS] = tag_versions
 
 
 def may_be_kept(request: HttpRequest) -> bool:
     """Whether there is anybody who would keep the answer."""
-    return STAMP in getattr(request, "scope", {})
+    return TAG_VERSIONS in getattr(request, "scope", {})

@@ -8,15 +8,19 @@ import orjson
 from django.conf import settings
 from django.utils.http import parse_etags
 
-from .versions import Stamp
+from .versions import TagVersions
 
 
-def etag_of(stamp: Stamp, key: str) -> str:
+def etag_of(tag_versions: TagVersions, key: str) -> str:
     """Weak: the same list at the same versions means the same rows, not the same bytes.
 
     While the version of a tag is not known, every change anywhere makes another ETag.
     """
-    identity = [settings.BUILD, key, sorted((tag, version or stamp.cursor) for tag, version in stamp.versions.items())]
+    identity = [
+        settings.BUILD,
+        key,
+        sorted((tag, version or tag_versions.position) for tag, version in tag_versions.by_tag.items()),
+    ]
     return f'W/"{hashlib.sha256(orjson.dumps(identity)).hexdigest()[:24]}"'
 
 
@@ -29,6 +33,6 @@ def is_held(if_none_match: str | None, etag: str) -> bool:
 class NotModified(Exception):
     """The client holds this list already: `etag` is among those that it named."""
 
-    def __init__(self, stamp: Stamp, etag: str) -> None:
-        self.stamp = stamp
+    def __init__(self, tag_versions: TagVersions, etag: str) -> None:
+        self.tag_versions = tag_versions
         self.etag = etag

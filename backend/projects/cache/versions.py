@@ -52,18 +52,18 @@ return versions
 
 
 @dataclass(frozen=True)
-class Stamp:
-    """How new something is: `cursor` is a position from before it was read, `versions` those of its tags.
+class TagVersions:
+    """How new something is: `position` is one from before it was read, `by_tag` has the versions.
 
     A version is None where it is not known: what was read is then not current, and never will be.
     """
 
-    versions: dict[str, str | None]
-    cursor: int
+    by_tag: dict[str, str | None]
+    position: int
 
     @property
     def is_known(self) -> bool:
-        return None not in self.versions.values()
+        return None not in self.by_tag.values()
 
 
 def project_tag(project_id: int) -> str:
@@ -71,7 +71,7 @@ def project_tag(project_id: int) -> str:
 
 
 def access_tag(user_id: int | None) -> str:
-    """Moved by whatever changes which projects a user sees, or what they see of them besides their rows."""
+    """Bumped by whatever changes which projects a user sees, or what they see of them besides their rows."""
     return f"access:{user_id}"
 
 
@@ -88,55 +88,55 @@ def tell_what_is_owed() -> bool:
     return _owed.pay(is_urgent=True)
 
 
-def stamp_before_reading(
+def versions_before_reading(
     viewer: Viewer,
     project_ids: Collection[int] | None = None,
     *,
     are_shown: bool = False,
     visible: Callable[[], frozenset[int]] | None = None,
-) -> Stamp:
-    """The stamp of what is about to be read: of these projects, else of all that the viewer sees.
+) -> TagVersions:
+    """The versions of the tags of what is about to be read: these projects, else all that the viewer sees.
 
     Access before projects: a project joined in between bumps the access tag, so what is filed is not served again.
     """
-    versions = _VersionReader()
+    reader = _VersionReader()
     if viewer.sees_all:
         tags = [GLOBAL_TAG] if project_ids is None else map(project_tag, project_ids)
-        return versions.stamp(tags)
+        return reader.read(tags)
     access = access_tag(viewer.user_id)
-    versions.stamp([access])
+    reader.read([access])
     if project_ids is not None:
         # Of a project that they do not see, not even that something happens in it.
         shown = set(project_ids) if are_shown else visible_among(viewer, project_ids)
     else:
         shown = visible() if visible is not None else visible_project_ids(viewer)
     tags = [GLOBAL_TAG] if len(shown) > _MAX_TAGS else map(project_tag, sorted(shown))
-    return versions.stamp(tags)
+    return reader.read(tags)
 
 
-def stamp_after_reading(
-    stamp: Stamp, viewer: Viewer, project_ids: Collection[int] | None = None, *, are_shown: bool = False
-) -> Stamp:
-    """The same stamp, or one without known versions where the viewer's projects may have changed meanwhile.
+def versions_after_reading(
+    tag_versions: TagVersions, viewer: Viewer, project_ids: Collection[int] | None = None, *, are_shown: bool = False
+) -> TagVersions:
+    """The same versions, or unknown ones where the viewer's projects may have changed meanwhile.
 
     The viewer may have joined a project and read rows of it. A write to that project may be answered before the join
-    bumps the viewer's access tag, and the project's own tag is not in the stamp. Where the caller knew already that
-    the projects `are_shown`, the viewer may have left one of them since.
+    bumps the viewer's access tag, and the project's own tag is not among these versions. Where
+    the caller knew already that the projects `are_shown`, the viewer may have left one of them since.
     """
-    noted = stamp.versions.keys()
+    noted = tag_versions.by_tag.keys()
     if viewer.sees_all or GLOBAL_TAG in noted:
-        return stamp
+        return tag_versions
     is_noted = project_ids is not None and noted >= set(map(project_tag, project_ids))
     if is_noted and not are_shown:
-        return stamp
+        return tag_versions
     shown = visible_project_ids(viewer) if project_ids is None else visible_among(viewer, project_ids)
     if noted >= set(map(project_tag, shown)) and not (are_shown and len(shown) < len(project_ids or ())):
-        return stamp
-    return Stamp(dict.fromkeys(stamp.versions), stamp.cursor)
+        return tag_versions
+    return TagVersions(dict.fromkeys(tag_versions.by_tag), tag_versions.position)
 
 
-def stamp_of(tags: Sequence[str], head: int) -> Stamp | None:
-    """The stamp of what was read together with the newest position, `head`; None where Redis does not answer.
+def versions_at(tags: Sequence[str], head: int) -> TagVersions | None:
+    """The versions of what was read together with the newest position, `head`; None where Redis does not answer.
 
     The version of a tag that was bumped on since then is not known in it. Nor is one that Redis did not have: what is
     read from now on finds it.
@@ -145,15 +145,15 @@ def stamp_of(tags: Sequence[str], head: int) -> Stamp | None:
     if versions is None:
         return None
     if None in versions.values():
-        _VersionReader().stamp(tags)
-    return Stamp(
+        _VersionReader().read(tags)
+    return TagVersions(
         {tag: version if version and _position(version) <= head else None for tag, version in versions.items()}, head
     )
 
 
-def is_current(stamp: Stamp) -> bool:
+def is_current(tag_versions: TagVersions) -> bool:
     """False where something may have changed since, and while Redis does not answer."""
-    return stamp.is_known and _read_versions(stamp.versions) == stamp.versions
+    return tag_versions.is_known and _read_versions(tag_versions.by_tag) == tag_versions.by_tag
 
 
 class _VersionReader:
@@ -165,23 +165,23 @@ class _VersionReader:
 
     def __init__(self) -> None:
         self._found: dict[str, str | None] = {}
-        self._cursor: int | None = None
+        self._position: int | None = None
 
-    def stamp(self, tags: Iterable[str]) -> Stamp:
+    def read(self, tags: Iterable[str]) -> TagVersions:
         """With all that were looked up before.
 
-        The version of GLOBAL_TAG gives the cursor without a query: it is bumped after the commit that took its
+        The version of GLOBAL_TAG gives the position without a query: it is bumped after the commit that took its
         position, so rows that are read from now on are at least as new.
         """
         tags = list(tags)
-        if self._cursor is None:
+        if self._position is None:
             versions = self._look_up(dict.fromkeys([*tags, GLOBAL_TAG]))
             newest = versions[GLOBAL_TAG]
-            self._cursor = self._head if newest is None else _position(newest)
+            self._position = self._head if newest is None else _position(newest)
         else:
             versions = self._look_up(tags)
         self._found |= {tag: versions[tag] for tag in tags}
-        return Stamp(dict(self._found), self._cursor)
+        return TagVersions(dict(self._found), self._position)
 
     def _look_up(self, tags: Collection[str]) -> dict[str, str | None]:
         versions = _read_versions(tags)
@@ -194,7 +194,7 @@ class _VersionReader:
 
     @cached_property
     def _head(self) -> int:
-        """Read after a look, since who checks what they have read already goes by it (`stamp_of`)."""
+        """Read after a look, since who checks what they have read already goes by it (`versions_at`)."""
         return Event.head()
 
 

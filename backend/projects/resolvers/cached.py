@@ -10,7 +10,7 @@ import msgspec
 
 from ..access import Viewer
 from ..cache.lists import cached_list
-from ..cache.versions import Stamp
+from ..cache.versions import TagVersions
 from ..rows import Row
 from .page import Listing, Page, PageRequest
 
@@ -23,7 +23,7 @@ class CachedPage(Generic[R]):
 
     page: Page[R]
     etag: str
-    stamp: Stamp
+    tag_versions: TagVersions
     project_id: int | None
 
 
@@ -69,4 +69,4 @@ def cached_page(
     else:
         rows = [read(*row) for row in cached.rows["rows"]]
         page_of_rows = Page(rows, cached.rows["next"], cached.rows["previous"], listing)
-    return CachedPage(page_of_rows, cached.etag, Stamp(cached.versions, cached.cursor), project_id)
+    return CachedPage(page_of_rows, cached.etag, TagVersions(cached.by_tag, cached.position), project_id)
