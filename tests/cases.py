@@ -56,7 +56,7 @@ class _Case:
         """No Redis answers within the block; after it this process finds it again as soon as it asks."""
         nowhere = {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}
         # The next test's positions begin anew: what is still to be told of this one's must not come to its Redis.
-        self.addCleanup(versions.tell_what_is_owed)
+        self.addCleanup(versions.retry_pending_bumps)
         with override_settings(CACHES={"default": nowhere}):
             yield
         redis.server.ask_again_at = 0.0

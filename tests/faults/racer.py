@@ -111,7 +111,7 @@ class Racer:
         """
         from backend.projects.cache import versions
 
-        while versions._owed.is_something and self.notes.life == life and life % 2 == 0:
+        while versions._pending_bumps.exist and self.notes.life == life and life % 2 == 0:
             self.counts["waits"] += 1
             time.sleep(POLL_S)
 

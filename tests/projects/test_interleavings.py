@@ -210,7 +210,7 @@ class World:
     def must_see(self, process: Process) -> Facts:
         owing = []
         for one in self.pending:
-            if one.process.owed.is_something and one.life == self.life and not self.is_killed:
+            if one.process.pending_bumps.exist and one.life == self.life and not self.is_killed:
                 owing.append(one)
             else:
                 self.answered.add(one.facts)

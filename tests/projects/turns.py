@@ -1,7 +1,7 @@
 """Processes of the product within one, that take turns: what each does next is decided by a seed, not by the machine.
 
 An actor is a thread. Before every command to Redis and every statement it hands on the turn, to whichever actor the
-seed says; nobody else runs meanwhile. What a process keeps for itself (its connections, what it owes to Redis, which
+seed says; nobody else runs meanwhile. What a process keeps for itself (its connections, the bumps it has yet to send, which
 server it has met, whom it has checked) every process here has of its own; all of it is the product's code. Time does
 not pass by itself: the seconds after which Redis is asked again are over when an actor says so.
 """
@@ -189,7 +189,7 @@ class Process:
     def reset(self) -> None:
         """As after a start, but with the connections that it had."""
         self.server: RedisServer = _Server(self._life)
-        self.owed = _Owed()
+        self.pending_bumps = _PendingBumps()
         self.checked: dict[str, Any] = {}
         # Commands do not reach Redis; the answer to the next one is lost.
         self.is_cut_off = False
@@ -199,7 +199,7 @@ class Process:
     def let_time_pass(self) -> None:
         """Redis is asked again, and what it did not hear of it is told."""
         self.server.ask_again_at = 0.0
-        versions.tell_what_is_owed()
+        versions.retry_pending_bumps()
 
 
 class _Server(RedisServer):
@@ -223,10 +223,10 @@ class _Server(RedisServer):
         return client
 
 
-class _Owed(versions._Owed):
-    """What is owed is paid when an actor says that time has passed."""
+class _PendingBumps(versions._PendingBumps):
+    """Pending bumps are retried when an actor says that time has passed."""
 
-    def _pay_in_the_end(self) -> None:
+    def _retry_until_done(self) -> None:
         pass
 
 
@@ -377,7 +377,7 @@ def in_turns(client: Any) -> Iterator[None]:
         patch.object(versions, "server", _OfProcess("server")),
         patch.object(lists, "server", _OfProcess("server")),
         patch.object(response_cache, "server", _OfProcess("server")),
-        patch.object(versions, "_owed", _OfProcess("owed")),
+        patch.object(versions, "_pending_bumps", _OfProcess("pending_bumps")),
         patch.object(authentication, "_checked", _OfProcess("checked")),
     ):
         yield

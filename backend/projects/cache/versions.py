@@ -29,7 +29,7 @@ _VERSION_S = 24 * 3600
 # A viewer of more projects than this is served by the tag of everything: the check stays one short MGET.
 _MAX_TAGS = 200
 # Seconds between two tries to tell Redis of changes that it did not hear of.
-_OWED_S = 0.2
+_RETRY_S = 0.2
 
 # Positions only ever rise: of two writers that announce their commits in the wrong order, the later position stays.
 # A version is `<nonce>:<position>`.
@@ -80,12 +80,12 @@ def bump(positions: Mapping[str, int]) -> bool:
 
     False where Redis did not hear of it. It will, before it is asked for anything else, and as soon as it can be.
     """
-    return _owed.add(positions)
+    return _pending_bumps.add(positions)
 
 
-def tell_what_is_owed() -> bool:
+def retry_pending_bumps() -> bool:
     """Raise what could not be raised when it was to be, without waiting for Redis to be asked again."""
-    return _owed.pay(is_urgent=True)
+    return _pending_bumps.retry(is_urgent=True)
 
 
 def versions_before_reading(
@@ -241,12 +241,12 @@ def version_key(tag: str) -> str:
 
 def ask(command: Callable[[Any], T]) -> T | None:
     """One command to a Redis that has heard of every change that this process knows of; else None."""
-    return server.call(command) if not _owed.is_something or _owed.pay() else None
+    return server.call(command) if not _pending_bumps.exist or _pending_bumps.retry() else None
 
 
 async def ask_async(command: Callable[[Any], Awaitable[T]]) -> T | None:
     """As the lists do here, from the event loop; None where Redis is not to be trusted."""
-    return None if _owed.is_something else await server.call_async(command)
+    return None if _pending_bumps.exist else await server.call_async(command)
 
 
 # Who is to be told, and which of the names that are asked for are theirs.
@@ -294,16 +294,16 @@ class Lookups:
                     found.set_result(None if held is None else [held[place] for place in places])
 
 
-class _Owed:
+class _PendingBumps:
     """Positions that tags are to be bumped to, until Redis has heard of them."""
 
     def __init__(self) -> None:
         self._positions: dict[str, int] = {}
         self._lock = threading.Lock()
-        self._is_paying = False
+        self._is_retrying = False
 
     @property
-    def is_something(self) -> bool:
+    def exist(self) -> bool:
         return bool(self._positions)
 
     def add(self, positions: Mapping[str, int]) -> bool:
@@ -313,37 +313,37 @@ class _Owed:
         was before.
         """
         if _send_bumps(positions, is_urgent=True) is not None:
-            return self.pay()
+            return self.retry()
         with self._lock:
             for tag, position in positions.items():
                 self._positions[tag] = max(position, self._positions.get(tag, 0))
-            if not self._is_paying:
-                self._is_paying = True
-                threading.Thread(target=self._pay_in_the_end, name="owed", daemon=True).start()
+            if not self._is_retrying:
+                self._is_retrying = True
+                threading.Thread(target=self._retry_until_done, name="pending-bumps", daemon=True).start()
         return False
 
-    def pay(self, *, is_urgent: bool = False) -> bool:
-        """True where nothing is owed any more."""
+    def retry(self, *, is_urgent: bool = False) -> bool:
+        """True where nothing is pending any more."""
         if not self._positions:
             return True
         with self._lock:
-            owed = dict(self._positions)
-        if _send_bumps(owed, is_urgent=is_urgent) is None:
+            pending = dict(self._positions)
+        if _send_bumps(pending, is_urgent=is_urgent) is None:
             return False
         with self._lock:
-            for tag, position in owed.items():
+            for tag, position in pending.items():
                 if self._positions.get(tag) == position:
                     del self._positions[tag]
             return not self._positions
 
-    def _pay_in_the_end(self) -> None:
+    def _retry_until_done(self) -> None:
         while True:
-            time.sleep(_OWED_S)
-            tell_what_is_owed()
+            time.sleep(_RETRY_S)
+            retry_pending_bumps()
             with self._lock:
                 if not self._positions:
-                    self._is_paying = False
+                    self._is_retrying = False
                     return
 
 
-_owed = _Owed()
+_pending_bumps = _PendingBumps()
