@@ -31,7 +31,7 @@ from backend.projects.cache.lists import filing, list_name
 from backend.projects.cache.redis import server
 from backend.projects.cache.responses import TAG_VERSIONS
 from backend.projects.cache.validators import is_held
-from backend.projects.cache.versions import Lookups, TagVersions, ask_async, version_key
+from backend.projects.cache.versions import BatchedGet, TagVersions, ask_async, version_key
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -108,7 +108,7 @@ class AnswerCache:
         self._under_way: dict[str, asyncio.Future[None]] = {}
         # Questions whose answers are not kept, such as mutations: nobody looks for them or waits for one another.
         self._passed_by: OrderedDict[str, float] = OrderedDict()
-        self._lookups = Lookups()
+        self._batched_get = BatchedGet()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         question = None
@@ -165,7 +165,7 @@ class AnswerCache:
     async def _look_up(self, question: _Question, tags: list[str], *names: str) -> list[bytes | None] | None:
         """What Redis holds under the names, the versions of the tags, and those that the viewer was checked by."""
         versions = map(version_key, chain(tags, question.viewer_versions.by_tag))
-        return await self._lookups.get([*names, *versions])
+        return await self._batched_get.get([*names, *versions])
 
     def _remember(self, key: str, known: _Known) -> _Known:
         self._known[key] = known

@@ -279,48 +279,48 @@ class LookupsTests(Case):
             redis = get_redis_connection("default")
             await versions.ask_async(lambda client: client.mset({server.key(name): name.upper() for name in "ab"}))
             before = redis.info("commandstats").get("cmdstat_mget", {}).get("calls", 0)
-            lookups = versions.Lookups()
-            found = await asyncio.gather(*(lookups.get(names) for names in ("ab", "bca", "", "b", "zz")))
+            batched_get = versions.BatchedGet()
+            found = await asyncio.gather(*(batched_get.get(names) for names in ("ab", "bca", "", "b", "zz")))
             self.assertEqual(found, [[b"A", b"B"], [b"B", None, b"A"], [], [b"B"], [None, None]])
             self.assertEqual(redis.info("commandstats")["cmdstat_mget"]["calls"], before + 1)
 
     async def test_who_comes_while_redis_is_asked_shares_the_next_question(self) -> None:
         with own_redis():
             redis = get_redis_connection("default")
-            lookups = versions.Lookups()
-            await lookups.get("a")
+            batched_get = versions.BatchedGet()
+            await batched_get.get("a")
             before = redis.info("commandstats")["cmdstat_mget"]["calls"]
             redis.client_pause(300)  # so long does it answer nothing
-            looking = [asyncio.ensure_future(lookups.get("a"))]
+            looking = [asyncio.ensure_future(batched_get.get("a"))]
             for _ in range(20):
                 await asyncio.sleep(0)
-                looking.append(asyncio.ensure_future(lookups.get("b")))
+                looking.append(asyncio.ensure_future(batched_get.get("b")))
             self.assertEqual(await asyncio.gather(*looking), [[None]] * 21)
             self.assertEqual(redis.info("commandstats")["cmdstat_mget"]["calls"], before + 2)
 
     async def test_a_fault_is_told_and_leaves_nobody_waiting(self) -> None:
-        lookups = versions.Lookups()
+        batched_get = versions.BatchedGet()
         with self.assertLogs("backend.projects.cache", "ERROR"):
-            self.assertIsNone(await lookups.get([5]))  # type: ignore[list-item]
-        self.assertEqual(await lookups.get("a"), [None])
+            self.assertIsNone(await batched_get.get([5]))  # type: ignore[list-item]
+        self.assertEqual(await batched_get.get("a"), [None])
 
     async def test_who_looks_later_is_told_what_is_there_by_then(self) -> None:
-        lookups, name = versions.Lookups(), "later"
-        first = asyncio.ensure_future(lookups.get([name]))
+        batched_get, name = versions.BatchedGet(), "later"
+        first = asyncio.ensure_future(batched_get.get([name]))
         self.assertEqual(await first, [None])
         await versions.ask_async(lambda client: client.set(server.key(name), "new"))
-        self.assertEqual(await lookups.get([name]), [b"new"])
+        self.assertEqual(await batched_get.get([name]), [b"new"])
 
     async def test_one_who_gives_up_takes_nothing_from_the_others(self) -> None:
-        lookups = versions.Lookups()
-        given_up, stays = (asyncio.ensure_future(lookups.get([name])) for name in "ab")
+        batched_get = versions.BatchedGet()
+        given_up, stays = (asyncio.ensure_future(batched_get.get([name])) for name in "ab")
         await asyncio.sleep(0)
         given_up.cancel()
         self.assertEqual(await stays, [None])
 
     async def test_without_redis_nothing_is_known(self) -> None:
         with self.redis_down():
-            self.assertIsNone(await versions.Lookups().get(["a"]))
+            self.assertIsNone(await versions.BatchedGet().get(["a"]))
 
 
 class FreshTests(Case):

@@ -249,20 +249,21 @@ async def ask_async(command: Callable[[Any], Awaitable[T]]) -> T | None:
     return None if _pending_bumps.exist else await server.call_async(command)
 
 
-# Who is to be told, and which of the names that are asked for are theirs.
-_Lookup = tuple["asyncio.Future[list[bytes | None] | None]", list[int]]
+# One caller's future, and which of the batch's names are theirs.
+_WaitingGet = tuple["asyncio.Future[list[bytes | None] | None]", list[int]]
 
 
-class Lookups:
-    """What is looked up while Redis is being asked goes out together, as the next question; what many look up, once.
+class BatchedGet:
+    """Batches concurrent lookups into one MGET, and looks up a name once however many ask for it.
 
-    Each is read after it was asked for, so it is as new for whoever came last as for the first. The busier the event
-    loop is, the more share a round trip, which costs as much as all else of a hit; who comes alone waits for nobody.
+    A lookup that arrives while Redis is being asked joins the next MGET. Each name is read after it was asked for, so
+    the answer is as new for the last caller as for the first. A round trip costs as much as everything else of a cache
+    hit; the busier the event loop, the more callers share one. A lone caller waits for nobody.
     """
 
     def __init__(self) -> None:
         self._names: dict[str, int] = {}
-        self._waiting: list[_Lookup] = []
+        self._waiting: list[_WaitingGet] = []
         self._asking: asyncio.Task[None] | None = None
 
     async def get(self, names: Iterable[str]) -> list[bytes | None] | None:
@@ -282,7 +283,7 @@ class Lookups:
         finally:
             self._asking = None
 
-    async def _fetch(self, names: list[str], waiting: list[_Lookup]) -> None:
+    async def _fetch(self, names: list[str], waiting: list[_WaitingGet]) -> None:
         held: list[bytes | None] | None = None
         try:
             held = await ask_async(lambda redis: redis.mget([server.key(name) for name in names]))
