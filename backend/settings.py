@@ -138,7 +138,7 @@ CACHES = {
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        "CONFIG": {"hosts": [REDIS_URL], "prefix": "taskwire:bell"},
+        "CONFIG": {"hosts": [REDIS_URL], "prefix": "taskwire:notify"},
     }
 }
 
@@ -182,8 +182,8 @@ if not 10 <= JOURNAL_DAYS <= 36500:  # summaries of the last week are made from 
     raise ImproperlyConfigured(f"JOURNAL_DAYS is {JOURNAL_DAYS}: set days, from 10 to 36500.")
 if not 1 <= AUDIT_DAYS <= 36500:
     raise ImproperlyConfigured(f"AUDIT_DAYS is {AUDIT_DAYS}: set days, from 1 to 36500.")
-# Seconds after which a live process that heard no bell looks at the journal by itself.
-LIVE_LOOK_S = env.float("LIVE_LOOK_S", default=3.0)
+# Seconds between two polls of the journal by a live process that is not notified.
+LIVE_POLL_S = env.float("LIVE_POLL_S", default=3.0)
 # Seconds between the frames that tell an idle plain socket or stream its position.
 LIVE_IDLE_S = env.float("LIVE_IDLE_S", default=20.0)
 # Events that may wait for one listener before it is told to resume instead.
@@ -302,7 +302,7 @@ SPECTACULAR_SETTINGS = {
 STRAWBERRY_DJANGO = {"MUTATIONS_DEFAULT_HANDLE_ERRORS": True}
 
 # What is tried again every second, and complains each time that its server is away.
-TRIED_AGAIN = ["backend.projects.bell", "backend.projects.live", "channels_redis.pubsub"]
+TRIED_AGAIN = ["backend.projects.notifier", "backend.projects.live", "channels_redis.pubsub"]
 
 LOGGING = {
     "version": 1,

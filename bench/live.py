@@ -25,7 +25,7 @@ from .support import servers  # first: it makes Django ready
 from .support.figures import Figure, report
 from .support.sockets import Crowd, Socket
 
-from backend.projects import access, bell, services  # isort:skip
+from backend.projects import access, notifier, services  # isort:skip
 from backend.projects.models import Event, Scope, User  # isort:skip
 
 ROUNDS = 3
@@ -96,7 +96,7 @@ class Bench:
                   FROM {table}, generate_series(1, %s) n WHERE position = (SELECT max(position) FROM {table})""",
                 [times],
             )
-        bell.ring()
+        notifier.notify()
 
     # -- Who hears it --
     async def listeners(self, crowd: Crowd, count: int) -> None:

@@ -88,7 +88,7 @@ class Case(_Case, TestCase):
     """One transaction per test, in closed mode."""
 
     def committed(self) -> Any:
-        """On-commit work (tags bumped, bell rung) done at the end of the block, as a real commit would."""
+        """On-commit work (tags bumped, readers notified) is done at the end of the block, as a real commit would."""
         return self.captureOnCommitCallbacks(execute=True)
 
 

@@ -11,7 +11,7 @@ EDGES = ("rest", "schema", "tasks")
 # Lower imports nothing of higher.
 LAYERS = [
     ("models", "errors", "events", "rows"),
-    ("access", "journal", "cache", "bell", "audit", "authentication"),
+    ("access", "journal", "cache", "notifier", "audit", "authentication"),
     ("services", "resolvers"),
     ("live", "admin", "management"),
 ]

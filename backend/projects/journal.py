@@ -18,7 +18,7 @@ import orjson
 from django.db import connection, transaction
 from django.db.models import Max, Min
 
-from . import bell
+from . import notifier
 from .access import Viewer, project, visible_project_ids, visible_tasks
 from .cache.versions import GLOBAL_TAG, access_tag, bump, project_tag
 from .errors import BadArgument, ProjectNotFound, ResumeRefused, TaskNotFound
@@ -46,7 +46,7 @@ RETURNING position
 
 
 def append(event: Payload, *, actor: Viewer) -> int:
-    """Write `event` in the caller's transaction and return its position; ring the bell once that has committed.
+    """Write `event` in the caller's transaction and return its position; notify readers after the commit.
 
     Positions follow commits: call it last, after every row lock. Raises TypeError at the caller if the payload is
     not JSON, RuntimeError outside a transaction.
@@ -73,9 +73,9 @@ def append_all(events: Sequence[Payload], *, actor: Viewer) -> int:
 
 
 def _announce(position: int, tags: list[str]) -> None:
-    """First bump the tags, then ring: who refetches on hearing an event must not meet the old list."""
+    """Bump the tags first, then notify: a client that refetches on an event must not meet the old list."""
     bump(dict.fromkeys(tags, position))
-    bell.ring()
+    notifier.notify()
 
 
 def tags_of(event: Payload | JournalEvent) -> list[str]:

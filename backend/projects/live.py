@@ -1,10 +1,10 @@
-"""Live delivery: one reader per process hears the bell, reads the journal, and fans out to its listeners.
+"""Live delivery: one reader per process reads the journal and fans out to its listeners (docs/decisions/0003-live.md).
 
-The bell only wakes the reader; what is delivered is what the journal holds. A reader that heard nothing looks by
-itself every `LIVE_LOOK_S` seconds. It reads each event once, whatever the number of listeners, and reading bumps the
-cache tags: a writer killed between its commit and its bell leaves nothing stale and nothing unheard.
+A notification only wakes the reader; what is delivered is what the journal holds. A reader that is not notified polls
+every `LIVE_POLL_S` seconds. It reads each event once, whatever the number of listeners, and bumps the tags of what it
+reads: a writer killed between its commit and its notification leaves nothing stale and nothing unheard.
 
-Read by the edges alone.
+Only edges use this module.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 
-from . import access, bell, journal
+from . import access, journal, notifier
 from .access import Viewer
 from .authentication import viewer_as_of_now
 from .errors import InvalidCredential, NotFound, ResumeRefused, TooManyConnections
@@ -259,7 +259,7 @@ class _Reader:
         self.listeners: set[Listener] = set()
         self.connections: Counter[int | None] = Counter()
         self._rights: dict[tuple[int | None, int | None, str | None], _Rights] = {}
-        self._bell = asyncio.Event()
+        self._notified = asyncio.Event()
         self._attached = 0
         self._started: asyncio.Future[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -276,7 +276,7 @@ class _Reader:
                 self._started = asyncio.get_running_loop().create_future()
                 self._own_thread = DatabaseThreads(1, "journal")
                 self._threads = DatabaseThreads(_THREADS, "listeners")
-                self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._hear_bell())]
+                self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._hear_notifications())]
             await asyncio.shield(self._started)
             yield
         finally:
@@ -317,17 +317,17 @@ class _Reader:
         while True:
             try:
                 await self._end_expired()
-                await self._look()
+                await self._poll()
             except (DatabaseError, InterfaceError) as error:
                 logger.warning("The journal could not be read, trying again: %s", error)
             except Exception:
                 logger.exception("The journal's reader failed, trying again.")
             with suppress(TimeoutError):
-                async with asyncio.timeout(settings.LIVE_LOOK_S):
-                    await self._bell.wait()
-            self._bell.clear()
+                async with asyncio.timeout(settings.LIVE_POLL_S):
+                    await self._notified.wait()
+            self._notified.clear()
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         """Read what is new and hand it out."""
         assert self._started is not None
         if not self._started.done():
@@ -410,22 +410,22 @@ class _Reader:
     def _listeners_of(self, rights: _Rights) -> list[Listener]:
         return [listener for listener in self.listeners if listener.rights is rights]
 
-    async def _hear_bell(self) -> None:
+    async def _hear_notifications(self) -> None:
         while True:
-            layer, ours = get_channel_layer(), f"bell.{uuid4().hex}."
+            layer, ours = get_channel_layer(), f"notify.{uuid4().hex}."
             try:
                 channel = await layer.new_channel(ours)
                 try:
-                    await layer.group_add(bell.GROUP, channel)
-                    self._bell.set()
+                    await layer.group_add(notifier.GROUP, channel)
+                    self._notified.set()
                     while True:
                         await layer.receive(channel)
-                        self._bell.set()
+                        self._notified.set()
                 finally:
                     with suppress(Exception):
-                        await layer.group_discard(bell.GROUP, channel)
+                        await layer.group_discard(notifier.GROUP, channel)
             except Exception as error:
-                logger.warning("No bell is heard, looking at the journal every few seconds instead: %s", error)
+                logger.warning("Notifications cannot be received, polling the journal instead: %s", error)
             finally:
                 # The layer keeps a queue for each channel, also for one that it could not subscribe to.
                 for name in [name for name in layer.channels if ours in name]:

@@ -1,6 +1,6 @@
-"""Whoever loses a right stops hearing at every door, at the next look at the latest.
+"""Whoever loses a right stops hearing at every door, at the next poll at the latest.
 
-The writer is killed before it can announce anything, so no bell is heard.
+The writer is killed before it can announce anything, so nobody is notified.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NARROWED = {
 }
 
 
-@override_settings(LIVE_LOOK_S=0.2)
+@override_settings(LIVE_POLL_S=0.2)
 class EndTests(CommittingCase):
     def setUp(self) -> None:
         self.user = UserFactory()

@@ -58,12 +58,12 @@ class Sizes:
     hanging: int  # listeners on the web process that is killed
     passing: int  # events that pass those who stopped reading
     redis_away_s: float
-    look_s: float
+    poll_s: float
 
 
 SIZES = {
-    "short": Sizes(writers=8, changes=25, listeners=6, hanging=30, passing=1600, redis_away_s=2, look_s=1),
-    "long": Sizes(writers=16, changes=200, listeners=20, hanging=200, passing=10_000, redis_away_s=10, look_s=3),
+    "short": Sizes(writers=8, changes=25, listeners=6, hanging=30, passing=1600, redis_away_s=2, poll_s=1),
+    "long": Sizes(writers=16, changes=200, listeners=20, hanging=200, passing=10_000, redis_away_s=10, poll_s=3),
 }[os.environ.get("FAULTS", "short")]
 
 
@@ -291,7 +291,7 @@ class FaultCase(ServerCase):
             "DATABASE_URL": self.postgres.url,
             "REDIS_URL": self.valkey.url,
             "BROKER_URL": self.valkey.broker_url,
-            "LIVE_LOOK_S": str(SIZES.look_s),
+            "LIVE_POLL_S": str(SIZES.poll_s),
             "LIVE_QUEUE_EVENTS": str(self.queue_events),
             "DJANGO_SETTINGS_MODULE": "tests.faults.settings",
         }
@@ -393,7 +393,7 @@ class FaultCase(ServerCase):
         if stayed := [listener.slowest_s for listener in self.listeners if not listener.drops]:
             # From the append on: the commit may follow a moment later.
             figure += (
-                f"; heard {max(stayed):.2f} s after the append at the latest, a look is due every {SIZES.look_s} s"
+                f"; heard {max(stayed):.2f} s after the append at the latest, a poll is due every {SIZES.poll_s} s"
             )
         figures.append(f"{self._testMethodName} (seed {self.seed}): {figure}")
 

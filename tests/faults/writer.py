@@ -83,7 +83,7 @@ def prepare(description: str) -> tuple[int, int]:
 
 
 def write_and_die(task_id: int) -> None:
-    """Change a task, and be killed as soon as that is committed: no tag is bumped, and no bell rung."""
+    """Change a task, and be killed as soon as that is committed: no tag is bumped, and nobody notified."""
     from backend.projects import services
     from backend.projects.access import SYSTEM
 

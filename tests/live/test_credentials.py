@@ -97,7 +97,7 @@ class SocketTests(SocketCase):
         self.assertEqual((await self.frame(open_))["task"]["title"], "New")
         await open_.disconnect()
 
-    @override_settings(LIVE_LOOK_S=0.2)
+    @override_settings(LIVE_POLL_S=0.2)
     async def test_a_revocation_that_redis_does_not_announce_is_seen_at_the_next_look(self) -> None:
         socket = await self.connect(authorization=f"Bearer {self.token}")
         await self.frame(socket)

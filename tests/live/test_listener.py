@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 from django.test import override_settings
 
-from backend.projects import bell, journal, live, services
+from backend.projects import journal, live, notifier, services
 from backend.projects.access import ANONYMOUS, SYSTEM, Viewer, viewer_for
 from backend.projects.errors import NotSignedIn, ProjectNotFound, ResumeRefused, TaskNotFound
 from backend.projects.events import ACCESS_CHANGED
@@ -48,7 +48,7 @@ class ListenerCase(CommittingCase):
             await rename(actor=SYSTEM, project_id=(project or self.project).pk, changes={"name": name})
 
     async def write_quietly(self, *new_names: str) -> None:
-        """Without a bell, and without bumping a tag."""
+        """Without a notification, and without bumping a tag."""
 
         def write() -> None:
             for name in new_names:
@@ -184,7 +184,7 @@ class HearingTests(ListenerCase):
             self.assertEqual(await names(listener, 1), ["heard"])
             self.assertEqual(listener.position, 2)
 
-    @override_settings(LIVE_LOOK_S=0.2)
+    @override_settings(LIVE_POLL_S=0.2)
     async def test_a_change_whose_bell_was_lost_is_heard_at_the_next_look(self) -> None:
         async with live.listen(SYSTEM) as listener:
             await self.write_quietly("quiet")
@@ -198,13 +198,13 @@ class HearingTests(ListenerCase):
             await self.write("after")
             self.assertEqual(await names(listener, 1), ["after"])
 
-    @override_settings(LIVE_LOOK_S=60.0)
+    @override_settings(LIVE_POLL_S=60.0)
     async def test_who_is_further_than_the_reader_is_told_where_the_journal_is_set_back(self) -> None:
         async with live.listen(SYSTEM) as listener:
             await self.write_quietly("heard by the listener alone")
             await names(listener, 1)
             await sync_to_async(Event.objects.all().delete)()
-            bell.ring()
+            notifier.notify()
             with self.assertRaises(ResumeRefused) as refused:
                 await names(listener, 1)
             self.assertEqual(refused.exception.code, "RESYNC")
@@ -393,7 +393,7 @@ class EndingTests(ListenerCase):
                 await asyncio.wait_for(slow.next(), 10)
         self.assertEqual((refused.exception.code, refused.exception.oldest), ("RESYNC", 0))
 
-    @override_settings(LIVE_LOOK_S=0.2)
+    @override_settings(LIVE_POLL_S=0.2)
     async def test_a_journal_that_fell_back_ends_every_listener(self) -> None:
         await self.write("a", "b")
         async with live.listen(SYSTEM) as listener:

@@ -167,7 +167,7 @@ class FrameTests(SocketCase):
         await socket.disconnect()
 
 
-@override_settings(ACCESS="open", LIVE_LOOK_S=0.2)
+@override_settings(ACCESS="open", LIVE_POLL_S=0.2)
 class WithoutRedisTests(SocketCase):
     async def test_a_socket_opens_and_hears_at_the_next_look(self) -> None:
         nowhere = {**settings.CHANNEL_LAYERS["default"], "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"]}}

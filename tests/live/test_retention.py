@@ -119,9 +119,9 @@ class CatchingUpTests(ListenerCase):
             self.assertEqual(await names(listener, 1), ["live"])
 
 
-@override_settings(LIVE_LOOK_S=60)
+@override_settings(LIVE_POLL_S=60)
 class StandingReaderTests(ListenerCase):
-    """A process that stood still for so long that what it had yet to read is gone (here: that heard no bell)."""
+    """A process that stood still for so long that what it had yet to read is gone (here: that was not notified)."""
 
     async def test_its_listeners_are_told_and_who_comes_anew_hears_all(self) -> None:
         async with live.listen(SYSTEM) as listener:

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from backend.projects import bell, services
+from backend.projects import notifier, services
 from backend.projects.access import SYSTEM
 from backend.projects.models import Event
 from backend.server import STALLED_S, STOP_S
@@ -54,7 +54,7 @@ class ClientCase(ServerCase):
                 [self.head, count],
             )
         self.head += count
-        bell.ring()
+        notifier.notify()
 
     def write_and_hear(self, count: int, listener: ClientConnection) -> None:
         """`listener` hears all of it, in order."""

@@ -72,7 +72,7 @@ FAULTS: list[list[str]] = [
     ["lose an answer", "cut off", "lose an answer", "heal"],
 ]
 
-# How likely a client is to read, to write, to be killed after a commit, to look at the journal, to let time pass.
+# How likely a client is to read, to write, to be killed after a commit, to poll the journal, to let time pass.
 READS = [80, 5, 0, 5, 10]
 WRITES = [5, 75, 10, 5, 5]
 LEANINGS = [READS, WRITES, [60, 25, 4, 5, 6]]
@@ -133,7 +133,7 @@ class World:
         self.members = [chance.random() < 0.5]
         self.case.set_back(is_member=self.members[0])
         self.answered.add({"member": 0})
-        self.looked = Event.head()
+        self.polled = Event.head()
 
     def start(self, kept: list[tuple[bytes, int, bytes]]) -> None:
         """Another run of the server, with what an earlier one held; nobody is connected any more."""
@@ -368,13 +368,13 @@ class Client(Actor):
                 task_id = case.tasks[project_id]
                 services.task.update_task(actor=SYSTEM, task_id=task_id, changes={"title": number})
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """As the reader of the journal does in every live process."""
-        self.step("looks at the journal")
+        self.step("polls the journal")
         world, failures = self.world, self.process.failures
-        events = journal.read_after(world.looked, limit=1000)
-        world.looked = max(world.looked, *(event.position for event in events)) if events else world.looked
-        for unheard in [one for one in world.unheard if one[0] <= world.looked]:
+        events = journal.read_after(world.polled, limit=1000)
+        world.polled = max(world.polled, *(event.position for event in events)) if events else world.polled
+        for unheard in [one for one in world.unheard if one[0] <= world.polled]:
             world.unheard.remove(unheard)
             world.tell(self.process, unheard[1], unheard[2], failed=self.process.failures > failures)
 
@@ -505,7 +505,7 @@ class InterleavingTests(CommittingCase):
             partial(client.read, chance.choice(kinds)),
             partial(client.write, what),
             partial(client.write, what, is_announced=False),
-            client.look,
+            client.poll,
             client.let_time_pass,
         ]
         return chance.choices(steps, weights)[0]

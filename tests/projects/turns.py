@@ -1,7 +1,7 @@
 """Processes of the product within one, that take turns: what each does next is decided by a seed, not by the machine.
 
 An actor is a thread. Before every command to Redis and every statement it hands on the turn, to whichever actor the
-seed says; nobody else runs meanwhile. What a process keeps for itself (its connections, the bumps it has yet to send, which
+seed says; nobody else runs meanwhile. What a process keeps for itself (its connections, its pending bumps, which
 server it has met, whom it has checked) every process here has of its own; all of it is the product's code. Time does
 not pass by itself: the seconds after which Redis is asked again are over when an actor says so.
 """

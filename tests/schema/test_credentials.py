@@ -129,7 +129,7 @@ class SocketTests(CommittingCase):
             await socket.communicator.wait(timeout=TIMEOUT_S)
         self.assertEqual([task for task in asyncio.all_tasks() if "_close_when_invalid" in repr(task)], [])
 
-    @override_settings(LIVE_LOOK_S=0.2)
+    @override_settings(LIVE_POLL_S=0.2)
     async def test_a_token_that_expires_closes_its_sockets(self) -> None:
         secret = await self.token()
         await Token.objects.aupdate(expires_at=timezone.now() + timedelta(seconds=3))

@@ -13,7 +13,7 @@ from typing import Any
 from channels.db import database_sync_to_async
 from django.test import override_settings
 
-from backend.projects import bell
+from backend.projects import notifier
 from backend.projects.access import SYSTEM, viewer_for
 from backend.projects.models import Event, Role, User
 from backend.projects.rows import iso
@@ -339,7 +339,7 @@ class RefusalTests(CommittingCase):
             await rename(self.project, "Park")
             self.assertEqual((await socket.next())["cursor"], "1")
             await Event.objects.all().adelete()
-            bell.ring()
+            notifier.notify()
             self.assertEqual(await socket.error(), {"code": "RESYNC", "oldest": "0"})
             await self.assert_stays(socket)
 

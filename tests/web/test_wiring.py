@@ -38,7 +38,7 @@ class LogTests(SimpleTestCase):
         except ConnectionError:
             error = sys.exc_info()
         first, again, other = (
-            logging.LogRecord("bell", logging.ERROR, "", 0, message, None, error) for message in ("No.", "No.", "Oh.")
+            logging.LogRecord("live", logging.ERROR, "", 0, message, None, error) for message in ("No.", "No.", "Oh.")
         )
         self.assertEqual([quiet.filter(record) for record in (first, again, other)], [True, False, True])
         self.assertEqual((first.getMessage(), first.exc_info), ("No.: refused", None))

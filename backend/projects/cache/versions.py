@@ -194,7 +194,7 @@ class _VersionReader:
 
     @cached_property
     def _head(self) -> int:
-        """Read after a look, since who checks what they have read already goes by it (`versions_at`)."""
+        """Read after the versions, since `versions_at` compares with it."""
         return Event.head()
 
 

@@ -107,7 +107,7 @@ NESTED = """subscription ($after: Cursor, $first: Int) {
 }"""
 
 
-@override_settings(ACCESS="closed", LIVE_LOOK_S=60.0)
+@override_settings(ACCESS="closed", LIVE_POLL_S=60.0)
 class NestedTests(CommittingCase):
     """What is asked for beside the event is read once for all."""
 

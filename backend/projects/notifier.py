@@ -1,0 +1,52 @@
+"""Tells every live process that the journal has grown. A notification carries no data.
+
+Notifications leave through the channel layer, from one event loop and one Redis connection per process:
+`async_to_sync` would make a loop and a connection for each. A lost notification costs a listener time, never an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+
+from channels.layers import get_channel_layer
+
+GROUP = "journal"
+MESSAGE = {"type": "journal.grown"}
+
+logger = logging.getLogger(__name__)
+
+
+class _Notifier:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, name="notifier", daemon=True).start()
+
+    async def _send(self) -> None:
+        try:
+            await get_channel_layer().group_send(GROUP, MESSAGE)
+        except Exception as error:
+            logger.warning("A notification could not be sent; listeners hear at the next poll: %s", error)
+
+    def notify(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._send(), self.loop)
+
+
+_notifier: _Notifier | None = None
+_lock = threading.Lock()
+
+
+def notify() -> None:
+    """Wake the readers of all live processes. Returns at once."""
+    global _notifier
+    with _lock:
+        # Threads do not survive a fork: a worker's child needs a notifier of its own.
+        if _notifier is None or _notifier.pid != os.getpid():
+            _notifier = _Notifier()
+        notifier = _notifier
+    notifier.notify()
