@@ -23,8 +23,9 @@ from backend.projects.errors import (
     ResumeRefused,
     TooManyConnections,
 )
-from backend.projects.journal import EventFilter, JournalEvent
+from backend.projects.journal import JournalEvent
 from backend.projects.resolvers.event import parse_position
+from backend.projects.visibility import EventFilter
 
 BAD_REQUEST, UNAUTHORIZED, NO_ACCESS, RESYNC, TOO_MANY, FAILED = 4400, 4401, 4403, 4410, 4429, 4500
 

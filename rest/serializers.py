@@ -16,7 +16,6 @@ from rest_framework import serializers
 
 from backend.projects import access
 from backend.projects.events import EventKind
-from backend.projects.journal import EventFilter
 from backend.projects.models import Role, Scope, Status
 from backend.projects.resolvers import event as event_resolver
 from backend.projects.resolvers.page import MAX_PAGE, Order, PageRequest
@@ -25,6 +24,7 @@ from backend.projects.resolvers.report import ReportFilter
 from backend.projects.resolvers.search import MIN_LETTERS
 from backend.projects.resolvers.task import ORDER_FIELDS, TaskFilter
 from backend.projects.rows import parse_moment
+from backend.projects.visibility import EventFilter
 
 # What the domain takes for an id that no row has.
 _NO_ROW = 0

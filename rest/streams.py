@@ -17,8 +17,8 @@ from rest_framework.response import Response
 from backend.projects import live, resolvers
 from backend.projects.access import Viewer
 from backend.projects.errors import NotFound, NotSignedIn, ResumeRefused
-from backend.projects.journal import EventFilter
 from backend.projects.resolvers.event import EventPage, parse_position
+from backend.projects.visibility import EventFilter
 
 from . import serializers
 from .base import View

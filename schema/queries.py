@@ -11,12 +11,12 @@ from backend.projects import resolvers
 from backend.projects.access import Viewer as DomainViewer
 from backend.projects.access import parse_id
 from backend.projects.errors import NotFound
-from backend.projects.journal import EventFilter
 from backend.projects.resolvers.cached import CachedPage
 from backend.projects.resolvers.page import Order, Page, PageRequest
 from backend.projects.resolvers.project import ProjectFilter as DomainProjectFilter
 from backend.projects.resolvers.report import ReportFilter
 from backend.projects.resolvers.task import TaskFilter as DomainTaskFilter
+from backend.projects.visibility import EventFilter
 
 from .connections import AfterArgument, BeforeArgument, Connection, FirstArgument, LastArgument
 from .context import Info, viewer

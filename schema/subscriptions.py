@@ -7,7 +7,7 @@ import strawberry
 from strawberry import ID
 
 from backend.projects import live
-from backend.projects.journal import EventFilter
+from backend.projects.visibility import EventFilter
 
 from .context import Info, viewer
 from .enums import EventKind

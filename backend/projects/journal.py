@@ -19,10 +19,10 @@ from django.db import connection, transaction
 from django.db.models import Max, Min
 
 from . import notifier
-from .access import Viewer, project, visible_project_ids, visible_tasks
+from .access import Viewer
 from .cache.versions import GLOBAL_TAG, access_tag, bump, project_tag
-from .errors import BadArgument, ProjectNotFound, ResumeRefused, TaskNotFound
-from .events import ACCESS_CHANGED, EventKind, Payload
+from .errors import ResumeRefused
+from .events import ACCESS_CHANGED, Payload
 from .models import Event
 from .rows import iso
 
@@ -166,84 +166,6 @@ def is_kept_since(moment: datetime) -> bool:
     """Whether all that happened from a moment on is kept."""
     first = Event.objects.order_by("position").first()
     return first is None or first.position == 1 or first.at < moment
-
-
-@dataclass(frozen=True)
-class EventFilter:
-    """What a listener wants to hear of; None is everything. Raises BadArgument for a kind that is none."""
-
-    project_id: int | None = None
-    task_id: int | None = None
-    kinds: frozenset[str] | None = None
-
-    def __post_init__(self) -> None:
-        unknown = (self.kinds or frozenset()) - set(EventKind.values)
-        if unknown:
-            raise BadArgument("kinds", f"The kinds are {', '.join(EventKind.values)}.")
-
-    @property
-    def names_something(self) -> bool:
-        """Whether it is narrowed to a project or task, which one may lose the right to see."""
-        return self.project_id is not None or self.task_id is not None
-
-    def passes(self, event: JournalEvent) -> bool:
-        return (
-            event.kind != ACCESS_CHANGED
-            and self.project_id in (None, event.project_id)
-            and self.task_id in (None, event.task_id)
-            and (self.kinds is None or event.kind in self.kinds)
-        )
-
-
-@dataclass(frozen=True)
-class Sight:
-    """Which events a viewer may hear of. Who joined a project may read all that is kept of it."""
-
-    viewer: Viewer
-    project_ids: frozenset[int]
-
-    @classmethod
-    def since(cls, viewer: Viewer, position: int | None) -> Sight:
-        """The right to see of now, and what went with projects that were deleted after `position`, if one is given.
-
-        For who sees all it has those alone. Memberships are read first: of a project that is deleted in between, the
-        event is there.
-        """
-        project_ids = frozenset() if viewer.sees_all else visible_project_ids(viewer)
-        if position is None:
-            return cls(viewer, project_ids)
-        deleted = Event.objects.filter(position__gt=position, kind=EventKind.PROJECT_DELETED)
-        if not viewer.sees_all:
-            deleted = deleted.filter(audience__contains=[viewer.user_id])
-        gone = (pk for pk in deleted.values_list("project_id", flat=True) if pk is not None)
-        return cls(viewer, project_ids.union(gone))
-
-    def shows(self, event: JournalEvent) -> bool:
-        if self.viewer.sees_all:
-            return True
-        if event.audience is not None:
-            return self.viewer.user_id in event.audience
-        return event.project_id in self.project_ids
-
-    def require_shown(self, filter: EventFilter, position: int) -> None:
-        """Raises ProjectNotFound or TaskNotFound where `filter` names what is not there for the viewer.
-
-        A project or task that was deleted after `position` still is: who resumes before that hears of it.
-        """
-        project_id, task_id = filter.project_id, filter.task_id
-        if project_id is not None and project_id not in self.project_ids:
-            try:
-                project(self.viewer, project_id)
-            except ProjectNotFound:
-                # It may have been deleted since the right to see was read.
-                if project_id not in Sight.since(self.viewer, position).project_ids:
-                    raise
-        if task_id is not None and not visible_tasks(self.viewer).filter(pk=task_id).exists():
-            told_of = Event.objects.filter(position__gt=position, task_id=task_id)
-            if not self.viewer.sees_all:
-                told_of = told_of.filter(project_id__in=self.project_ids)
-            if not told_of.exists():
-                raise TaskNotFound
 
 
 def check_resumable(after: int, kept: Kept) -> None:

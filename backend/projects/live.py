@@ -29,8 +29,9 @@ from .access import Viewer
 from .authentication import viewer_as_of_now
 from .errors import InvalidCredential, NotFound, ResumeRefused, TooManyConnections
 from .events import ACCESS_CHANGED
-from .journal import EventFilter, JournalEvent, Kept, Sight
+from .journal import JournalEvent, Kept
 from .threads import DatabaseThreads
+from .visibility import EventFilter, EventVisibility
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Listener:
     @property
     def viewer(self) -> Viewer:
         """Who listens, with the rights of now."""
-        return self.rights.sight.viewer
+        return self.rights.visibility.viewer
 
     async def next(self, timeout_s: float | None = None) -> JournalEvent | None:
         """The next event, or None after about `timeout_s` without one.
@@ -102,7 +103,7 @@ class Listener:
                 raise self._end
             while self._waiting:
                 event = self._waiting.popleft()
-                if self.rights.sight.shows(event):  # which may have been lost while it waited
+                if self.rights.visibility.shows(event):  # which may have been lost while it waited
                     return event
             if timeout_s is not None:
                 now = self._loop.time()
@@ -181,7 +182,7 @@ class Listener:
 
     def _take(self, event: JournalEvent) -> None:
         self.read_up_to = event.position
-        if self.filter.passes(event) and self.rights.sight.shows(event):
+        if self.filter.passes(event) and self.rights.visibility.shows(event):
             self._waiting.append(event)
 
     def end(self, reason: Exception) -> None:
@@ -203,7 +204,7 @@ class _Rights:
 
     def __init__(self, reader: _Reader, viewer: Viewer) -> None:
         self._reader = reader
-        self.sight = Sight(viewer, frozenset())
+        self.visibility = EventVisibility(viewer, frozenset())
         self.holders = 0
         self.ended: asyncio.Future[InvalidCredential] = asyncio.get_running_loop().create_future()
         self.since: int | None = None
@@ -218,31 +219,31 @@ class _Rights:
         async with self.loading:
             known = [position for position in (since, self.since) if position is not None]
             self.since = min(known, default=None)
-            self.sight = await self._reader.ask(_sight_of_now, self.sight.viewer, self.since)
+            self.visibility = await self._reader.ask(_current_visibility, self.visibility.viewer, self.since)
 
 
-def _sight_of_now(viewer: Viewer, since: int | None) -> Sight:
-    return Sight.since(viewer_as_of_now(viewer), since)
+def _current_visibility(viewer: Viewer, since: int | None) -> EventVisibility:
+    return EventVisibility.since(viewer_as_of_now(viewer), since)
 
 
 def _as_of_now(
     asked: list[tuple[Viewer, int | None, list[Listener]]],
-) -> list[InvalidCredential | tuple[Sight, list[tuple[Listener, NotFound]]]]:
-    """For each viewer what `_sight_of_now` has, and which of the listeners are narrowed to what it does not show."""
-    answers: list[InvalidCredential | tuple[Sight, list[tuple[Listener, NotFound]]]] = []
+) -> list[InvalidCredential | tuple[EventVisibility, list[tuple[Listener, NotFound]]]]:
+    """Each viewer's `_current_visibility`, with the listeners that are narrowed to what it does not show."""
+    answers: list[InvalidCredential | tuple[EventVisibility, list[tuple[Listener, NotFound]]]] = []
     for viewer, since, listeners in asked:
         try:
-            sight = _sight_of_now(viewer, since)
+            visibility = _current_visibility(viewer, since)
         except InvalidCredential as error:
             answers.append(error)
             continue
         refused = []
         for listener in listeners:
             try:
-                sight.require_shown(listener.filter, listener.start)
+                visibility.require_shown(listener.filter, listener.start)
             except NotFound as error:
                 refused.append((listener, error))
-        answers.append((sight, refused))
+        answers.append((visibility, refused))
     return answers
 
 
@@ -354,7 +355,7 @@ class _Reader:
                 break
             # Once for all that was read: whoever keeps changing their own access delays nobody else.
             changed = {user for event in found if event.kind == ACCESS_CHANGED for user in event.data["users"]}
-            await self._reload([one for one in self._rights.values() if one.sight.viewer.user_id in changed])
+            await self._reload([one for one in self._rights.values() if one.visibility.viewer.user_id in changed])
             for event in found:
                 self.position = event.position
                 for listener in list(self.listeners):
@@ -376,7 +377,7 @@ class _Reader:
     async def _end_expired(self) -> None:
         """A session may have been prolonged, so each is asked for."""
         now = timezone.now()
-        ends = [(one, one.sight.viewer.expires_at) for one in self._rights.values()]
+        ends = [(one, one.visibility.viewer.expires_at) for one in self._rights.values()]
         await self._reload([rights for rights, expires_at in ends if expires_at is not None and expires_at <= now])
 
     async def _reload(self, changed: list[_Rights]) -> None:
@@ -386,19 +387,19 @@ class _Reader:
         async with AsyncExitStack() as loading:
             for rights in changed:
                 await loading.enter_async_context(rights.loading)
-            asked = [(one.sight.viewer, one.since, self._narrowed_by(one)) for one in changed]
+            asked = [(one.visibility.viewer, one.since, self._narrowed_by(one)) for one in changed]
             for rights, answer in zip(changed, await self._own_thread.call(_as_of_now, asked), strict=True):
                 if isinstance(answer, InvalidCredential):
                     self._end(rights, answer)
                     continue
-                rights.sight, refused = answer
+                rights.visibility, refused = answer
                 for listener, reason in refused:
                     listener.end(reason)
 
     def _end(self, rights: _Rights, reason: InvalidCredential) -> None:
         """Whoever comes with this credential from now on is asked for it anew."""
-        if self._rights.get(_credential(rights.sight.viewer)) is rights:
-            del self._rights[_credential(rights.sight.viewer)]
+        if self._rights.get(_credential(rights.visibility.viewer)) is rights:
+            del self._rights[_credential(rights.visibility.viewer)]
         for listener in self._listeners_of(rights):
             listener.end(reason)
         if not rights.ended.done():
@@ -499,7 +500,7 @@ async def listen(
         # First where to start, then the rights: what changes them later is an event that will be read.
         start = await reader.ask(_start, after)
         await rights.load(since=start)
-        await reader.ask(rights.sight.require_shown, filter, start)
+        await reader.ask(rights.visibility.require_shown, filter, start)
         listener = Listener(reader, start, filter, rights, hand_over)
         # No await from here to the joining: rights that end later end their listeners.
         if rights.ended.done():

@@ -327,14 +327,14 @@ class _Onlooking:
         self._project_id = event.project_id
         self._is_deleted = event.kind == EventKind.PROJECT_DELETED
         self.context = Context(viewer=access.onlooker(event.project_id), is_long_lived=True, keeps_rows=True)
-        self._sights: Loader[Viewer, bool] = Loader(load_fn=self._who_see, cache=False)
+        self._visible: Loader[Viewer, bool] = Loader(load_fn=self._who_see, cache=False)
 
     async def is_shown_to(self, viewer: Viewer) -> bool:
         """Whether the viewer may see what was read, asked after it was; all who ask together are asked for together.
 
         Of a project that is deleted there was nothing to read.
         """
-        return self._is_deleted or not viewer.is_signed_in or await self._sights.load(viewer)
+        return self._is_deleted or not viewer.is_signed_in or await self._visible.load(viewer)
 
     async def _who_see(self, viewers: list[Viewer]) -> list[bool]:
         seeing = await self.context.in_database(access.who_see, self._project_id, viewers)

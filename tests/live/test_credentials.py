@@ -13,8 +13,9 @@ from backend.projects import live, services
 from backend.projects.access import SYSTEM
 from backend.projects.authentication import viewer_by_token
 from backend.projects.errors import InvalidCredential, ProjectNotFound
-from backend.projects.journal import EventFilter, JournalEvent
+from backend.projects.journal import JournalEvent
 from backend.projects.models import Membership, Role, Scope, Token
+from backend.projects.visibility import EventFilter
 from tests.cases import token_of
 from tests.factories import MembershipFactory
 from tests.live.test_notifications import SocketCase

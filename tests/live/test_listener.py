@@ -15,11 +15,11 @@ from backend.projects import journal, live, notifier, services
 from backend.projects.access import ANONYMOUS, SYSTEM, Viewer, viewer_for
 from backend.projects.errors import NotSignedIn, ProjectNotFound, ResumeRefused, TaskNotFound
 from backend.projects.events import ACCESS_CHANGED
-from backend.projects.journal import EventFilter
 from backend.projects.models import Event, Project, Role
 from backend.projects.resolvers.event import list_events
 from backend.projects.resolvers.page import Order, PageRequest
 from backend.projects.resolvers.project import ProjectFilter, list_projects
+from backend.projects.visibility import EventFilter
 from tests.cases import CommittingCase
 from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
 

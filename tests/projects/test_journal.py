@@ -8,9 +8,10 @@ from backend.projects import journal, services
 from backend.projects.access import SYSTEM, viewer_for
 from backend.projects.errors import BadArgument, ResumeRefused
 from backend.projects.events import AccessChanged, ProjectDeleted, ProjectUpdated
-from backend.projects.journal import EventFilter, Kept, Sight
+from backend.projects.journal import Kept
 from backend.projects.models import Event, Project, Role
 from backend.projects.rows import ProjectRow
+from backend.projects.visibility import EventFilter, EventVisibility
 from tests.cases import Case, CommittingCase
 from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
 
@@ -157,7 +158,11 @@ class SightTests(Case):
         for project in (membership.project, other):
             journal.append(updated(project), actor=SYSTEM)
         viewer = viewer_for(membership.user)
-        shown = [event.project_id for event in journal.read_after(0, limit=9) if Sight.since(viewer, 0).shows(event)]
+        shown = [
+            event.project_id
+            for event in journal.read_after(0, limit=9)
+            if EventVisibility.since(viewer, 0).shows(event)
+        ]
         self.assertEqual(shown, [membership.project_id])
 
     def test_a_deletion_is_shown_to_those_who_could_see_the_project(self) -> None:
@@ -165,12 +170,12 @@ class SightTests(Case):
         viewer = viewer_for(membership.user)
         services.project.delete_project(actor=viewer, project_id=membership.project_id)
         (event,) = journal.read_after(0, limit=9)
-        self.assertTrue(Sight.since(viewer, 0).shows(event))
-        self.assertFalse(Sight.since(viewer_for(stranger), 0).shows(event))
-        self.assertTrue(Sight.since(viewer_for(UserFactory(is_staff=True)), 0).shows(event))
-        self.assertEqual(Sight.since(viewer, 0).project_ids, {membership.project_id})
-        self.assertEqual(Sight.since(viewer, 1).project_ids, frozenset())
-        self.assertEqual(Sight.since(viewer_for(stranger), 0).project_ids, frozenset())
+        self.assertTrue(EventVisibility.since(viewer, 0).shows(event))
+        self.assertFalse(EventVisibility.since(viewer_for(stranger), 0).shows(event))
+        self.assertTrue(EventVisibility.since(viewer_for(UserFactory(is_staff=True)), 0).shows(event))
+        self.assertEqual(EventVisibility.since(viewer, 0).project_ids, {membership.project_id})
+        self.assertEqual(EventVisibility.since(viewer, 1).project_ids, frozenset())
+        self.assertEqual(EventVisibility.since(viewer_for(stranger), 0).project_ids, frozenset())
 
 
 class EventFilterTests(Case):

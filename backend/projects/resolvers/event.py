@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from .. import access, journal
 from ..access import Viewer
 from ..errors import BadArgument
-from ..journal import EventFilter, JournalEvent
+from ..journal import JournalEvent
+from ..visibility import EventFilter, EventVisibility
 from .page import MAX_PAGE
 
 MAX_POSITION = 2**63 - 1
@@ -49,11 +50,11 @@ def list_events(viewer: Viewer, *, after: int | None, filter: EventFilter, size:
     # First what happened, then the right to see it: a project joined in between is in both. Last whether it is still
     # kept: who could see a deleted project is told by the journal alone.
     found = journal.read_after(after, limit=_MOST_READ)
-    sight = journal.Sight.since(viewer, after)
+    visibility = EventVisibility.since(viewer, after)
     journal.check_resumable(after, journal.kept())
     events: list[JournalEvent] = []
     for event in found:
-        if filter.passes(event) and sight.shows(event):
+        if filter.passes(event) and visibility.shows(event):
             if len(events) == size:
                 return EventPage(events, events[-1].position, has_more=True)
             events.append(event)

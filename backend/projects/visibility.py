@@ -1,0 +1,89 @@
+"""Which events a listener asks for, and which of them its viewer may hear of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .access import Viewer, project, visible_project_ids, visible_tasks
+from .errors import BadArgument, ProjectNotFound, TaskNotFound
+from .events import ACCESS_CHANGED, EventKind
+from .journal import JournalEvent
+from .models import Event
+
+
+@dataclass(frozen=True)
+class EventFilter:
+    """What a listener asks for; None is everything. Raises BadArgument for an unknown kind."""
+
+    project_id: int | None = None
+    task_id: int | None = None
+    kinds: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        unknown = (self.kinds or frozenset()) - set(EventKind.values)
+        if unknown:
+            raise BadArgument("kinds", f"The kinds are {', '.join(EventKind.values)}.")
+
+    @property
+    def names_something(self) -> bool:
+        """Whether it is narrowed to a project or task, which the viewer may lose the right to see."""
+        return self.project_id is not None or self.task_id is not None
+
+    def passes(self, event: JournalEvent) -> bool:
+        return (
+            event.kind != ACCESS_CHANGED
+            and self.project_id in (None, event.project_id)
+            and self.task_id in (None, event.task_id)
+            and (self.kinds is None or event.kind in self.kinds)
+        )
+
+
+@dataclass(frozen=True)
+class EventVisibility:
+    """Which events a viewer may hear of. A member may read all retained events of a project, older ones too."""
+
+    viewer: Viewer
+    project_ids: frozenset[int]
+
+    @classmethod
+    def since(cls, viewer: Viewer, position: int | None) -> EventVisibility:
+        """The viewer's present projects, and those deleted after `position`, if one is given.
+
+        For a viewer who sees all projects it has the deleted ones alone. Memberships are read first: where a project
+        is deleted in between, its event is there.
+        """
+        project_ids = frozenset() if viewer.sees_all else visible_project_ids(viewer)
+        if position is None:
+            return cls(viewer, project_ids)
+        deleted = Event.objects.filter(position__gt=position, kind=EventKind.PROJECT_DELETED)
+        if not viewer.sees_all:
+            deleted = deleted.filter(audience__contains=[viewer.user_id])
+        gone = (pk for pk in deleted.values_list("project_id", flat=True) if pk is not None)
+        return cls(viewer, project_ids.union(gone))
+
+    def shows(self, event: JournalEvent) -> bool:
+        if self.viewer.sees_all:
+            return True
+        if event.audience is not None:
+            return self.viewer.user_id in event.audience
+        return event.project_id in self.project_ids
+
+    def require_shown(self, filter: EventFilter, position: int) -> None:
+        """Raise ProjectNotFound or TaskNotFound where `filter` names what the viewer cannot see.
+
+        A project or task that was deleted after `position` still counts: a listener that resumes there hears of it.
+        """
+        project_id, task_id = filter.project_id, filter.task_id
+        if project_id is not None and project_id not in self.project_ids:
+            try:
+                project(self.viewer, project_id)
+            except ProjectNotFound:
+                # It may have been deleted since the memberships were read.
+                if project_id not in EventVisibility.since(self.viewer, position).project_ids:
+                    raise
+        if task_id is not None and not visible_tasks(self.viewer).filter(pk=task_id).exists():
+            mentions = Event.objects.filter(position__gt=position, task_id=task_id)
+            if not self.viewer.sees_all:
+                mentions = mentions.filter(project_id__in=self.project_ids)
+            if not mentions.exists():
+                raise TaskNotFound
