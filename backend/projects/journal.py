@@ -143,17 +143,24 @@ def kept() -> Kept:
 def read_after(position: int, *, limit: int) -> list[JournalEvent]:
     """Up to `limit` events after `position`, in order: all of them, whoever may see them.
 
-    Bumps the tags of what it reads, as their writers may not have come to: whoever refetches on hearing of a change
-    must not meet the old list. Raises ResumeRefused where events after `position` are no longer kept: positions have
-    no holes and are trimmed from the oldest end, so the first to be read tells.
+    Whoever tells of these events bumps their tags first (`bump_tags`). Raises ResumeRefused where events after
+    `position` are no longer retained: positions have no holes and are trimmed from the oldest end, so the first event
+    read shows it.
     """
     fields = [field.name for field in dataclass_fields(JournalEvent)]
     rows = Event.objects.filter(position__gt=position).order_by("position").values_list(*fields)[:limit]
     events = [JournalEvent(*row) for row in rows]
     if events and events[0].position != position + 1:
         raise ResumeRefused("CURSOR_EXPIRED", events[0].position - 1)
-    bump({tag: event.position for event in events for tag in tags_of(event)})
     return events
+
+
+def bump_tags(events: Sequence[JournalEvent]) -> None:
+    """Bump the tags that these events touch, in case their writers were killed before they did.
+
+    A client that refetches on hearing of an event must not meet the old list.
+    """
+    bump({tag: event.position for event in events for tag in tags_of(event)})
 
 
 def position_at(moment: datetime) -> int:

@@ -51,9 +51,16 @@ _MARGIN_S = 30
 
 
 def _read_on(position: int) -> tuple[Kept, list[JournalEvent]]:
-    """What the journal holds, and the next page of what is new in it. Raises ResumeRefused."""
+    """What the journal retains, and the next page of events after `position`. Raises ResumeRefused."""
     kept = journal.kept()
-    return kept, journal.read_after(position, limit=_READ) if kept.head > position else []
+    return kept, _read_and_bump(position) if kept.head > position else []
+
+
+def _read_and_bump(position: int) -> list[JournalEvent]:
+    """The next page of events after `position`, their tags bumped. Raises ResumeRefused."""
+    events = journal.read_after(position, limit=_READ)
+    journal.bump_tags(events)
+    return events
 
 
 class Listener:
@@ -137,7 +144,7 @@ class Listener:
             self._woken.set_result(None)
 
     async def _catch_up(self) -> None:
-        found = await self._reader.ask(journal.read_after, self.read_up_to, limit=_READ)
+        found = await self._reader.ask(_read_and_bump, self.read_up_to)
         # The reader may not have come to it yet, and what follows is to be judged by the right it gave or took.
         if any(event.kind == ACCESS_CHANGED and self.viewer.user_id in event.data["users"] for event in found):
             await self.rights.load()

@@ -373,6 +373,7 @@ class Client(Actor):
         self.step("polls the journal")
         world, failures = self.world, self.process.failures
         events = journal.read_after(world.polled, limit=1000)
+        journal.bump_tags(events)
         world.polled = max(world.polled, *(event.position for event in events)) if events else world.polled
         for unheard in [one for one in world.unheard if one[0] <= world.polled]:
             world.unheard.remove(unheard)

@@ -6,6 +6,7 @@ from django.db import connection, transaction
 
 from backend.projects import journal, services
 from backend.projects.access import SYSTEM, viewer_for
+from backend.projects.cache.versions import bump, is_current, project_tag, versions_at
 from backend.projects.errors import BadArgument, ResumeRefused
 from backend.projects.events import AccessChanged, ProjectDeleted, ProjectUpdated
 from backend.projects.journal import Kept
@@ -131,6 +132,20 @@ class ReadTests(Case):
         self.assertEqual([event.position for event in journal.read_after(2, limit=2)], [3, 4])
         self.assertEqual([event.position for event in journal.read_after(4, limit=2)], [5])
         self.assertEqual(journal.read_after(5, limit=2), [])
+
+    def test_reading_leaves_the_versions_of_tags_alone_and_bump_tags_bumps_them(self) -> None:
+        project = ProjectFactory()
+        tag = project_tag(project.pk)
+        bump({tag: 0})  # so that its version is known
+        self.write_unannounced(lambda: journal.append(updated(project), actor=SYSTEM))
+        before = versions_at([tag], Event.head())
+        assert before is not None
+
+        events = journal.read_after(0, limit=10)
+        self.assertTrue(is_current(before))
+
+        journal.bump_tags(events)
+        self.assertFalse(is_current(before))
 
     def test_kept_names_the_oldest_position_to_resume_from(self) -> None:
         self.assertEqual(journal.kept(), Kept(oldest=0, head=0))

@@ -50,6 +50,7 @@ def list_events(viewer: Viewer, *, after: int | None, filter: EventFilter, size:
     # First what happened, then the right to see it: a project joined in between is in both. Last whether it is still
     # kept: who could see a deleted project is told by the journal alone.
     found = journal.read_after(after, limit=_MOST_READ)
+    journal.bump_tags(found)
     visibility = EventVisibility.since(viewer, after)
     journal.check_resumable(after, journal.kept())
     events: list[JournalEvent] = []
