@@ -17,8 +17,8 @@ from rest_framework.views import APIView
 
 from backend.projects import access
 from backend.projects.access import Viewer
-from backend.projects.cache.responses import keep
-from backend.projects.cache.validators import is_held
+from backend.projects.cache.responses import declare_cacheable
+from backend.projects.cache.validators import etag_matches
 from backend.projects.cache.versions import versions_after_reading
 from backend.projects.models import Scope
 from backend.projects.resolvers.cached import CachedPage
@@ -95,7 +95,7 @@ class View(PrivateView):
         told = {"X-Cursor": str(cursor)}
         if version is not None:
             told["ETag"] = headers.etag_of(version)
-        if "ETag" in told and is_held(self.if_none_match, told["ETag"]):
+        if "ETag" in told and etag_matches(self.if_none_match, told["ETag"]):
             return Response(status=304, headers=told)
         return Response(row.as_json(), headers=told)
 
@@ -125,7 +125,7 @@ class ListView(View):
             told["X-Total-Count"] = str(count())
             narrowed = None if found.project_id is None else [found.project_id]
             tag_versions = versions_after_reading(tag_versions, self.viewer, narrowed)
-        keep(self.request._request, tag_versions)
+        declare_cacheable(self.request._request, tag_versions)
         return Response([row.as_json() for row in page.rows], headers=told)
 
 

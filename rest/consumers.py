@@ -67,7 +67,7 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             viewer = await self._viewer()
             after, wanted = _parameters(self.scope["query_string"])
             with live.connection(viewer):
-                async with live.listen(viewer, after=after, filter=wanted, hand_over=self._sends_now()) as listener:
+                async with live.listen(viewer, after=after, filter=wanted, try_send=self._try_send()) as listener:
                     await self._send_frame({"type": "ready", "cursor": str(listener.start)})
                     idle_s: float = settings.LIVE_IDLE_S
                     while True:
@@ -92,9 +92,9 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             logger.exception("A socket's relay failed.")
             await self.close(code=FAILED)
 
-    def _sends_now(self) -> Callable[[JournalEvent], bool] | None:
+    def _try_send(self) -> Callable[[JournalEvent], bool] | None:
         """Sends an event's frame where that takes no waiting, if the server can (`backend/server/`)."""
-        extension = self.scope.get("extensions", {}).get("taskwire.send_now")
+        extension = self.scope.get("extensions", {}).get("taskwire.try_send")
         if extension is None:
             return None
         send: Callable[[str], bool] = extension["send"]

@@ -14,7 +14,7 @@ import strawberry
 
 from backend.projects import threads
 from backend.projects.access import Viewer
-from backend.projects.cache.validators import etag_of, is_held
+from backend.projects.cache.validators import etag_matches, etag_of
 from backend.projects.cache.versions import TagVersions
 
 from .loaders import Loaders
@@ -28,7 +28,7 @@ class Context:
     """One per HTTP request, or per socket: there it serves every operation, so it keeps nothing of any.
 
     A request is executed in a thread that has a database connection, and calls there and then. A socket is served from
-    the event loop: it `is_long_lived`, and has such a thread make its calls. One that `keeps_rows` reads none twice.
+    the event loop: it `is_long_lived`, and has such a thread make its calls. One that `caches_rows` reads none twice.
     """
 
     viewer: Viewer
@@ -36,7 +36,7 @@ class Context:
     response: Any = None
     connection_params: dict[str, Any] = field(default_factory=dict)
     is_long_lived: bool = False
-    keeps_rows: bool = False
+    caches_rows: bool = False
     # Of one operation whose answer may be kept: the versions of the tags it is read from, once they are known. `name`
     # stands for the operation in an ETag; None where the answer takes none.
     records_tag_versions: bool = False
@@ -49,13 +49,13 @@ class Context:
         return None if self.tag_versions is None or self.name is None else etag_of(self.tag_versions, self.name)
 
     @property
-    def is_held(self) -> bool:
+    def etag_matches(self) -> bool:
         """Whether the client holds the answer already."""
-        return self.etag is not None and is_held(self.if_none_match, self.etag)
+        return self.etag is not None and etag_matches(self.if_none_match, self.etag)
 
     @cached_property
     def loaders(self) -> Loaders:
-        return Loaders(self.viewer, self.in_database, keeps=self.keeps_rows)
+        return Loaders(self.viewer, self.in_database, is_cached=self.caches_rows)
 
     def look_as(self, viewer: Viewer) -> None:
         """Go on with the rights of now; the client is the same."""

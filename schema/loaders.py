@@ -1,7 +1,7 @@
-"""Nested fields, batched: one query for all parents that ask the same, whatever their number.
+"""Nested fields, batched: one query for all parents with equal arguments, whatever their number.
 
-Nothing is kept from one batch to the next, unless asked for. A socket's loaders live as long as the socket, and what
-they kept would be stale by the next event.
+By default nothing is cached from one batch to the next: a socket's loaders live as long as the socket, and what they
+cached would be stale by the next event.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ PAGE_SIZE = 50
 
 
 class Loader(DataLoader[A, T]):
-    """Who asks may be cancelled, by graphql-core where a sibling field failed; what others wait for as well is not."""
+    """Shields a load that several callers share from the cancellation of one of them.
+
+    graphql-core cancels a field where a sibling failed.
+    """
 
     def load(self, key: A) -> Awaitable[T]:
         return asyncio.shield(super().load(key))
@@ -36,7 +39,7 @@ class Loader(DataLoader[A, T]):
 
 @dataclass(frozen=True, slots=True)
 class Nested(Generic[A]):
-    """What one parent asks for: parents with equal arguments share a query."""
+    """A parent and the arguments of its field. Parents with equal arguments share a query."""
 
     parent_id: int
     arguments: A
@@ -50,31 +53,32 @@ class TaskPage:
 
 
 class Loaders:
-    """`call` runs a function in the thread that has the database. Who `keeps` what was read reads nothing twice."""
+    """One loader per nested field. `call` runs a function in a thread that has the database.
 
-    def __init__(self, viewer: Viewer, call: Callable[..., Awaitable[Any]], *, keeps: bool = False) -> None:
-        projects_by_id = partial(call, resolvers.project.projects_by_id, viewer)
-        tasks_by_id = partial(call, resolvers.task.tasks_by_id, viewer)
-        self.project: DataLoader[int, ProjectRow | None] = _by_id(projects_by_id, keeps)
-        self.task: DataLoader[int, TaskRow | None] = _by_id(tasks_by_id, keeps)
-        self.user: DataLoader[int, UserRow | None] = _by_id(partial(call, resolvers.user.users_by_id, viewer), keeps)
-        self.tasks: DataLoader[Nested[TaskPage], Page[TaskRow]] = _by_parent(partial(call, _task_pages, viewer), keeps)
-        self.task_count: DataLoader[Nested[TaskFilter], int] = _by_parent(
-            partial(call, resolvers.task.count_tasks_of_projects, viewer), keeps
-        )
-        self.comments: DataLoader[Nested[PageRequest], Page[CommentRow]] = _by_parent(
-            partial(call, _comment_pages, viewer), keeps
-        )
-        self.comment_count: DataLoader[Nested[None], int] = _by_parent(partial(call, _comment_counts, viewer), keeps)
-        self.members: DataLoader[Nested[PageRequest], Page[MemberRow]] = _by_parent(
-            partial(call, _member_pages, viewer), keeps
-        )
-        self.member_count: DataLoader[Nested[None], int] = _by_parent(partial(call, _member_counts, viewer), keeps)
+    With `is_cached` no row is read twice for as long as the loaders live.
+    """
+
+    def __init__(self, viewer: Viewer, call: Callable[..., Awaitable[Any]], *, is_cached: bool = False) -> None:
+        def by_id(resolver: Callable[..., dict[int, T]]) -> DataLoader[int, T | None]:
+            return _by_id(partial(call, resolver, viewer), is_cached)
+
+        def by_parent(resolver: Callable[..., dict[int, T]]) -> DataLoader[Nested[Any], T]:
+            return _by_parent(partial(call, resolver, viewer), is_cached)
+
+        self.project: DataLoader[int, ProjectRow | None] = by_id(resolvers.project.projects_by_id)
+        self.task: DataLoader[int, TaskRow | None] = by_id(resolvers.task.tasks_by_id)
+        self.user: DataLoader[int, UserRow | None] = by_id(resolvers.user.users_by_id)
+        self.tasks: DataLoader[Nested[TaskPage], Page[TaskRow]] = by_parent(_task_pages)
+        self.task_count: DataLoader[Nested[TaskFilter], int] = by_parent(resolvers.task.count_tasks_of_projects)
+        self.comments: DataLoader[Nested[PageRequest], Page[CommentRow]] = by_parent(_comment_pages)
+        self.comment_count: DataLoader[Nested[None], int] = by_parent(_comment_counts)
+        self.members: DataLoader[Nested[PageRequest], Page[MemberRow]] = by_parent(_member_pages)
+        self.member_count: DataLoader[Nested[None], int] = by_parent(_member_counts)
 
 
-def _task_pages(viewer: Viewer, project_ids: Sequence[int], asked: TaskPage) -> dict[int, Page[TaskRow]]:
+def _task_pages(viewer: Viewer, project_ids: Sequence[int], task_page: TaskPage) -> dict[int, Page[TaskRow]]:
     return resolvers.task.list_tasks_of_projects(
-        viewer, project_ids, filter=asked.filter, order=asked.order, page=asked.page, default_size=PAGE_SIZE
+        viewer, project_ids, filter=task_page.filter, order=task_page.order, page=task_page.page, default_size=PAGE_SIZE
     )
 
 
@@ -94,20 +98,22 @@ def _member_counts(viewer: Viewer, project_ids: Sequence[int], _: None) -> dict[
     return resolvers.membership.count_members_of_projects(viewer, project_ids)
 
 
-def _by_id(read: Callable[[Sequence[int]], Awaitable[dict[int, T]]], keeps: bool) -> DataLoader[int, T | None]:
+def _by_id(read: Callable[[Sequence[int]], Awaitable[dict[int, T]]], is_cached: bool) -> DataLoader[int, T | None]:
     async def load(ids: list[int]) -> list[T | None]:
         found = await read(ids)
         return [found.get(pk) for pk in ids]
 
-    return Loader(load_fn=load, cache=keeps)
+    return Loader(load_fn=load, cache=is_cached)
 
 
-def _by_parent(read: Callable[[Sequence[int], A], Awaitable[dict[int, T]]], keeps: bool) -> DataLoader[Nested[A], T]:
-    async def load(asked: list[Nested[A]]) -> list[T]:
+def _by_parent(
+    read: Callable[[Sequence[int], A], Awaitable[dict[int, T]]], is_cached: bool
+) -> DataLoader[Nested[A], T]:
+    async def load(keys: list[Nested[A]]) -> list[T]:
         parents: defaultdict[A, list[int]] = defaultdict(list)
-        for one in asked:
-            parents[one.arguments].append(one.parent_id)
+        for key in keys:
+            parents[key.arguments].append(key.parent_id)
         found = {arguments: await read(sorted(set(ids)), arguments) for arguments, ids in parents.items()}
-        return [found[one.arguments][one.parent_id] for one in asked]
+        return [found[key.arguments][key.parent_id] for key in keys]
 
-    return Loader(load_fn=load, cache=keeps)
+    return Loader(load_fn=load, cache=is_cached)

@@ -29,7 +29,7 @@ from strawberry.types.graphql import OperationType
 
 from backend.projects.access import Viewer, require_access
 from backend.projects.authentication import challenge_for, viewer_of_request
-from backend.projects.cache.responses import keep, may_be_kept
+from backend.projects.cache.responses import declare_cacheable, has_response_cache
 from backend.projects.errors import ForeignOrigin, NotSignedIn
 
 from .context import Context, run_here
@@ -84,7 +84,7 @@ class GraphQLView(StrawberryView[Context, None]):
             require_access(self.viewer)
             if request.method == "POST" and self.viewer.session_key is not None:
                 _check_csrf(request)
-            return self._kept(request, self.run(request=request))
+            return self._cacheable(request, self.run(request=request))
         except HTTPException as error:
             return _refusal(request, error)
         except ForeignOrigin as error:
@@ -94,13 +94,13 @@ class GraphQLView(StrawberryView[Context, None]):
             response["WWW-Authenticate"] = challenge_for(error)
             return response
 
-    def _kept(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    def _cacheable(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         """The answer with what HTTP and our own cache are told of it, if it may be kept."""
         if self.context.tag_versions is None:
             return response
-        keep(request, self.context.tag_versions)
+        declare_cacheable(request, self.context.tag_versions)
         if self.context.etag is not None:
-            if self.context.is_held:
+            if self.context.etag_matches:
                 response = HttpResponse(status=304, headers=response.headers)
                 del response["Content-Type"]
             response["ETag"] = self.context.etag
@@ -123,7 +123,7 @@ class GraphQLView(StrawberryView[Context, None]):
             viewer=self.viewer,
             request=request,
             response=response,
-            records_tag_versions=is_get or may_be_kept(request),
+            records_tag_versions=is_get or has_response_cache(request),
             if_none_match=request.headers.get("If-None-Match") if is_get else None,
         )
         return self.context

@@ -93,7 +93,7 @@ async def _websocket(scope: dict[str, Any], receive: Any, send: Any) -> None:
             # As much as can be sent without waiting, then, as a sender who waits, how much that was.
             await send({"type": "websocket.accept"})
             count = 0
-            while scope["extensions"][server.SEND_NOW]["send"]("x" * 1000):
+            while scope["extensions"][server.TRY_SEND]["send"]("x" * 1000):
                 count += 1
             await send({"type": "websocket.send", "text": str(count)})
             await receive()

@@ -1,6 +1,6 @@
 """Entry of every `make` target: refuse an old Python in one line, then hand over to `environment.py`.
 
-Kept to syntax that any Python can parse, or an old one would answer with a SyntaxError instead.
+Retained to syntax that any Python can parse, or an old one would answer with a SyntaxError instead.
 """
 
 import os

@@ -38,7 +38,7 @@ class Viewer:
     session_key: str | None = field(default=None, repr=False)
     expires_at: datetime | None = None
     # Nobody in particular: whoever sees this project, of whose rows alone it then is.
-    onlooks: int | None = None
+    observed_project_id: int | None = None
     # Our own jobs and commands.
     is_system: bool = False
     # The client's IP address, for the audit log; "" where there is no client.
@@ -47,8 +47,8 @@ class Viewer:
     @property
     def key(self) -> str:
         """Equal for viewers who see the same rows; part of every cache key."""
-        if self.onlooks is not None:
-            return f"project:{self.onlooks}"
+        if self.observed_project_id is not None:
+            return f"project:{self.observed_project_id}"
         return "all" if self.sees_all else f"user:{self.user_id}"
 
     @property
@@ -63,9 +63,9 @@ UNNAMED = Viewer(user_id=None, name="", sees_all=True, is_signed_in=False)
 SYSTEM = replace(UNNAMED, is_system=True)
 
 
-def onlooker(project_id: int) -> Viewer:
+def project_observer(project_id: int) -> Viewer:
     """What all who see a project see of it, nothing beyond it: what is read once for many of them."""
-    return Viewer(None, "", sees_all=False, is_signed_in=True, scope=Scope.READ, onlooks=project_id)
+    return Viewer(None, "", sees_all=False, is_signed_in=True, scope=Scope.READ, observed_project_id=project_id)
 
 
 def viewer_for(user: Any) -> Viewer:
@@ -113,8 +113,8 @@ def visible_tasks_of(viewer: Viewer, project_id: int) -> QuerySet[Task]:
     """Those of one project, in which every index by project keeps its order: the right to see it is asked for once."""
     require_access(viewer)
     tasks = Task.objects.filter(project_id=project_id)
-    if viewer.onlooks is not None:
-        return tasks.filter(project_id=viewer.onlooks)
+    if viewer.observed_project_id is not None:
+        return tasks.filter(project_id=viewer.observed_project_id)
     if viewer.sees_all:
         return tasks
     return tasks.filter(Exists(Membership.objects.filter(user=viewer.user_id, project=project_id)))
@@ -135,8 +135,8 @@ def visible_memberships(viewer: Viewer) -> QuerySet[Membership]:
 def _visible(viewer: Viewer, rows: QuerySet[M], to_project: str) -> QuerySet[M]:
     """Those of the rows whose project the viewer is in; `to_project` leads from a row to its project."""
     require_access(viewer)
-    if viewer.onlooks is not None:
-        return rows.filter(**{f"{to_project}pk": viewer.onlooks})
+    if viewer.observed_project_id is not None:
+        return rows.filter(**{f"{to_project}pk": viewer.observed_project_id})
     return rows if viewer.sees_all else rows.filter(**{f"{to_project}memberships__user": viewer.user_id})
 
 
@@ -150,8 +150,8 @@ def who_see(project_id: int, viewers: Collection[Viewer]) -> set[Viewer]:
 
 def visible_project_ids(viewer: Viewer) -> frozenset[int]:
     """Ids of the projects that a viewer who does not see all is a member of, or looks on at."""
-    if viewer.onlooks is not None:
-        return frozenset([viewer.onlooks])
+    if viewer.observed_project_id is not None:
+        return frozenset([viewer.observed_project_id])
     with connection.cursor() as cursor:  # before every list that a member reads: the ORM would take thrice the time
         cursor.execute(f"SELECT project_id FROM {Membership._meta.db_table} WHERE user_id = %s", [viewer.user_id])
         return frozenset(project_id for [project_id] in cursor.fetchall())
@@ -219,7 +219,8 @@ def project_for_update(viewer: Viewer, project_id: int | None, *, role: Role, sc
 def project_to_delete(viewer: Viewer, project_id: int | None) -> Project:
     """The project for its owner, with every row locked that goes with it.
 
-    Top down and in the order of ids: whoever adds a row holds its parent (`hold`), so none can slip in unseen.
+    Lock order: the project, then its tasks by id. Whoever adds a row locks a reference to its parent first
+    (`lock_reference`), so no row is added meanwhile. Raises MissingScope, ProjectNotFound, NotAllowed.
     """
     require_scope(viewer, Scope.WRITE)
     found = _get(visible_projects(viewer).select_for_update(of=("self",)), project_id, ProjectNotFound)
@@ -245,44 +246,44 @@ def task_to_delete(viewer: Viewer, task_id: int | None) -> Task:
 
 
 def project_to_add_to(viewer: Viewer, project_id: int | None) -> Project:
-    """The project, held so that it stays until the commit. Raises MissingScope, ProjectNotFound, NotAllowed."""
+    """The project, which cannot be deleted until the commit. Raises MissingScope, ProjectNotFound, NotAllowed."""
     require_scope(viewer, Scope.WRITE)
     found = project(viewer, project_id)
     _require_role(viewer, found.pk, Role.EDITOR)
-    if not hold(Project, found.pk):
+    if not lock_reference(Project, found.pk):
         raise ProjectNotFound
     return found
 
 
 def task_to_add_to(viewer: Viewer, task_id: int | None) -> Task:
-    """The task, held so that it stays until the commit. Raises MissingScope, TaskNotFound, NotAllowed."""
+    """The task, which cannot be deleted until the commit. Raises MissingScope, TaskNotFound, NotAllowed."""
     require_scope(viewer, Scope.WRITE)
     found = task(viewer, task_id)
     _require_role(viewer, found.project_id, Role.EDITOR)
-    if not hold(Task, found.pk):
+    if not lock_reference(Task, found.pk):
         raise TaskNotFound
     return found
 
 
-def hold(model: type[Model], pk: int) -> bool:
-    """Keep a row from being deleted until the commit; False where it is gone.
+def lock_reference(model: type[Model], pk: int) -> bool:
+    """Lock a row against deletion until the commit (`FOR KEY SHARE`); False where it is gone.
 
-    PostgreSQL checks Django's foreign keys at the commit only, and takes this same lock there: when it is too late to
-    answer kindly, and while the journal's lock is held. Whoever writes a reference takes it first. Others may
-    still update the row (`FOR KEY SHARE`).
+    PostgreSQL checks Django's foreign keys at the commit and takes the same lock there, too late for a clear error and
+    while it has the journal's lock. A service that writes a reference takes this lock first. Others may still update
+    the row.
     """
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT 1 FROM {model._meta.db_table} WHERE id = %s FOR KEY SHARE", [pk])
         return cursor.fetchone() is not None
 
 
-def hold_member(project_id: int, user_id: int) -> bool:
-    """As `hold`, for somebody's account and then their membership; False where they are no member.
+def lock_member_reference(project_id: int, user_id: int) -> bool:
+    """As `lock_reference`, for a user and then their membership; False where they are no member.
 
-    Looked for first, so that somebody who is no member costs what nobody costs.
+    The membership is read first, so that a user who is no member takes as long as one who does not exist.
     """
     membership = Membership.objects.filter(project=project_id, user=user_id).values_list("pk", flat=True).first()
-    return membership is not None and hold(User, user_id) and hold(Membership, membership)
+    return membership is not None and lock_reference(User, user_id) and lock_reference(Membership, membership)
 
 
 def _locked(rows: QuerySet[M]) -> QuerySet[M]:
@@ -292,6 +293,6 @@ def _locked(rows: QuerySet[M]) -> QuerySet[M]:
 def _require_role(viewer: Viewer, project_id: int, role: Role) -> None:
     if viewer.sees_all:
         return
-    held = Membership.objects.filter(project=project_id, user=viewer.user_id).values_list("role", flat=True).first()
-    if held is None or _RANK[Role(held)] < _RANK[role]:
+    own = Membership.objects.filter(project=project_id, user=viewer.user_id).values_list("role", flat=True).first()
+    if own is None or _RANK[Role(own)] < _RANK[role]:
         raise NotAllowed

@@ -95,7 +95,7 @@ def tags_of(event: Payload | JournalEvent) -> list[str]:
 class JournalEvent:
     """An event as it was read. `frame` is what plain sockets and streams send, encoded once.
 
-    Each reading is an object of its own, so that what is worked out of it can be kept beside it.
+    Each reading is an object of its own, so that what is worked out of it can be retained beside it.
     """
 
     position: int
@@ -128,16 +128,16 @@ class JournalEvent:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Retained:
     """What the journal holds: `oldest` is the oldest position to resume from, `head` the newest position."""
 
     oldest: int
     head: int
 
 
-def kept() -> Kept:
+def retained() -> Retained:
     bounds = Event.objects.aggregate(first=Min("position"), newest=Max("position"))
-    return Kept(oldest=(bounds["first"] or 1) - 1, head=bounds["newest"] or 0)
+    return Retained(oldest=(bounds["first"] or 1) - 1, head=bounds["newest"] or 0)
 
 
 def read_after(position: int, *, limit: int) -> list[JournalEvent]:
@@ -164,20 +164,20 @@ def bump_tags(events: Sequence[JournalEvent]) -> None:
 
 
 def position_at(moment: datetime) -> int:
-    """The position of the last event before a moment; 0, or where what is kept begins, if there is none."""
+    """The position of the last event before a moment; 0, or where what is retained begins, if there is none."""
     earlier = Event.objects.filter(at__lt=moment).order_by("-position").values_list("position", flat=True)
-    return earlier.first() or kept().oldest
+    return earlier.first() or retained().oldest
 
 
-def is_kept_since(moment: datetime) -> bool:
-    """Whether all that happened from a moment on is kept."""
+def is_retained_since(moment: datetime) -> bool:
+    """Whether all that happened from a moment on is retained."""
     first = Event.objects.order_by("position").first()
     return first is None or first.position == 1 or first.at < moment
 
 
-def check_resumable(after: int, kept: Kept) -> None:
+def check_resumable(after: int, retained: Retained) -> None:
     """Raises ResumeRefused where a listener cannot go on from `after` without missing something."""
-    if after > kept.head:
-        raise ResumeRefused("RESYNC", kept.oldest)
-    if after < kept.oldest:
-        raise ResumeRefused("CURSOR_EXPIRED", kept.oldest)
+    if after > retained.head:
+        raise ResumeRefused("RESYNC", retained.oldest)
+    if after < retained.oldest:
+        raise ResumeRefused("CURSOR_EXPIRED", retained.oldest)

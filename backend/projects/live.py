@@ -29,7 +29,7 @@ from .access import Viewer
 from .authentication import viewer_as_of_now
 from .errors import InvalidCredential, NotFound, ResumeRefused, TooManyConnections
 from .events import ACCESS_CHANGED
-from .journal import JournalEvent, Kept
+from .journal import JournalEvent, Retained
 from .threads import DatabaseThreads
 from .visibility import EventFilter, EventVisibility
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 EVERY_EVENT = EventFilter()
 # Takes an event and says True, or cannot at the moment: then it waits for `next`.
-HandOver: TypeAlias = Callable[[JournalEvent], bool]
+TrySend: TypeAlias = Callable[[JournalEvent], bool]
 
 # Events read at once, by the reader and by a listener that catches up.
 _READ = 500
@@ -50,10 +50,10 @@ _THREADS = 2
 _MARGIN_S = 30
 
 
-def _read_on(position: int) -> tuple[Kept, list[JournalEvent]]:
+def _read_on(position: int) -> tuple[Retained, list[JournalEvent]]:
     """What the journal retains, and the next page of events after `position`. Raises ResumeRefused."""
-    kept = journal.kept()
-    return kept, _read_and_bump(position) if kept.head > position else []
+    retained = journal.retained()
+    return retained, _read_and_bump(position) if retained.head > position else []
 
 
 def _read_and_bump(position: int) -> list[JournalEvent]:
@@ -67,7 +67,7 @@ class Listener:
     """Catches up from its position by pages, then is handed what the reader reads. Made by `listen`."""
 
     def __init__(
-        self, reader: _Reader, position: int, filter: EventFilter, rights: _Rights, hand_over: HandOver | None
+        self, reader: _Reader, position: int, filter: EventFilter, rights: _Rights, try_send: TrySend | None
     ) -> None:
         self.start = position
         self.is_live = False
@@ -76,7 +76,7 @@ class Listener:
         self._reader = reader
         self.read_up_to = position
         self._waiting: deque[JournalEvent] = deque()
-        self._hand_over = hand_over
+        self._try_send = try_send
         self._room: int = settings.LIVE_QUEUE_EVENTS
         self._end: Exception | None = None
         self._loop = asyncio.get_running_loop()
@@ -149,7 +149,7 @@ class Listener:
         if any(event.kind == ACCESS_CHANGED and self.viewer.user_id in event.data["users"] for event in found):
             await self.rights.load()
             # Of what was trimmed meanwhile it could not see any more who could see it.
-            journal.check_resumable(self.read_up_to, await self._reader.ask(journal.kept))
+            journal.check_resumable(self.read_up_to, await self._reader.ask(journal.retained))
         for event in found:
             self._take(event)
         # No await between this comparison and the joining: what the reader has not read yet it will hand over.
@@ -163,16 +163,16 @@ class Listener:
         if len(self._waiting) >= self._room:
             self.end(ResumeRefused("RESYNC", self._reader.oldest))
             return
-        is_free = self._hand_over is not None and not self._waiting and self._is_awaited
+        is_free = self._try_send is not None and not self._waiting and self._is_awaited
         self._take(event)
         if self._waiting and not (is_free and self._handed_over()):
             self._wake()
 
     def _handed_over(self) -> bool:
         """Whether the one event that waits was taken out of hand."""
-        assert self._hand_over is not None
+        assert self._try_send is not None
         try:
-            if not self._hand_over(self._waiting[0]):
+            if not self._try_send(self._waiting[0]):
                 return False
         except Exception as error:
             self.end(error)  # the others are to hear of the event all the same
@@ -346,18 +346,18 @@ class _Reader:
             # Who catches up may be further than we are.
             ahead = [(one, one.read_up_to) for one in self.listeners if one.read_up_to > self.position]
             try:
-                kept, found = await self._own_thread.call(_read_on, self.position)
+                retained, found = await self._own_thread.call(_read_on, self.position)
             except ResumeRefused as trimmed:
                 await self._skip(trimmed)
                 continue
-            self.oldest = kept.oldest
-            if kept.head < self.position:
+            self.oldest = retained.oldest
+            if retained.head < self.position:
                 logger.warning("The journal stands before what was read from it (a restored backup?): resync.")
-                self.position = kept.head
+                self.position = retained.head
                 ahead = [(listener, listener.read_up_to) for listener in self.listeners]
             for listener, position in ahead:
-                if position > kept.head:
-                    listener.end(ResumeRefused("RESYNC", kept.oldest))
+                if position > retained.head:
+                    listener.end(ResumeRefused("RESYNC", retained.oldest))
             if not found:
                 break
             # Once for all that was read: whoever keeps changing their own access delays nobody else.
@@ -374,7 +374,7 @@ class _Reader:
             self._started.set_result(None)
 
     async def _skip(self, trimmed: ResumeRefused) -> None:
-        """Go on from what is kept, after a stop so long that the journal was trimmed beyond what was read of it."""
+        """Go on from what is retained, after a stop so long that the journal was trimmed beyond what was read of it."""
         logger.warning("The journal no longer holds what comes after %s: resync.", self.position)
         await self._reload(list(self._rights.values()))
         self.position = self.oldest = trimmed.oldest
@@ -491,13 +491,13 @@ async def listen(
     *,
     after: int | None = None,
     filter: EventFilter = EVERY_EVENT,
-    hand_over: HandOver | None = None,
+    try_send: TrySend | None = None,
 ) -> AsyncIterator[Listener]:
     """A listener for what happens after the position `after`, or from now on; `listener.start` says from where.
 
-    While it is waited for in `next`, what comes is first offered to `hand_over`, which is spared the waking of a task.
+    While it is waited for in `next`, what comes is first offered to `try_send`, which is spared the waking of a task.
 
-    Raises NotSignedIn, InvalidCredential; ResumeRefused where `after` is no longer kept or not yet reached;
+    Raises NotSignedIn, InvalidCredential; ResumeRefused where `after` is no longer retained or not yet reached;
     ProjectNotFound or TaskNotFound where the filter names what the viewer cannot see and could not see after that
     position.
     """
@@ -508,7 +508,7 @@ async def listen(
         start = await reader.ask(_start, after)
         await rights.load(since=start)
         await reader.ask(rights.visibility.require_shown, filter, start)
-        listener = Listener(reader, start, filter, rights, hand_over)
+        listener = Listener(reader, start, filter, rights, try_send)
         # No await from here to the joining: rights that end later end their listeners.
         if rights.ended.done():
             raise rights.ended.result()
@@ -521,8 +521,8 @@ async def listen(
 
 def _start(after: int | None) -> int:
     """Raises ResumeRefused."""
-    kept = journal.kept()
+    retained = journal.retained()
     if after is None:
-        return kept.head
-    journal.check_resumable(after, kept)
+        return retained.head
+    journal.check_resumable(after, retained)
     return after

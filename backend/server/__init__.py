@@ -12,8 +12,8 @@ from typing import Any
 
 from django.conf import settings
 
-# An extension of a socket's scope, beside its `send`: `send_now` of `Socket`.
-SEND_NOW = "taskwire.send_now"
+# An extension of a socket's scope, beside its `send`: `try_send` of `Socket`.
+TRY_SEND = "taskwire.try_send"
 
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 

@@ -31,10 +31,10 @@ from . import (
     PING_INTERVAL_S,
     PING_TIMEOUT_S,
     RESTART,
-    SEND_NOW,
     STALLED_S,
     STOP_S,
     TRY_LATER,
+    TRY_SEND,
     Application,
 )
 
@@ -113,7 +113,7 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
             self._abort = None
         super().connectionLost(reason)
 
-    def send_now(self, text: str) -> bool:
+    def try_send(self, text: str) -> bool:
         """Send without waiting; False, and nothing is sent, where the client has to be waited for or is gone."""
         if self.state != self.STATE_OPEN or not self.valve.is_open:
             return False
@@ -230,9 +230,9 @@ class Server(daphne.Server):  # type: ignore[misc]
         super().listen_success(port)
 
     def create_application(self, protocol: Socket | Request, scope: dict[str, Any]) -> Any:
-        """With an extension of the ASGI scope, for whoever has one text for many sockets (`Socket.send_now`)."""
+        """With an extension of the ASGI scope, for whoever has one text for many sockets (`Socket.try_send`)."""
         if isinstance(protocol, Socket):
-            scope["extensions"] = {SEND_NOW: {"send": protocol.send_now}}
+            scope["extensions"] = {TRY_SEND: {"send": protocol.try_send}}
         received = super().create_application(protocol, scope)
         running = self.connections.get(protocol, {}).get("application_instance")
         if running is not None:

@@ -34,9 +34,9 @@ from . import (
     PING_INTERVAL_S,
     PING_TIMEOUT_S,
     RESTART,
-    SEND_NOW,
     STALLED_S,
     STOP_S,
+    TRY_SEND,
     Application,
 )
 
@@ -250,7 +250,7 @@ class Socket(Waiting, WebSocketsSansIOProtocol):
         # With no context of what this connection was asked before.
         contextvars.Context().run(super().handle_connect, event)
         if not self.close_sent:
-            self.scope["extensions"][SEND_NOW] = {"send": self.send_now}
+            self.scope["extensions"][TRY_SEND] = {"send": self.try_send}
             self.loop.call_later(HANDSHAKE_S, self._give_up)
             self._log("connecting")
 
@@ -294,7 +294,7 @@ class Socket(Waiting, WebSocketsSansIOProtocol):
         if not is_accepted:
             self._log("rejected" if self.close_sent else "connected")
 
-    def send_now(self, text: str) -> bool:
+    def try_send(self, text: str) -> bool:
         """Send without waiting; False, and nothing is sent, where the client has to be waited for or is gone."""
         if self.conn.state is not OPEN or not self.writable.is_set() or self.transport.is_closing():
             return False

@@ -27,10 +27,10 @@ from django.utils import timezone
 
 from backend.projects.access import Viewer
 from backend.projects.authentication import checked_viewer
-from backend.projects.cache.lists import filing, list_name
+from backend.projects.cache.lists import list_name, store_command
 from backend.projects.cache.redis import server
 from backend.projects.cache.responses import TAG_VERSIONS
-from backend.projects.cache.validators import is_held
+from backend.projects.cache.validators import etag_matches
 from backend.projects.cache.versions import BatchedGet, TagVersions, ask_async, version_key
 
 Message = dict[str, Any]
@@ -42,26 +42,26 @@ Headers = list[tuple[bytes, bytes]]
 _GRAPHQL = "/graphql/"
 _LISTS = re.compile(r"/(projects/([^/]+/members/)?|tasks/([^/]+/comments/)?|reports/|graphql/)")
 
-# The headers of a request that may shape the answer to a list. With one of the next, it is Django that answers.
+# Request headers that may shape the response to a list. A request with one of _BYPASSING goes to Django.
 _SHAPING = (b"accept", b"content-type", b"host", b"origin", b"x-forwarded-proto")
-_NOT_FOR_US = frozenset([b"cookie", b"expect", b"if-match", b"range", b"transfer-encoding"])
+_BYPASSING = frozenset([b"cookie", b"expect", b"if-match", b"range", b"transfer-encoding"])
 _READ = frozenset([*_SHAPING, b"authorization", b"content-length", b"if-none-match"])
 
-# Headers of an answer that a client which holds it has already.
-_OF_ROWS = frozenset([b"content-length", b"content-type", b"link", b"x-total-count"])
+# Response headers that describe the body; a 304 has none of them.
+_ONLY_WITH_BODY = frozenset([b"content-length", b"content-type", b"link", b"x-total-count"])
 
-# Bytes of a GraphQL request that is looked up: what is longer is no list that many ask for.
-_MOST_BODY = 2**16
-# Answers of which this process remembers what they were read from.
-_MOST_KNOWN = 10_000
-_MOST_PASSED_BY = 1_000
-# Times that somebody waits for others who ask the same, before they ask for themselves.
-_MOST_WAITS = 3
+# Bytes of a GraphQL request. A longer one is not looked up: it is no list that many clients ask for.
+_MAX_BODY = 2**16
+# Entries whose heads this process remembers, and requests that it knows to be uncacheable.
+_MAX_KNOWN = 10_000
+_MAX_UNCACHEABLE = 1_000
+# Times that a request waits for others like it before it goes to Django itself.
+_MAX_WAITS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """`key` names who asks and everything that may shape the answer."""
+class _Request:
+    """A request that may be for a cacheable response. `key` covers the viewer and everything that may shape it."""
 
     key: str
     viewer: Viewer
@@ -70,187 +70,188 @@ class _Question:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """The head of an entry, and what it says: an entry is one line of JSON, after the position, and the body."""
+class _Head:
+    """The head of an entry, parsed. An entry is the position, one line of JSON, and the body."""
 
-    head: bytes
+    raw: bytes
     headers: Headers
     etag: str | None
     tags: list[str]
     versions: list[bytes]
-    # What who holds the answer is told.
+    # The precomputed 304.
     not_modified: list[Message]
 
     @classmethod
-    def of(cls, head: bytes) -> _Known:
-        told = orjson.loads(head.partition(b" ")[2])
-        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in told["headers"]]
-        etag = next((value for name, value in told["headers"] if name.lower() == "etag"), None)
-        left = [(name, value) for name, value in headers if name.lower() not in _OF_ROWS]
+    def parse(cls, raw: bytes) -> _Head:
+        head = orjson.loads(raw.partition(b" ")[2])
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head["headers"]]
+        etag = next((value for name, value in head["headers"] if name.lower() == "etag"), None)
+        bodiless = [(name, value) for name, value in headers if name.lower() not in _ONLY_WITH_BODY]
         not_modified: list[Message] = [
-            {"type": "http.response.start", "status": 304, "headers": left},
+            {"type": "http.response.start", "status": 304, "headers": bodiless},
             {"type": "http.response.body"},
         ]
-        tags, versions = list(told["versions"]), [version.encode() for version in told["versions"].values()]
-        return cls(head, headers, etag, tags, versions, not_modified)
+        versions = [version.encode() for version in head["versions"].values()]
+        return cls(raw, headers, etag, list(head["versions"]), versions, not_modified)
 
-    def is_held_by(self, question: _Question) -> bool:
-        if_none_match = question.if_none_match
-        return self.etag is not None and if_none_match is not None and is_held(if_none_match, self.etag)
+    def matches(self, request: _Request) -> bool:
+        """Whether the client has this response already."""
+        if_none_match = request.if_none_match
+        return self.etag is not None and if_none_match is not None and etag_matches(if_none_match, self.etag)
 
 
-class AnswerCache:
+class ResponseCache:
     """ASGI middleware around Django's handler."""
 
     def __init__(self, application: Application) -> None:
         self._application = application
-        self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._under_way: dict[str, asyncio.Future[None]] = {}
-        # Questions whose answers are not kept, such as mutations: nobody looks for them or waits for one another.
-        self._passed_by: OrderedDict[str, float] = OrderedDict()
+        self._heads: OrderedDict[str, _Head] = OrderedDict()
+        self._in_progress: dict[str, asyncio.Future[None]] = {}
+        # Requests whose responses are not cacheable, such as mutations: they are not looked up, nor made to wait.
+        self._uncacheable: OrderedDict[str, float] = OrderedDict()
         self._batched_get = BatchedGet()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        question = None
+        request = None
         if settings.CACHE_LIST_S > 0 and _LISTS.fullmatch(scope["path"]):
-            question, receive = await _question(scope, receive)
-        if question is None or self._passed_by.get(question.key, 0) > time.monotonic():
+            request, receive = await _parse_request(scope, receive)
+        if request is None or self._uncacheable.get(request.key, 0) > time.monotonic():
             await self._application(scope, receive, send)
             return
-        for _ in range(_MOST_WAITS):
-            known = self._known.get(question.key)
-            answer = await self._find(question)
-            if answer is not None:
-                for message in answer:
+        for _ in range(_MAX_WAITS):
+            head = self._heads.get(request.key)
+            response = await self._find(request)
+            if response is not None:
+                for message in response:
                     await send(message)
                 return
-            first = self._under_way.get(question.key)
-            if server.is_away or (first is None and self._known.get(question.key) is known):
+            first = self._in_progress.get(request.key)
+            if server.is_away or (first is None and self._heads.get(request.key) is head):
                 break
             if first is not None:
                 await asyncio.shield(first)
-                if question.viewer.expires_at is not None and timezone.now() >= question.viewer.expires_at:
+                if request.viewer.expires_at is not None and timezone.now() >= request.viewer.expires_at:
                     break
-            # Else it has been filed while we looked.
-        await self._ask(question, scope, receive, send)
+            # Otherwise the response was stored during the lookup.
+        await self._call_application(request, scope, receive, send)
 
     # --- Hits --------------------------------------------------------------------------------------------
-    async def _find(self, question: _Question) -> list[Message] | None:
-        """The messages of an answer that is current."""
-        known = self._known.get(question.key)
-        if known and known.is_held_by(question):
-            held = await self._look_up(question, known.tags)
-            if held is not None and _is_current(question, known, held):
-                return known.not_modified
+    async def _find(self, request: _Request) -> list[Message] | None:
+        """The messages of a response that is current, else None."""
+        head = self._heads.get(request.key)
+        if head and head.matches(request):
+            found = await self._look_up(request, head.tags)
+            if found is not None and _is_current(request, head, found):
+                return head.not_modified
         while True:
-            held = await self._look_up(question, known.tags if known else [], list_name(question.key))
-            entry = held.pop(0) if held else None
-            if held is None or entry is None:
+            found = await self._look_up(request, head.tags if head else [], list_name(request.key))
+            entry = found.pop(0) if found else None
+            if found is None or entry is None:
                 return None
-            head, _, body = entry.partition(b"\n")
-            if known is None or known.head != head:
-                asked, known = known, self._remember(question.key, _Known.of(head))
-                if asked is None or asked.tags != known.tags:
+            raw, _, body = entry.partition(b"\n")
+            if head is None or head.raw != raw:
+                expected, head = head, self._remember(request.key, _Head.parse(raw))
+                if expected is None or expected.tags != head.tags:
                     continue
             break
-        if not _is_current(question, known, held):
+        if not _is_current(request, head, found):
             return None
-        if known.is_held_by(question):
-            return known.not_modified
+        if head.matches(request):
+            return head.not_modified
         return [
-            {"type": "http.response.start", "status": 200, "headers": known.headers},
+            {"type": "http.response.start", "status": 200, "headers": head.headers},
             {"type": "http.response.body", "body": body},
         ]
 
-    async def _look_up(self, question: _Question, tags: list[str], *names: str) -> list[bytes | None] | None:
-        """What Redis holds under the names, the versions of the tags, and those that the viewer was checked by."""
-        versions = map(version_key, chain(tags, question.viewer_versions.by_tag))
+    async def _look_up(self, request: _Request, tags: list[str], *names: str) -> list[bytes | None] | None:
+        """What Redis has under the names, then the versions of the tags, then of those the viewer was checked at."""
+        versions = map(version_key, chain(tags, request.viewer_versions.by_tag))
         return await self._batched_get.get([*names, *versions])
 
-    def _remember(self, key: str, known: _Known) -> _Known:
-        self._known[key] = known
-        self._known.move_to_end(key)
-        if len(self._known) > _MOST_KNOWN:
-            self._known.popitem(last=False)
-        return known
+    def _remember(self, key: str, head: _Head) -> _Head:
+        self._heads[key] = head
+        self._heads.move_to_end(key)
+        if len(self._heads) > _MAX_KNOWN:
+            self._heads.popitem(last=False)
+        return head
 
     # --- Misses ------------------------------------------------------------------------------------------
-    async def _ask(self, question: _Question, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Have it answered; who asks the same meanwhile waits until the answer is filed, or is not going to be."""
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._under_way[question.key] = over
+    async def _call_application(self, request: _Request, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Have Django respond. Requests like this one wait until the response is stored or proves uncacheable."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._in_progress[request.key] = done
         scope = {**scope, TAG_VERSIONS: None}
-        answer: list[Message] = []
+        response: list[Message] = []
 
-        def let_others_go() -> None:
-            if self._under_way.get(question.key) is over:
-                del self._under_way[question.key]
-            if not over.done():
-                over.set_result(None)
+        def release_waiting() -> None:
+            if self._in_progress.get(request.key) is done:
+                del self._in_progress[request.key]
+            if not done.done():
+                done.set_result(None)
 
-        async def send_on(message: Message) -> None:
-            if over.done():
+        async def send_and_store(message: Message) -> None:
+            if done.done():
                 await send(message)
                 return
-            answer.append(message)
-            if not _may_be_kept(answer[0], scope[TAG_VERSIONS]):
-                if scope[TAG_VERSIONS] is None and answer[0]["status"] == 200:
-                    self._pass_by(question.key)
-                let_others_go()
+            response.append(message)
+            if not _is_cacheable(response[0], scope[TAG_VERSIONS]):
+                if scope[TAG_VERSIONS] is None and response[0]["status"] == 200:
+                    self._remember_uncacheable(request.key)
+                release_waiting()
             elif message["type"] == "http.response.body" and not message.get("more_body"):
-                await self._file(question, scope[TAG_VERSIONS], answer)
-                let_others_go()
-            if over.done():
-                for held_back in answer:
-                    await send(held_back)
+                await self._store(request, scope[TAG_VERSIONS], response)
+                release_waiting()
+            if done.done():
+                for buffered in response:
+                    await send(buffered)
 
         try:
-            await self._application(scope, receive, send_on)
+            await self._application(scope, receive, send_and_store)
         finally:
-            let_others_go()
+            release_waiting()
 
-    def _pass_by(self, key: str) -> None:
-        self._passed_by[key] = time.monotonic() + settings.CACHE_LIST_S
-        if len(self._passed_by) > _MOST_PASSED_BY:
-            self._passed_by.popitem(last=False)
+    def _remember_uncacheable(self, key: str) -> None:
+        self._uncacheable[key] = time.monotonic() + settings.CACHE_LIST_S
+        if len(self._uncacheable) > _MAX_UNCACHEABLE:
+            self._uncacheable.popitem(last=False)
 
-    async def _file(self, question: _Question, tag_versions: TagVersions, answer: list[Message]) -> None:
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer[0]["headers"]]
+    async def _store(self, request: _Request, tag_versions: TagVersions, response: list[Message]) -> None:
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response[0]["headers"]]
         head = orjson.dumps({"versions": tag_versions.by_tag, "headers": headers})
-        body = b"".join(message.get("body", b"") for message in answer[1:])
-        command = filing(question.key, tag_versions, head + b"\n" + body, viewer=question.viewer)
+        body = b"".join(message.get("body", b"") for message in response[1:])
+        command = store_command(request.key, tag_versions, head + b"\n" + body, viewer=request.viewer)
         if command is not None:
             await ask_async(command)
-            self._remember(question.key, _Known.of(b"%d %b" % (tag_versions.position, head)))
+            self._remember(request.key, _Head.parse(b"%d %b" % (tag_versions.position, head)))
 
 
-def _may_be_kept(start: Message, tag_versions: TagVersions | None) -> bool:
+def _is_cacheable(start: Message, tag_versions: TagVersions | None) -> bool:
     is_personal = any(name.lower() == b"set-cookie" for name, _ in start["headers"])
     return tag_versions is not None and start["status"] == 200 and not is_personal
 
 
-def _is_current(question: _Question, known: _Known, versions: list[bytes | None]) -> bool:
-    checked_by = [str(version).encode() for version in question.viewer_versions.by_tag.values()]
-    return versions == [*known.versions, *checked_by]
+def _is_current(request: _Request, head: _Head, versions: list[bytes | None]) -> bool:
+    checked_at = [str(version).encode() for version in request.viewer_versions.by_tag.values()]
+    return versions == [*head.versions, *checked_at]
 
 
-# --- Questions -------------------------------------------------------------------------------------------
-async def _question(scope: dict[str, Any], receive: Receive) -> tuple[_Question | None, Receive]:
-    """What is asked, if it may be a list that is kept; and the request's body, to be received by whoever answers."""
-    given: dict[bytes, bytes] = {}
+# --- Requests --------------------------------------------------------------------------------------------
+async def _parse_request(scope: dict[str, Any], receive: Receive) -> tuple[_Request | None, Receive]:
+    """The request, where its response may be cacheable, and a `receive` that gives its body to the application."""
+    headers: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
-        if name in _NOT_FOR_US or (name in _READ and name in given):
+        if name in _BYPASSING or (name in _READ and name in headers):
             return None, receive
         if name in _READ:
-            given[name] = value
-    authorization = given.get(b"authorization")
+            headers[name] = value
+    authorization = headers.get(b"authorization")
     found = checked_viewer(None if authorization is None else authorization.decode("latin-1"))
-    size = given.get(b"content-length", b"0")
-    if found is None or b"host" not in given or not size.isdigit():
+    size = headers.get(b"content-length", b"0")
+    if found is None or b"host" not in headers or not size.isdigit():
         return None, receive
     body = b""
-    if scope["method"] == "POST" and scope["path"] == _GRAPHQL and int(size) <= _MOST_BODY:
-        body, receive = await _body(receive)
+    if scope["method"] == "POST" and scope["path"] == _GRAPHQL and int(size) <= _MAX_BODY:
+        body, receive = await _read_body(receive)
     elif scope["method"] != "GET" or size != b"0":
         return None, receive
     viewer, tag_versions = found
@@ -261,25 +262,25 @@ async def _question(scope: dict[str, Any], receive: Receive) -> tuple[_Question 
         scope["method"].encode(),
         scope["path"].encode(),
         scope["query_string"],
-        *(given.get(name, b"") for name in _SHAPING),
+        *(headers.get(name, b"") for name in _SHAPING),
         body,
     ]
     sizes = struct.pack(f">{len(parts)}I", *map(len, parts))
     digest = hashlib.blake2b(sizes + b"".join(parts), digest_size=16)
-    held = given[b"if-none-match"].decode("latin-1") if b"if-none-match" in given else None
-    return _Question(f"answer:{digest.hexdigest()}", viewer, tag_versions, held), receive
+    if_none_match = headers[b"if-none-match"].decode("latin-1") if b"if-none-match" in headers else None
+    return _Request(f"response:{digest.hexdigest()}", viewer, tag_versions, if_none_match), receive
 
 
-async def _body(receive: Receive) -> tuple[bytes, Receive]:
-    """The body as far as it came, and a way to receive it again."""
+async def _read_body(receive: Receive) -> tuple[bytes, Receive]:
+    """The body as far as it came, and a `receive` that gives it again."""
     messages: list[Message] = []
     while True:
         messages.append(await receive())
         if messages[-1]["type"] != "http.request" or not messages[-1].get("more_body"):
             break
-    left = iter(messages)
+    remaining = iter(messages)
 
     async def receive_again() -> Message:
-        return next(left, None) or await receive()
+        return next(remaining, None) or await receive()
 
     return b"".join(message.get("body", b"") for message in messages), receive_again

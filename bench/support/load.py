@@ -1,4 +1,4 @@
-"""Kept-alive connections that ask for the same over and over, and do next to nothing else."""
+"""Retained-alive connections that ask for the same over and over, and do next to nothing else."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class RecordTagVersions(SchemaExtension):
         if isinstance(context, Context) and context.records_tag_versions:
             project_ids = await self._note(context)
         yield
-        if isinstance(context, Context) and context.tag_versions is not None and not context.is_held:
+        if isinstance(context, Context) and context.tag_versions is not None and not context.etag_matches:
             context.tag_versions = await context.in_database(
                 versions_after_reading, context.tag_versions, context.viewer, project_ids
             )
@@ -57,7 +57,7 @@ class RecordTagVersions(SchemaExtension):
         }
         project_ids = _project_ids(fields, defaults | (self.execution_context.variables or {}))
         context.tag_versions = await context.in_database(versions_before_reading, context.viewer, project_ids)
-        if context.is_held:
+        if context.etag_matches:
             self.execution_context.result = ExecutionResult(data=None, errors=None)
         return project_ids
 

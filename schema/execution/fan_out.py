@@ -141,10 +141,10 @@ class Subscriber:
         if shared is not None:
             return shared
         viewer: Viewer = self._executor.context_value.viewer
-        onlooking = _onlooking(event)
-        answer = await self._shape.nested_answer(event, onlooking)
+        observed = _observe(event)
+        answer = await self._shape.nested_answer(event, observed)
         with suppress(DatabaseError, InterfaceError):  # of which the fields will tell
-            if await onlooking.is_shown_to(viewer):
+            if await observed.is_shown_to(viewer):
                 return answer
         return _text(await _execute(self._executor, event))
 
@@ -200,17 +200,17 @@ class _Shape:
         self._newest = event, text
         return text
 
-    async def nested_answer(self, event: JournalEvent, onlooking: _Onlooking) -> str:
-        """As an onlooker sees it."""
+    async def nested_answer(self, event: JournalEvent, observed: _ObservedEvent) -> str:
+        """As an project_observer sees it."""
         key = _key(event)
         if key not in self._nested:
             _make_room(self._nested, _KEPT_ANSWERS)
-            self._nested[key] = asyncio.ensure_future(self._executed(event, onlooking))
+            self._nested[key] = asyncio.ensure_future(self._executed(event, observed))
         return await asyncio.shield(self._nested[key])
 
-    async def _executed(self, event: JournalEvent, onlooking: _Onlooking) -> str:
+    async def _executed(self, event: JournalEvent, observed: _ObservedEvent) -> str:
         executor = self._executor.build_per_event_executor(None)
-        executor.context_value = onlooking.context
+        executor.context_value = observed.context
         is_good = False
         try:
             result = await _execute(executor, event)
@@ -219,7 +219,7 @@ class _Shape:
         finally:
             if not is_good:  # the next who asks may have more luck
                 self._nested.pop(_key(event), None)
-                _onlookings.pop(_key(event), None)
+                _observed_events.pop(_key(event), None)
 
     def _planned(self, kind: str) -> _Plan | None:
         executor, root = self._executor, _core.subscription_type
@@ -319,14 +319,14 @@ def _whole(event: JournalEvent) -> dict[str, Any] | None:
 
 
 # --- What it leads to ------------------------------------------------------------------------------------
-class _Onlooking:
+class _ObservedEvent:
     """What those who see an event's project see beside the event, read once for all of them."""
 
     def __init__(self, event: JournalEvent) -> None:
         assert event.project_id is not None
         self._project_id = event.project_id
         self._is_deleted = event.kind == EventKind.PROJECT_DELETED
-        self.context = Context(viewer=access.onlooker(event.project_id), is_long_lived=True, keeps_rows=True)
+        self.context = Context(viewer=access.project_observer(event.project_id), is_long_lived=True, caches_rows=True)
         self._visible: Loader[Viewer, bool] = Loader(load_fn=self._who_see, cache=False)
 
     async def is_shown_to(self, viewer: Viewer) -> bool:
@@ -349,16 +349,16 @@ def _key(event: JournalEvent) -> _Key:
     return event.position, event.at
 
 
-_onlookings: dict[_Key, _Onlooking] = {}
+_observed_events: dict[_Key, _ObservedEvent] = {}
 
 
-def _onlooking(event: JournalEvent) -> _Onlooking:
+def _observe(event: JournalEvent) -> _ObservedEvent:
     key = _key(event)
-    found = _onlookings.pop(key, None)
+    found = _observed_events.pop(key, None)
     if found is None:
-        _make_room(_onlookings, _KEPT_EVENTS)
-        found = _Onlooking(event)
-    _onlookings[key] = found  # the last to go
+        _make_room(_observed_events, _KEPT_EVENTS)
+        found = _ObservedEvent(event)
+    _observed_events[key] = found  # the last to go
     return found
 
 

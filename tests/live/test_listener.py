@@ -96,7 +96,7 @@ class HandOverTests(ListenerCase):
 
     async def test_what_is_not_taken_comes_next_and_what_follows_comes_after_it(self) -> None:
         hand = Hand()
-        async with live.listen(SYSTEM, hand_over=hand) as listener, live.listen(SYSTEM) as other:
+        async with live.listen(SYSTEM, try_send=hand) as listener, live.listen(SYSTEM) as other:
             waiting = await self.awaited(listener, other)
             await self.write("taken")
             self.assertEqual(await names(other, 1), ["taken"])
@@ -115,7 +115,7 @@ class HandOverTests(ListenerCase):
         member = await sync_to_async(MembershipFactory)(project=self.project)
         elsewhere = await sync_to_async(ProjectFactory)()
         async with (
-            live.listen(viewer_for(member.user), hand_over=hand) as listener,
+            live.listen(viewer_for(member.user), try_send=hand) as listener,
             live.listen(SYSTEM) as other,
         ):
             waiting = await self.awaited(listener, other)
@@ -129,7 +129,7 @@ class HandOverTests(ListenerCase):
         def fail(event: journal.JournalEvent) -> bool:
             raise ValueError("broken")
 
-        async with live.listen(SYSTEM, hand_over=fail) as listener, live.listen(SYSTEM) as other:
+        async with live.listen(SYSTEM, try_send=fail) as listener, live.listen(SYSTEM) as other:
             waiting = await self.awaited(listener, other)
             await self.write("heard", "all the same")
             self.assertEqual(await names(other, 2), ["heard", "all the same"])
@@ -139,7 +139,7 @@ class HandOverTests(ListenerCase):
     async def test_it_is_idle_only_after_what_was_handed_over(self) -> None:
         hand = Hand()
         now = asyncio.get_running_loop().time
-        async with live.listen(SYSTEM, hand_over=hand) as listener, live.listen(SYSTEM) as other:
+        async with live.listen(SYSTEM, try_send=hand) as listener, live.listen(SYSTEM) as other:
             waiting = await self.awaited(listener, other, 1.0)
             before = now()
             await self.write("taken")

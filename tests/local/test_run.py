@@ -130,7 +130,7 @@ def test_the_product_runs_and_its_data_outlives_a_kill(checkout: Path) -> None:
         run.await_ready()
         before = [project["id"] for project in run.ask("/projects/")]
         assert before, "demo data"
-        made = run.ask("/projects/", {"name": "Kept"})
+        made = run.ask("/projects/", {"name": "Retained"})
         assert f"Taskwire already runs in this folder, as process {run.process.pid}" in refusal(checkout)
         killed = run.end(signal.SIGKILL)
 

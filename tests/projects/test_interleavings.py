@@ -35,7 +35,7 @@ from backend.projects.resolvers.page import Order, PageRequest
 from backend.projects.resolvers.project import ProjectFilter, list_projects
 from backend.projects.resolvers.task import TaskFilter, list_tasks
 from backend.web.handler import Handler
-from backend.web.response_cache import AnswerCache
+from backend.web.response_cache import ResponseCache
 from tests.cases import CommittingCase
 from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, TokenFactory, UserFactory
 from tests.projects.turns import Actor, ConnectionsOfProcess, Process, Turns, in_turns
@@ -261,7 +261,7 @@ class Client(Actor):
     def prepare(self, world: World) -> None:
         self.world = world
         self.held: dict[Kind, tuple[str, dict[int, int]]] = {}
-        self.door = AnswerCache(world.django)
+        self.door = ResponseCache(world.django)
         if not hasattr(self, "loop"):
             self.loop = asyncio.new_event_loop()
 

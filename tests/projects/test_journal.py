@@ -9,7 +9,7 @@ from backend.projects.access import SYSTEM, viewer_for
 from backend.projects.cache.versions import bump, is_current, project_tag, versions_at
 from backend.projects.errors import BadArgument, ResumeRefused
 from backend.projects.events import AccessChanged, ProjectDeleted, ProjectUpdated
-from backend.projects.journal import Kept
+from backend.projects.journal import Retained
 from backend.projects.models import Event, Project, Role
 from backend.projects.rows import ProjectRow
 from backend.projects.visibility import EventFilter, EventVisibility
@@ -147,17 +147,17 @@ class ReadTests(Case):
         journal.bump_tags(events)
         self.assertFalse(is_current(before))
 
-    def test_kept_names_the_oldest_position_to_resume_from(self) -> None:
-        self.assertEqual(journal.kept(), Kept(oldest=0, head=0))
+    def test_retained_names_the_oldest_position_to_resume_from(self) -> None:
+        self.assertEqual(journal.retained(), Retained(oldest=0, head=0))
         project = ProjectFactory()
         for _ in range(3):
             journal.append(updated(project), actor=SYSTEM)
-        self.assertEqual(journal.kept(), Kept(oldest=0, head=3))
+        self.assertEqual(journal.retained(), Retained(oldest=0, head=3))
         Event.objects.filter(position__lte=2).delete()
-        self.assertEqual(journal.kept(), Kept(oldest=2, head=3))
+        self.assertEqual(journal.retained(), Retained(oldest=2, head=3))
 
     def test_only_positions_that_miss_nothing_may_be_resumed(self) -> None:
-        kept = Kept(oldest=2, head=5)
+        kept = Retained(oldest=2, head=5)
         for position in (2, 5):
             journal.check_resumable(position, kept)
         for position, code in ((1, "CURSOR_EXPIRED"), (6, "RESYNC")):

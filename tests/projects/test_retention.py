@@ -16,7 +16,7 @@ from django.utils import timezone
 from backend.projects import journal, services
 from backend.projects.access import SYSTEM
 from backend.projects.errors import ResumeRefused
-from backend.projects.journal import Kept
+from backend.projects.journal import Retained
 from backend.projects.models import AuditAction, AuditEntry, Event, Project, Reminder, ReportMail, SummaryReport
 from backend.projects.services import retention
 from tasks.retention import trim
@@ -61,7 +61,7 @@ class JournalTests(BatchCase, Case):
         write_events(31, 30.01, 29.99, 1)
         self.assertEqual(services.retention.trim_journal(now=timezone.now()), 2)
         self.assertEqual(positions(), [3, 4])
-        self.assertEqual(journal.kept(), Kept(oldest=2, head=4))
+        self.assertEqual(journal.retained(), Retained(oldest=2, head=4))
 
     @override_settings(JOURNAL_DAYS=10)
     def test_the_days_are_a_setting(self) -> None:
@@ -89,7 +89,7 @@ class JournalTests(BatchCase, Case):
                 Event.objects.all().delete()
                 write_events(*[40] * old)
                 self.assertEqual(services.retention.trim_journal(now=timezone.now()), old - 1)
-                self.assertEqual(journal.kept(), Kept(oldest=old - 1, head=old))
+                self.assertEqual(journal.retained(), Retained(oldest=old - 1, head=old))
         services.project.create_project(actor=SYSTEM, name="New")
         self.assertEqual(positions(), [7, 8])
 
@@ -217,7 +217,7 @@ class BesideOthersTests(BatchCase, CommittingCase):
         finally:
             may_commit.set()
             trimming.join(10)
-        self.assertEqual(journal.kept(), Kept(oldest=5, head=7))
+        self.assertEqual(journal.retained(), Retained(oldest=5, head=7))
 
     def test_two_at_once_and_writers_between_them_leave_no_hole(self) -> None:
         self.in_batches_of(7)
@@ -233,7 +233,7 @@ class BesideOthersTests(BatchCase, CommittingCase):
                 services.project.update_project(actor=SYSTEM, project_id=project.pk, changes={"name": f"Name {number}"})
 
         self.assertEqual(self.run_together(trim_all, trim_all, write), [])
-        kept = journal.kept()
+        kept = journal.retained()
         self.assertEqual(positions(), list(range(kept.oldest + 1, 521)))
         self.assertEqual((sum(deleted), kept.head), (kept.oldest, 520))
         self.assertGreaterEqual(kept.oldest, 499)

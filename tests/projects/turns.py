@@ -275,7 +275,7 @@ class _Filing:
         if actor.process.is_cut_off:
             actor.process.failures += 1
             raise NotConnected("Cut off.")
-        if arguments[0] == "EVAL" and arguments[1] == lists._FILE:
+        if arguments[0] == "EVAL" and arguments[1] == lists._STORE:
             self.held = (arguments[3], control().getrange(arguments[3], 0, 20))
 
     def after(self) -> None:
@@ -355,7 +355,7 @@ def _said(arguments: tuple[Any, ...]) -> str:
     name, keys = arguments[0], arguments[1:]
     if name == "EVAL":
         script, count, *rest = keys
-        name, keys = {versions._BUMP: "bumps", lists._FILE: "files"}[script], rest[:count]
+        name, keys = {versions._BUMP: "bumps", lists._STORE: "files"}[script], rest[:count]
     return f"{name} {' '.join(str(key).rpartition('taskwire:1:')[2] for key in keys)}"
 
 

@@ -18,12 +18,12 @@ from django.db import connection
 from django.test import Client, override_settings
 from django.utils import timezone
 
-from backend import accounts
 from backend.projects import services
 from backend.projects.access import SYSTEM, viewer_for
 from backend.projects.authentication import viewer_as_of_now
 from backend.projects.errors import InvalidCredential
 from backend.projects.models import AuditEntry, Event, User
+from backend.web import accounts
 from tests.cases import Case, CommittingCase, token_of
 from tests.factories import UserFactory
 

@@ -16,7 +16,7 @@ from backend.projects import services
 from backend.projects.access import SYSTEM
 from backend.projects.models import Role, Token
 from backend.web.handler import Handler
-from backend.web.response_cache import _LISTS, AnswerCache
+from backend.web.response_cache import _LISTS, ResponseCache
 from rest.base import ListView
 from tests.cases import CommittingCase, token_of
 from tests.factories import (
@@ -52,14 +52,14 @@ class Counted:
         await self.handler(scope, receive, send)
 
 
-class AnswerCacheCase(CommittingCase):
+class ResponseCacheCase(CommittingCase):
     def setUp(self) -> None:
         self.membership = MembershipFactory(role=Role.OWNER)
         self.project = self.membership.project
         self.task = TaskFactory(project=self.project, title="Old")
         self.token = token_of(self.membership.user)
         self.django = Counted()
-        self.door = AnswerCache(self.django)
+        self.door = ResponseCache(self.django)
 
     async def ask(
         self, path: str, *, token: str | None = None, method: str = "GET", body: bytes = b"", **headers: str
@@ -95,7 +95,7 @@ class AnswerCacheCase(CommittingCase):
         await self.ask("/events/")
 
 
-class HitTests(AnswerCacheCase):
+class HitTests(ResponseCacheCase):
     async def test_every_list_is_answered_without_django_the_second_time(self) -> None:
         await sync_to_async(CommentFactory)(task=self.task)
         await self.warm()
@@ -193,7 +193,7 @@ class HitTests(AnswerCacheCase):
         self.assertEqual({path for path in paths if not _LISTS.fullmatch(path)}, set())
 
 
-class GraphQLTests(AnswerCacheCase):
+class GraphQLTests(ResponseCacheCase):
     async def test_pure_list_queries_are_kept(self) -> None:
         await self.warm()
         for query, variables in (
@@ -253,7 +253,7 @@ class GraphQLTests(AnswerCacheCase):
         self.assertEqual((answer.status, answer.body, answer.headers["etag"]), (304, "", etag))
 
 
-class FreshTests(AnswerCacheCase):
+class FreshTests(ResponseCacheCase):
     async def assert_moves(self, write: Callable[[], Any], *, stale: dict[str, str], warm: dict[str, str]) -> None:
         """After the write, the lists of `stale` are answered anew and differ, and those of `warm` are as they were."""
         before = {name: [await self.gql(query), await self.gql(query)][1] for name, query in (stale | warm).items()}
@@ -358,7 +358,7 @@ class FreshTests(AnswerCacheCase):
         self.assertEqual((await self.ask("/tasks/")).json[0]["title"], "New")
 
 
-class StampedeTests(AnswerCacheCase):
+class StampedeTests(ResponseCacheCase):
     async def test_a_hundred_who_ask_at_once_for_what_is_not_there_are_one_question(self) -> None:
         await self.warm()
         for ask in (lambda: self.ask("/tasks/"), lambda: self.gql(TASKS)):

@@ -15,7 +15,7 @@ from ..access import Viewer
 from ..events import ACCESS_CHANGED
 from ..models import Event
 from .redis import server
-from .validators import NotModified, etag_of, is_held
+from .validators import NotModified, etag_matches, etag_of
 from .versions import GLOBAL_TAG, TagVersions, ask, is_current, versions_after_reading, versions_before_reading
 
 # New lists that are kept for a viewer within the time that a list is kept, and the bytes of one: however many different
@@ -23,7 +23,7 @@ from .versions import GLOBAL_TAG, TagVersions, ask, is_current, versions_after_r
 _MAX_LISTS = 1000
 _MAX_BYTES = 2**19
 # An entry starts with the position of its reading: a slow reader cannot file old rows over newer ones.
-_FILE = """
+_STORE = """
 local held = redis.call('GETRANGE', KEYS[1], 0, 20)
 if held == '' then
   local number = redis.call('INCR', KEYS[2])
@@ -73,27 +73,27 @@ def cached_list(
     key = f"{name}:{hashlib.sha256(identity).hexdigest()[:32]}"
     found = _load(key)
     if found is not None and is_current(found) and _is_as_new_as(found, not_before):
-        _check_not_held(found, key, if_none_match)
+        _check_modified(found, key, if_none_match)
         return found
     project_ids = None if project_id is None else [project_id]
     tag_versions = versions_before_reading(viewer, project_ids, are_shown=is_shown, visible=visible)
-    _check_not_held(tag_versions, key, if_none_match)
+    _check_modified(tag_versions, key, if_none_match)
     rows = build()
     if visible is None or project_ids is not None:
         tag_versions = versions_after_reading(tag_versions, viewer, project_ids, are_shown=is_shown)
     built = CachedList(tag_versions.by_tag, max(tag_versions.position, not_before or 0), key, rows)
-    command = filing(key, built, orjson.dumps({"versions": built.by_tag, "rows": built.rows}), viewer=viewer)
+    command = store_command(key, built, orjson.dumps({"versions": built.by_tag, "rows": built.rows}), viewer=viewer)
     if command is not None:
         ask(command)
     return built
 
 
-def _check_not_held(tag_versions: TagVersions, key: str, if_none_match: str | None) -> None:
-    if if_none_match is not None and is_held(if_none_match, etag_of(tag_versions, key)):
+def _check_modified(tag_versions: TagVersions, key: str, if_none_match: str | None) -> None:
+    if if_none_match is not None and etag_matches(if_none_match, etag_of(tag_versions, key)):
         raise NotModified(tag_versions, etag_of(tag_versions, key))
 
 
-def filing(key: str, tag_versions: TagVersions, entry: bytes, *, viewer: Viewer) -> Callable[[Any], Any] | None:
+def store_command(key: str, tag_versions: TagVersions, entry: bytes, *, viewer: Viewer) -> Callable[[Any], Any] | None:
     """The command that keeps an entry for `CACHE_LIST_S` at most; None where it is not to be kept.
 
     A newer entry stays, and who has very many lists already has no more.
@@ -103,7 +103,7 @@ def filing(key: str, tag_versions: TagVersions, entry: bytes, *, viewer: Viewer)
         return None
     dated = b"%d %b" % (tag_versions.position, entry)
     return lambda redis: redis.eval(
-        _FILE,
+        _STORE,
         2,
         server.key(list_name(key)),
         server.key(f"lists:{viewer.key}"),

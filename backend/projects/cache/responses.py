@@ -1,4 +1,4 @@
-"""What a list's answer says to those that may keep it: our own cache of answers, and the client."""
+"""How a view declares its response cacheable to the response cache in front of it (`backend/web/response_cache.py`)."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from django.http import HttpRequest
 
 from .versions import TagVersions
 
-# A place in the ASGI scope, which is there while an answer may be kept (`backend/web/response_cache.py`).
+# The key in the ASGI scope. It is present where a response cache is in front.
 TAG_VERSIONS = "taskwire.tag_versions"
 
 
-def keep(request: HttpRequest, tag_versions: TagVersions) -> None:
-    """Say that the answer to this request may be kept for all who see the same, and what it was read from."""
+def declare_cacheable(request: HttpRequest, tag_versions: TagVersions) -> None:
+    """Let the response to this request be stored for all who see the same; it was read at `tag_versions`."""
     scope = getattr(request, "scope", {})
     if TAG_VERSIONS in scope:
         scope[TAG_VERSIONS] = tag_versions
 
 
-def may_be_kept(request: HttpRequest) -> bool:
-    """Whether there is anybody who would keep the answer."""
+def has_response_cache(request: HttpRequest) -> bool:
     return TAG_VERSIONS in getattr(request, "scope", {})

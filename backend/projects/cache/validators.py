@@ -24,7 +24,7 @@ def etag_of(tag_versions: TagVersions, key: str) -> str:
     return f'W/"{hashlib.sha256(orjson.dumps(identity)).hexdigest()[:24]}"'
 
 
-def is_held(if_none_match: str | None, etag: str) -> bool:
+def etag_matches(if_none_match: str | None, etag: str) -> bool:
     """Whether the client holds what `etag` names: `If-None-Match` compares weakly."""
     held = parse_etags(if_none_match or "")
     return "*" in held or etag.removeprefix("W/") in {tag.removeprefix("W/") for tag in held}

@@ -33,26 +33,26 @@ def parse_position(text: str, argument: str = "after") -> int:
 def current_cursor(viewer: Viewer) -> int:
     """The newest position: what is read after this call is at least that new."""
     access.require_access(viewer)
-    return journal.kept().head
+    return journal.retained().head
 
 
 def list_events(viewer: Viewer, *, after: int | None, filter: EventFilter, size: int | None = None) -> EventPage:
     """What happened after a position, oldest first; without one no events, but the present position.
 
-    Raises BadArgument, ResumeRefused where the position is no longer kept or not yet reached.
+    Raises BadArgument, ResumeRefused where the position is no longer retained or not yet reached.
     """
     access.require_access(viewer)
     size = MAX_PAGE if size is None else size
     if not 1 <= size <= MAX_PAGE:
         raise BadArgument("first", f"A page has 1 to {MAX_PAGE} events.")
     if after is None:
-        return EventPage([], journal.kept().head, has_more=False)
+        return EventPage([], journal.retained().head, has_more=False)
     # First what happened, then the right to see it: a project joined in between is in both. Last whether it is still
-    # kept: who could see a deleted project is told by the journal alone.
+    # retained: who could see a deleted project is told by the journal alone.
     found = journal.read_after(after, limit=_MOST_READ)
     journal.bump_tags(found)
     visibility = EventVisibility.since(viewer, after)
-    journal.check_resumable(after, journal.kept())
+    journal.check_resumable(after, journal.retained())
     events: list[JournalEvent] = []
     for event in found:
         if filter.passes(event) and visibility.shows(event):

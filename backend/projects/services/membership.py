@@ -23,7 +23,7 @@ def add_member(*, actor: Viewer, project_id: int | None, username: str, role: st
         user = User.objects.get_by_natural_key(username)
     except User.DoesNotExist:
         raise UnknownUser from None
-    if not (user.is_active and access.hold(User, user.pk)):
+    if not (user.is_active and access.lock_reference(User, user.pk)):
         raise UnknownUser
     if Membership.objects.filter(project=project, user=user).exists():
         raise AlreadyAMember
@@ -81,7 +81,7 @@ def _managed(actor: Viewer, project_id: int | None, role: Role = Role.OWNER) -> 
 
 def _member(project: Project, user_id: int | None) -> Membership:
     """Held, account and all: who deletes the account locks it, then tasks, then memberships. Raises MemberNotFound."""
-    if user_id is None or not access.hold_member(project.pk, user_id):
+    if user_id is None or not access.lock_member_reference(project.pk, user_id):
         raise MemberNotFound
     return Membership.objects.select_related("user").get(project=project, user=user_id)
 

@@ -26,7 +26,7 @@ def create_project(*, actor: Viewer, name: str | None, description: str | None =
     _assign(project, {"name": name, "description": description})
     project.save(force_insert=True)
     if actor.user_id is not None:
-        if not access.hold(User, actor.user_id):
+        if not access.lock_reference(User, actor.user_id):
             raise NotSignedIn
         Membership.objects.create(project=project, user_id=actor.user_id, role=Role.OWNER)
         journal.append(AccessChanged([actor.user_id], of_project=project.pk), actor=actor)

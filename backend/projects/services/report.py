@@ -107,14 +107,16 @@ def generate(project_id: int, date: date) -> SummaryReport:
     day, now = Day.of(date), timezone.now()
     if now < day.start:
         raise Invalid("date", "This day has not begun yet.", "TOO_EARLY")
-    if not access.hold(Project, project_id):
+    if not access.lock_reference(Project, project_id):
         raise ProjectNotFound
     blank = SummaryReport(project_id=project_id, date=date, figures={}, generated_at=now)
     SummaryReport.objects.bulk_create([blank], ignore_conflicts=True)
     report = SummaryReport.objects.select_for_update().get(project=project_id, date=date)
     is_first_whole = now >= day.end and (not report.figures or report.generated_at < day.end)
     before, report.figures = report.figures, figures(project_id, day, now=now)
-    if not journal.is_kept_since(day.start):  # asked now, since it may have been trimmed while the figures were read
+    if not journal.is_retained_since(
+        day.start
+    ):  # asked now, since it may have been trimmed while the figures were read
         raise Invalid("date", "The journal no longer holds this day.", "TOO_OLD")
     report.generated_at = now
     report.save(update_fields=["figures", "generated_at"])

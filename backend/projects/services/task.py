@@ -136,5 +136,5 @@ def _set(task: Task, changes: TaskChanges) -> list[str]:
 
 
 def _require_member(project_id: int, user_id: int) -> None:
-    if not access.hold_member(project_id, user_id):
+    if not access.lock_member_reference(project_id, user_id):
         raise NotAMember

@@ -30,10 +30,10 @@ def create_token(*, actor: Viewer, user_id: int | None, name: str, scope: str, d
     if not actor.is_system and user_id != actor.user_id:
         raise NotAllowed
     user = User.objects.filter(pk=user_id, is_active=True).first() if user_id is not None else None
-    if user is None or not access.hold(User, user.pk):
+    if user is None or not access.lock_reference(User, user.pk):
         raise NotSignedIn
     # The token that makes it stays until it is made: one that is revoked makes none any more.
-    if actor.token_id is not None and not access.hold(Token, actor.token_id):
+    if actor.token_id is not None and not access.lock_reference(Token, actor.token_id):
         raise InvalidCredential("This token is unknown, expired or revoked.")
     secret = new_token()
     token = Token(user=user, digest=digest_of(secret))

@@ -23,7 +23,7 @@ def save_user(*, actor: Viewer, user: User, fields: Collection[str] | None = Non
         user.save(force_insert=True)
         audit.record(AuditAction.ACCOUNT_CREATED, actor=actor, user=user, detail=_rights(user))
         return user
-    # As when it is deleted: nobody joins a project under the old name meanwhile (`access.hold`).
+    # As when it is deleted: nobody joins a project under the old name meanwhile (`access.lock_reference`).
     stored = User.objects.select_for_update().get(pk=user.pk)
     before = copy(stored)
     if fields is None:

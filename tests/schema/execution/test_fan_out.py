@@ -129,7 +129,7 @@ class NestedTests(CommittingCase):
 
     async def subscribed(self, stack: AsyncExitStack, token: str, count: int, document: str) -> GraphQLSocket:
         socket: GraphQLSocket = await stack.enter_async_context(ready(authorization=f"Bearer {token}"))
-        after = await database_sync_to_async(journal.kept)()
+        after = await database_sync_to_async(journal.retained)()
         for n in range(count):
             name = "cursor" if "%s" not in document else f"c{n}"
             await socket.subscribe(document.replace("%s", name), str(n), after=str(after.head), first=1)
