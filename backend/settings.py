@@ -131,7 +131,7 @@ CACHES = {
         "OPTIONS": {
             "SOCKET_CONNECT_TIMEOUT": 1,
             "SOCKET_TIMEOUT": 2,
-            "CONNECTION_FACTORY": "backend.projects.cache.redis.Connections",
+            "CONNECTION_FACTORY": "backend.projects.cache.redis.IdentifyingConnectionFactory",
         },
     }
 }

@@ -37,7 +37,7 @@ LOAD_GOAL_S = 300.0
 SEARCH_GOAL_MS = 50.0
 DEEP_GOAL = WRITE_GOAL = 1.5
 
-GLOBAL_TAG, PAGE, DEEP_PAGE = TaskFilter(), 100, 9_000
+ALL_TASKS, PAGE, DEEP_PAGE = TaskFilter(), 100, 9_000
 READS = 9
 # So many rounds of so many writes to each table.
 ROUNDS, WRITES = 8, 50
@@ -88,12 +88,12 @@ def _read(viewer: Viewer, filter: TaskFilter, order: Order, page: PageRequest) -
     """How many rows there were, and the milliseconds that they took without the cache."""
     cache.delete_pattern("*")
     started = time.perf_counter()
-    rows = list_tasks(viewer, filter=filter, order=order, page=page, default_size=PAGE).page.rows
+    rows = list_tasks(viewer, filter=filter, order=order, page=page).page.rows
     return len(rows), (time.perf_counter() - started) * 1000
 
 
 def _tell_search(viewer: Viewer, name: str, text: str) -> None:
-    reads = [_read(viewer, TaskFilter(search=text), Order(), PageRequest()) for _ in range(READS)]
+    reads = [_read(viewer, TaskFilter(search=text), Order(), PageRequest(default_size=PAGE)) for _ in range(READS)]
     took = [ms for _, ms in reads]
     more = f"{reads[0][0]} rows, the first time {took[0]:.0f} ms"
     _tell(f"search {text!r}, {name}", median(took), SEARCH_GOAL_MS, "ms", more)
@@ -103,11 +103,11 @@ def _tell_deep(viewer: Viewer, name: str, order: Order) -> None:
     rows = access.visible_tasks(viewer)
     before = min(PAGE * (DEEP_PAGE - 1), rows.count() - PAGE) - 1
     row = TaskRow.of(rows.order_by(*order.columns)[before])
-    deep = PageRequest(after=tasks_listing(GLOBAL_TAG, order).cursor_of(row))
-    took: dict[PageRequest, list[float]] = {PageRequest(): [], deep: []}
+    deep = PageRequest(default_size=PAGE, after=tasks_listing(ALL_TASKS, order).page_cursor(row))
+    took: dict[PageRequest, list[float]] = {PageRequest(default_size=PAGE): [], deep: []}
     for _ in range(READS):
         for page, times in took.items():
-            times.append(_read(viewer, GLOBAL_TAG, order, page)[1])
+            times.append(_read(viewer, ALL_TASKS, order, page)[1])
     first, far = (median(times) for times in took.values())
     what = f"page {(before + 1) // PAGE + 1:,} / page 1 by {order.field}, {name}"
     _tell(what, far / first, DEEP_GOAL, "", f"{far:.1f} and {first:.1f} ms")

@@ -120,7 +120,7 @@ class ListView(View):
         tag_versions = found.tag_versions
         told = {"X-Cursor": str(found.tag_versions.position), "ETag": found.etag}
         if page.has_next:
-            told["Link"] = headers.link_to_next(self.request, page.cursor_of(page.rows[-1]))
+            told["Link"] = headers.link_to_next(self.request, page.page_cursor(page.rows[-1]))
         if self.query.wants_count:
             told["X-Total-Count"] = str(count())
             narrowed = None if found.project_id is None else [found.project_id]

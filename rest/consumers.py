@@ -13,7 +13,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 
 from backend.projects import live, threads
-from backend.projects.access import Viewer, parse_id
+from backend.projects.access import Viewer, parse_id_filter
 from backend.projects.authentication import viewer_by_token, viewer_of_socket
 from backend.projects.errors import (
     BadArgument,
@@ -144,7 +144,7 @@ def _parameters(query_string: bytes) -> tuple[int | None, EventFilter]:
             case "after":
                 after = parse_position(value)
             case "project":
-                project_id = parse_id(value) or 0
+                project_id = parse_id_filter(value)
             case "kinds":
                 kinds = frozenset(value.split(","))
             case _:

@@ -26,9 +26,6 @@ from backend.projects.resolvers.task import ORDER_FIELDS, TaskFilter
 from backend.projects.rows import parse_moment
 from backend.projects.visibility import EventFilter
 
-# What the domain takes for an id that no row has.
-_NO_ROW = 0
-
 
 # --- Fields ----------------------------------------------------------------------------------------------
 class Text(serializers.CharField):
@@ -61,7 +58,7 @@ class Id(serializers.IntegerField):
     def to_internal_value(self, data: Any) -> int:
         if type(data) is not int:
             self.fail("invalid")
-        return access.parse_id(data) or _NO_ROW
+        return access.parse_id_filter(data)
 
 
 class IdParameter(serializers.IntegerField):
@@ -70,7 +67,7 @@ class IdParameter(serializers.IntegerField):
     def to_internal_value(self, data: Any) -> int:
         if not re.fullmatch(r"-?[0-9]+", data):
             self.fail("invalid")
-        return access.parse_id(data) or _NO_ROW
+        return access.parse_id_filter(data)
 
 
 class NumberParameter(serializers.IntegerField):

@@ -10,7 +10,7 @@ from backend.projects import resolvers, services
 from backend.projects.access import parse_id
 from backend.projects.errors import Invalid
 from backend.projects.models import Scope
-from backend.projects.resolvers.page import MAX_PAGE, Order
+from backend.projects.resolvers.page import Order
 from backend.projects.rows import CommentRow, MemberRow, ProjectRow, TaskRow
 
 from . import serializers
@@ -33,7 +33,6 @@ class Projects(ListView):
             filter=wanted,
             order=Order(),
             page=self.query.page(),
-            default_size=MAX_PAGE,
             if_none_match=self.if_none_match,
         )
         return self.page(
@@ -93,7 +92,7 @@ class Members(ListView):
     def get(self, request: Request, id: str) -> Response:
         """The members of a project, newest first."""
         found = resolvers.membership.list_members(
-            self.viewer, parse_id(id), page=self.query.page(), default_size=MAX_PAGE, if_none_match=self.if_none_match
+            self.viewer, parse_id(id), page=self.query.page(), if_none_match=self.if_none_match
         )
         return self.page(
             found,
@@ -157,7 +156,6 @@ class Tasks(ListView):
             filter=wanted,
             order=self.query.order(),
             page=self.query.page(),
-            default_size=MAX_PAGE,
             if_none_match=self.if_none_match,
         )
         return self.page(
@@ -224,7 +222,7 @@ class Comments(ListView):
     def get(self, request: Request, id: str) -> Response:
         """The comments on a task, newest first."""
         found = resolvers.comment.list_comments(
-            self.viewer, parse_id(id), page=self.query.page(), default_size=MAX_PAGE, if_none_match=self.if_none_match
+            self.viewer, parse_id(id), page=self.query.page(), if_none_match=self.if_none_match
         )
         return self.page(
             found,
@@ -248,7 +246,7 @@ class Reports(ListView):
         """The daily summaries of the projects that you see, newest first."""
         wanted = self.query.filter()
         found = resolvers.report.list_reports(
-            self.viewer, filter=wanted, page=self.query.page(), default_size=MAX_PAGE, if_none_match=self.if_none_match
+            self.viewer, filter=wanted, page=self.query.page(), if_none_match=self.if_none_match
         )
         return self.page(found, count=lambda: resolvers.report.count_reports(self.viewer, wanted))
 

@@ -9,22 +9,59 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import strawberry
+from strawberry.annotation import StrawberryAnnotation
+from strawberry.extensions import FieldExtension
+from strawberry.types.arguments import StrawberryArgument
+from strawberry.types.field import StrawberryField
 
-from backend.projects.resolvers.page import Page
-
-from .loaders import PAGE_SIZE
+from backend.projects.resolvers.page import MAX_PAGE, Page, PageRequest
 
 T = TypeVar("T")
 
-FirstArgument = Annotated[
-    int | None, strawberry.argument(description=f"Rows to return: {PAGE_SIZE} unless told, 100 at most.")
-]
-AfterArgument = Annotated[str | None, strawberry.argument(description="Rows after the row with this `Edge.cursor`.")]
-LastArgument = Annotated[int | None, strawberry.argument(description="Rows to return, counted from the end.")]
-BeforeArgument = Annotated[str | None, strawberry.argument(description="Rows before the row with this `Edge.cursor`.")]
+PAGE_SIZE = 50
+
+
+class PageArguments(FieldExtension):
+    """Gives a field `first`, `after`, `last` and `before`, where its resolver takes one `page: PageRequest`."""
+
+    def apply(self, field: StrawberryField) -> None:
+        [place] = [place for place, argument in enumerate(field.arguments) if argument.python_name == "page"]
+        field.arguments = [*field.arguments[:place], *_page_arguments(), *field.arguments[place + 1 :]]
+
+    async def resolve_async(
+        self,
+        next_: Callable[..., Awaitable[Any]],
+        source: Any,
+        info: strawberry.Info,
+        *,
+        first: int | None = None,
+        after: str | None = None,
+        last: int | None = None,
+        before: str | None = None,
+        **arguments: Any,
+    ) -> Any:
+        return await next_(source, info, page=PageRequest(first, after, last, before, PAGE_SIZE), **arguments)
+
+
+def _page_arguments() -> list[StrawberryArgument]:
+    return [
+        StrawberryArgument(
+            python_name=name,
+            graphql_name=None,
+            type_annotation=StrawberryAnnotation(type_ | None),
+            default=None,
+            description=description,
+        )
+        for name, type_, description in (
+            ("first", int, f"Rows to return: {PAGE_SIZE} unless told, {MAX_PAGE} at most."),
+            ("after", str, "Rows after the row with this `Edge.cursor`."),
+            ("last", int, "Rows to return, counted from the end."),
+            ("before", str, "Rows before the row with this `Edge.cursor`."),
+        )
+    ]
 
 
 @strawberry.type
@@ -65,7 +102,7 @@ class Connection(Generic[T]):
     @strawberry.field
     async def edges(self) -> list[Edge[T]]:
         page = await self._page()
-        return [Edge(cursor=page.cursor_of(row), node=row) for row in page.rows]
+        return [Edge(cursor=page.page_cursor(row), node=row) for row in page.rows]
 
     @strawberry.field
     async def page_info(self) -> PageInfo:
@@ -73,8 +110,8 @@ class Connection(Generic[T]):
         return PageInfo(
             has_next_page=page.has_next,
             has_previous_page=page.has_previous,
-            start_cursor=page.cursor_of(page.rows[0]) if page.rows else None,
-            end_cursor=page.cursor_of(page.rows[-1]) if page.rows else None,
+            start_cursor=page.page_cursor(page.rows[0]) if page.rows else None,
+            end_cursor=page.page_cursor(page.rows[-1]) if page.rows else None,
         )
 
     @strawberry.field(description="How many rows there are on all pages; counted only when asked for.")

@@ -12,7 +12,7 @@ from typing import Any, cast
 import strawberry
 from strawberry import ID, UNSET
 
-from backend.projects.access import parse_id
+from backend.projects.access import parse_id_filter
 from backend.projects.models import Status
 from backend.projects.resolvers.page import Order
 from backend.projects.resolvers.project import ProjectFilter as DomainProjectFilter
@@ -24,9 +24,9 @@ from backend.projects.services.token import DAYS, MAX_DAYS
 from .enums import Direction, ProjectOrderField, Role, TaskOrderField, TaskStatus, TokenScope
 
 
-def narrowing_id(text: ID | None) -> int | None:
-    """An id to look for among others: None for any, 0 (which no row has) for one that is no number."""
-    return None if text is None else parse_id(text) or 0
+def id_filter(id: ID | None) -> int | None:
+    """None is any id, NO_SUCH_ID one that is no number."""
+    return None if id is None else parse_id_filter(id)
 
 
 # --- Lists -----------------------------------------------------------------------------------------------
@@ -53,9 +53,9 @@ class TaskFilter:
 
     def to_domain(self) -> DomainTaskFilter:
         return DomainTaskFilter(
-            project_id=narrowing_id(self.project_id),
+            project_id=id_filter(self.project_id),
             status=self.status and self.status.value,
-            assignee_id=narrowing_id(self.assignee_id),
+            assignee_id=id_filter(self.assignee_id),
             due_after=self.due_after,
             due_before=self.due_before,
             search=self.search,
@@ -90,7 +90,7 @@ def _changes(values: Any) -> dict[str, Any]:
     if isinstance(changes.get("status"), Status):
         changes["status"] = changes["status"].value
     if "assignee_id" in changes:
-        changes["assignee_id"] = narrowing_id(changes["assignee_id"])
+        changes["assignee_id"] = id_filter(changes["assignee_id"])
     return changes
 
 

@@ -24,8 +24,6 @@ from backend.projects.rows import CommentRow, MemberRow, ProjectRow, TaskRow, Us
 A = TypeVar("A", bound=Hashable)
 T = TypeVar("T")
 
-PAGE_SIZE = 50
-
 
 class Loader(DataLoader[A, T]):
     """Shields a load that several callers share from the cancellation of one of them.
@@ -70,28 +68,24 @@ class Loaders:
         self.user: DataLoader[int, UserRow | None] = by_id(resolvers.user.users_by_id)
         self.tasks: DataLoader[Nested[TaskPage], Page[TaskRow]] = by_parent(_task_pages)
         self.task_count: DataLoader[Nested[TaskFilter], int] = by_parent(resolvers.task.count_tasks_of_projects)
-        self.comments: DataLoader[Nested[PageRequest], Page[CommentRow]] = by_parent(_comment_pages)
+        self.comments: DataLoader[Nested[PageRequest], Page[CommentRow]] = by_parent(
+            resolvers.comment.list_comments_of_tasks
+        )
         self.comment_count: DataLoader[Nested[None], int] = by_parent(_comment_counts)
-        self.members: DataLoader[Nested[PageRequest], Page[MemberRow]] = by_parent(_member_pages)
+        self.members: DataLoader[Nested[PageRequest], Page[MemberRow]] = by_parent(
+            resolvers.membership.list_members_of_projects
+        )
         self.member_count: DataLoader[Nested[None], int] = by_parent(_member_counts)
 
 
 def _task_pages(viewer: Viewer, project_ids: Sequence[int], task_page: TaskPage) -> dict[int, Page[TaskRow]]:
     return resolvers.task.list_tasks_of_projects(
-        viewer, project_ids, filter=task_page.filter, order=task_page.order, page=task_page.page, default_size=PAGE_SIZE
+        viewer, project_ids, filter=task_page.filter, order=task_page.order, page=task_page.page
     )
-
-
-def _comment_pages(viewer: Viewer, task_ids: Sequence[int], page: PageRequest) -> dict[int, Page[CommentRow]]:
-    return resolvers.comment.list_comments_of_tasks(viewer, task_ids, page=page, default_size=PAGE_SIZE)
 
 
 def _comment_counts(viewer: Viewer, task_ids: Sequence[int], _: None) -> dict[int, int]:
     return resolvers.comment.count_comments_of_tasks(viewer, task_ids)
-
-
-def _member_pages(viewer: Viewer, project_ids: Sequence[int], page: PageRequest) -> dict[int, Page[MemberRow]]:
-    return resolvers.membership.list_members_of_projects(viewer, project_ids, page=page, default_size=PAGE_SIZE)
 
 
 def _member_counts(viewer: Viewer, project_ids: Sequence[int], _: None) -> dict[int, int]:

@@ -18,12 +18,11 @@ from backend.projects.resolvers.report import ReportFilter
 from backend.projects.resolvers.task import TaskFilter as DomainTaskFilter
 from backend.projects.visibility import EventFilter
 
-from .connections import AfterArgument, BeforeArgument, Connection, FirstArgument, LastArgument
+from .connections import Connection, PageArguments
 from .context import Info, viewer
 from .events import Event, EventPage
 from .execution.position import read_before_rows
-from .inputs import ProjectFilter, ProjectOrder, TaskFilter, TaskOrder, narrowing_id
-from .loaders import PAGE_SIZE
+from .inputs import ProjectFilter, ProjectOrder, TaskFilter, TaskOrder, id_filter
 from .scalars import Cursor
 from .types import AuditEntry, Project, SummaryReport, Task, Token, Viewer
 
@@ -38,19 +37,17 @@ async def _found(info: Info, get: Callable[[DomainViewer, int | None], R], id: I
 
 
 def _connection(info: Info, read: Callable[..., Page[Any]], count: Callable[..., int]) -> Connection[Any]:
-    """A connection over a list; `read` and `count` lack the viewer, `read` the size of a page."""
+    """A connection over a list. `read` and `count` take the viewer."""
     asking, call = viewer(info), info.context.in_database
-    return Connection(
-        load_page=lambda: call(read, asking, default_size=PAGE_SIZE), load_count=lambda: call(count, asking)
-    )
+    return Connection(load_page=lambda: call(read, asking), load_count=lambda: call(count, asking))
 
 
 def _cached_connection(info: Info, read: Callable[..., CachedPage[Any]], count: Callable[..., int]) -> Connection[Any]:
-    """As `_connection`, over a cached list; `read` lacks its age too."""
-    before_rows = read_before_rows()
+    """As `_connection`, over a cached list that is as new as the position this operation tells."""
+    position = read_before_rows()
 
-    def read_page(*args: Any, **kwargs: Any) -> Page[Any]:
-        return read(*args, **kwargs, not_before=before_rows).page
+    def read_page(asking: DomainViewer) -> Page[Any]:
+        return read(asking, min_position=position).page
 
     return _connection(info, read_page, count)
 
@@ -61,21 +58,17 @@ class Query:
     async def project(self, info: Info, id: ID) -> Project | None:
         return cast(Project | None, await _found(info, resolvers.project.get_project, id))
 
-    @strawberry.field(description="Newest first, unless ordered.")
+    @strawberry.field(extensions=[PageArguments()], description="Newest first, unless ordered.")
     async def projects(
         self,
         info: Info,
-        first: FirstArgument = None,
-        after: AfterArgument = None,
-        last: LastArgument = None,
-        before: BeforeArgument = None,
+        page: PageRequest,
         filter: ProjectFilter | None = None,
         order: ProjectOrder | None = None,
     ) -> Connection[Project]:
         narrowed = filter.to_domain() if filter else DomainProjectFilter()
         ordered = order.to_domain() if order else Order()
-        page = PageRequest(first, after, last, before)
-        resolvers.project.projects_listing(narrowed, ordered).check(page, PAGE_SIZE)
+        resolvers.project.projects_listing(narrowed, ordered).check(page)
         read = partial(resolvers.project.list_projects, filter=narrowed, order=ordered, page=page)
         return _cached_connection(info, read, partial(resolvers.project.count_projects, filter=narrowed))
 
@@ -83,21 +76,17 @@ class Query:
     async def task(self, info: Info, id: ID) -> Task | None:
         return cast(Task | None, await _found(info, resolvers.task.get_task, id))
 
-    @strawberry.field(description="Newest first, unless ordered.")
+    @strawberry.field(extensions=[PageArguments()], description="Newest first, unless ordered.")
     async def tasks(
         self,
         info: Info,
-        first: FirstArgument = None,
-        after: AfterArgument = None,
-        last: LastArgument = None,
-        before: BeforeArgument = None,
+        page: PageRequest,
         filter: TaskFilter | None = None,
         order: TaskOrder | None = None,
     ) -> Connection[Task]:
         narrowed = filter.to_domain() if filter else DomainTaskFilter()
         ordered = order.to_domain() if order else Order()
-        page = PageRequest(first, after, last, before)
-        resolvers.task.tasks_listing(narrowed, ordered).check(page, PAGE_SIZE)
+        resolvers.task.tasks_listing(narrowed, ordered).check(page)
         read = partial(resolvers.task.list_tasks, filter=narrowed, order=ordered, page=page)
         return _cached_connection(info, read, partial(resolvers.task.count_tasks, filter=narrowed))
 
@@ -105,46 +94,26 @@ class Query:
     async def report(self, info: Info, id: ID) -> SummaryReport | None:
         return cast(SummaryReport | None, await _found(info, resolvers.report.get_report, id))
 
-    @strawberry.field(description="Newest first.")
+    @strawberry.field(extensions=[PageArguments()], description="Newest first.")
     async def reports(
-        self,
-        info: Info,
-        project_id: ID | None = None,
-        first: FirstArgument = None,
-        after: AfterArgument = None,
-        last: LastArgument = None,
-        before: BeforeArgument = None,
+        self, info: Info, project_id: ID | None = None, *, page: PageRequest
     ) -> Connection[SummaryReport]:
-        narrowed = ReportFilter(narrowing_id(project_id))
-        page = PageRequest(first, after, last, before)
-        resolvers.report.reports_listing(narrowed).check(page, PAGE_SIZE)
+        narrowed = ReportFilter(id_filter(project_id))
+        resolvers.report.reports_listing(narrowed).check(page)
         read = partial(resolvers.report.list_reports, filter=narrowed, page=page)
         return _cached_connection(info, read, partial(resolvers.report.count_reports, filter=narrowed))
 
-    @strawberry.field(description="Your tokens, newest first.")
-    async def tokens(
-        self,
-        info: Info,
-        first: FirstArgument = None,
-        after: AfterArgument = None,
-        last: LastArgument = None,
-        before: BeforeArgument = None,
-    ) -> Connection[Token]:
-        page = PageRequest(first, after, last, before)
-        resolvers.token.TOKENS.check(page, PAGE_SIZE)
+    @strawberry.field(extensions=[PageArguments()], description="Your tokens, newest first.")
+    async def tokens(self, info: Info, page: PageRequest) -> Connection[Token]:
+        resolvers.token.TOKENS.check(page)
         return _connection(info, partial(resolvers.token.list_tokens, page=page), resolvers.token.count_tokens)
 
-    @strawberry.field(description="Who got in, and who let whom do what, newest first: for staff alone.")
-    async def audit_log(
-        self,
-        info: Info,
-        first: FirstArgument = None,
-        after: AfterArgument = None,
-        last: LastArgument = None,
-        before: BeforeArgument = None,
-    ) -> Connection[AuditEntry]:
-        page = PageRequest(first, after, last, before)
-        resolvers.audit.AUDIT_LOG.check(page, PAGE_SIZE)
+    @strawberry.field(
+        extensions=[PageArguments()],
+        description="Who got in, and who let whom do what, newest first: for staff alone.",
+    )
+    async def audit_log(self, info: Info, page: PageRequest) -> Connection[AuditEntry]:
+        resolvers.audit.AUDIT_LOG.check(page)
         return _connection(info, partial(resolvers.audit.list_entries, page=page), resolvers.audit.count_entries)
 
     @strawberry.field(
@@ -157,7 +126,7 @@ class Query:
             resolvers.event.list_events,
             viewer(info),
             after=after,
-            filter=EventFilter(project_id=narrowing_id(project_id)),
+            filter=EventFilter(project_id=id_filter(project_id)),
             size=first,
         )
         return EventPage(nodes=cast(list[Event], page.events), cursor=Cursor(page.cursor), has_more=page.has_more)

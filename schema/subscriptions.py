@@ -12,7 +12,7 @@ from backend.projects.visibility import EventFilter
 from .context import Info, viewer
 from .enums import EventKind
 from .events import Event
-from .inputs import narrowing_id
+from .inputs import id_filter
 from .scalars import Cursor
 
 
@@ -32,8 +32,8 @@ class Subscription:
         kinds: list[EventKind] | None = None,
     ) -> AsyncGenerator[Event, None]:
         wanted = EventFilter(
-            project_id=narrowing_id(project_id),
-            task_id=narrowing_id(task_id),
+            project_id=id_filter(project_id),
+            task_id=id_filter(task_id),
             kinds=None if kinds is None else frozenset(kind.value for kind in kinds),
         )
         async with live.listen(viewer(info), after=after, filter=wanted) as listener:

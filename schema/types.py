@@ -19,12 +19,12 @@ from backend.projects.resolvers.page import Listing, Order, Page, PageRequest
 from backend.projects.resolvers.task import TaskFilter as DomainTaskFilter
 from backend.projects.resolvers.task import tasks_of_projects_listing
 
-from .connections import AfterArgument, BeforeArgument, Connection, FirstArgument, LastArgument
+from .connections import Connection, PageArguments
 from .context import Info
 from .enums import AuditAction, Role, TaskStatus, TokenScope
 from .execution.columns import leads_to_one
 from .inputs import TaskFilter, TaskOrder
-from .loaders import PAGE_SIZE, Nested, TaskPage
+from .loaders import Nested, TaskPage
 
 
 @leads_to_one("project", "project_id")
@@ -47,64 +47,45 @@ async def _assignee_of(root: strawberry.Parent[rows.TaskRow], info: Info) -> Use
 async def _tasks_of(
     root: strawberry.Parent[rows.ProjectRow],
     info: Info,
-    first: FirstArgument = None,
-    after: AfterArgument = None,
-    last: LastArgument = None,
-    before: BeforeArgument = None,
+    page: PageRequest,
     filter: TaskFilter | None = None,
     order: TaskOrder | None = None,
 ) -> Connection[Task]:
-    asked = TaskPage(
+    task_page = TaskPage(
         filter.to_domain() if filter else DomainTaskFilter(),
         order.to_domain() if order else Order(),
-        PageRequest(first, after, last, before),
+        page,
     )
-    tasks_of_projects_listing(asked.filter, asked.order).check(asked.page, PAGE_SIZE)
+    tasks_of_projects_listing(task_page.filter, task_page.order).check(page)
     loaders = info.context.loaders
     return Connection(
-        load_page=lambda: loaders.tasks.load(Nested(root.id, asked)),
-        load_count=lambda: loaders.task_count.load(Nested(root.id, asked.filter)),
+        load_page=lambda: loaders.tasks.load(Nested(root.id, task_page)),
+        load_count=lambda: loaders.task_count.load(Nested(root.id, task_page.filter)),
     )
 
 
 def _nested(
     parent_id: int,
-    listing: Listing,
+    listing: Listing[Any],
     page: PageRequest,
     pages: DataLoader[Nested[PageRequest], Page[Any]],
     counts: DataLoader[Nested[None], int],
 ) -> Connection[Any]:
     """A connection that nothing narrows but its parent. Raises BadArgument."""
-    listing.check(page, PAGE_SIZE)
+    listing.check(page)
     return Connection(
         load_page=lambda: pages.load(Nested(parent_id, page)),
         load_count=lambda: counts.load(Nested(parent_id, None)),
     )
 
 
-async def _comments_of(
-    root: strawberry.Parent[rows.TaskRow],
-    info: Info,
-    first: FirstArgument = None,
-    after: AfterArgument = None,
-    last: LastArgument = None,
-    before: BeforeArgument = None,
-) -> Connection[Comment]:
+async def _comments_of(root: strawberry.Parent[rows.TaskRow], info: Info, page: PageRequest) -> Connection[Comment]:
     loaders = info.context.loaders
-    page = PageRequest(first, after, last, before)
     return _nested(root.id, COMMENTS_OF_TASKS, page, loaders.comments, loaders.comment_count)
 
 
-async def _members_of(
-    root: strawberry.Parent[rows.ProjectRow],
-    info: Info,
-    first: FirstArgument = None,
-    after: AfterArgument = None,
-    last: LastArgument = None,
-    before: BeforeArgument = None,
-) -> Connection[Member]:
+async def _members_of(root: strawberry.Parent[rows.ProjectRow], info: Info, page: PageRequest) -> Connection[Member]:
     loaders = info.context.loaders
-    page = PageRequest(first, after, last, before)
     return _nested(root.id, MEMBERS_OF_PROJECTS, page, loaders.members, loaders.member_count)
 
 
@@ -134,8 +115,12 @@ class Project:
     created_at: datetime
     updated_at: datetime
     version: int = strawberry.field(description="1 at first, and one more with every change of the project's fields.")
-    tasks: Connection[Task] = strawberry.field(resolver=_tasks_of, description="Newest first, unless ordered.")
-    members: Connection[Member] = strawberry.field(resolver=_members_of, description="Newest first.")
+    tasks: Connection[Task] = strawberry.field(
+        resolver=_tasks_of, extensions=[PageArguments()], description="Newest first, unless ordered."
+    )
+    members: Connection[Member] = strawberry.field(
+        resolver=_members_of, extensions=[PageArguments()], description="Newest first."
+    )
 
     @classmethod
     def is_type_of(cls, obj: Any, info: Any) -> bool:
@@ -166,7 +151,9 @@ class Task:
         resolver=_project_of, description="Null only where it is gone by now, or the right to see it."
     )
     assignee: User | None = strawberry.field(resolver=_assignee_of)
-    comments: Connection[Comment] = strawberry.field(resolver=_comments_of, description="Newest first.")
+    comments: Connection[Comment] = strawberry.field(
+        resolver=_comments_of, extensions=[PageArguments()], description="Newest first."
+    )
 
     @classmethod
     def is_type_of(cls, obj: Any, info: Any) -> bool:

@@ -18,6 +18,8 @@ from .errors import MissingScope, NotAllowed, NotFound, NotSignedIn, ProjectNotF
 from .models import AuditEntry, Comment, Membership, Project, Role, Scope, SummaryReport, Task, Token, User
 
 MAX_ID = 2**31 - 1
+# An id that no row has.
+NO_SUCH_ID = 0
 M = TypeVar("M", bound=Model)
 _EXTENT = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
 _RANK = {Role.VIEWER: 0, Role.EDITOR: 1, Role.OWNER: 2}
@@ -92,12 +94,17 @@ def require_scope(viewer: Viewer, scope: Scope) -> None:
 
 
 def parse_id(text: str | int) -> int | None:
-    """The primary key that `text` writes, or None where no row can have it."""
+    """The primary key that `text` writes; None where no row can have it."""
     text = str(text)
     if not (text.isascii() and text.isdigit() and len(text) <= 10):
         return None
     number = int(text)
     return number if 1 <= number <= MAX_ID else None
+
+
+def parse_id_filter(text: str | int) -> int:
+    """The primary key to look for: NO_SUCH_ID where no row can have the one that `text` writes."""
+    return parse_id(text) or NO_SUCH_ID
 
 
 # --- What a viewer sees ----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from graphql.utilities import get_operation_ast
 from strawberry.extensions import SchemaExtension
 from strawberry.types import ExecutionResult
 
-from backend.projects.access import parse_id
+from backend.projects.access import parse_id_filter
 from backend.projects.cache.versions import versions_after_reading, versions_before_reading
 
 from ..context import Context
@@ -71,11 +71,11 @@ def _project_ids(fields: Iterable[FieldNode], variables: dict[str, Any]) -> Coll
         given = {node.name.value: value_from_ast_untyped(node.value, variables) for node in field.arguments or ()}
         match field.name.value, given:
             case ("project", {"id": str() | int() as text}):
-                found.add(parse_id(text) or 0)
+                found.add(parse_id_filter(text))
             case ("tasks", {"filter": {"projectId": str() | int() as text}}):
-                found.add(parse_id(text) or 0)
+                found.add(parse_id_filter(text))
             case ("reports", {"projectId": str() | int() as text}):
-                found.add(parse_id(text) or 0)
+                found.add(parse_id_filter(text))
             case _:
                 return None
     return found

@@ -109,22 +109,22 @@ class Teams:
         )
         rows = resolvers
         return {
-            "projects_cursor": rows.project.projects_listing(ProjectFilter(), newest).cursor_of(
+            "projects_cursor": rows.project.projects_listing(ProjectFilter(), newest).page_cursor(
                 replace(ProjectRow.of(self.theirs.project), id=ids["project"])
             ),
-            "tasks_cursor": rows.task.tasks_listing(TaskFilter(), newest).cursor_of(task),
-            "tasks_of_project_cursor": rows.task.tasks_listing(TaskFilter(project_id=ids["project"]), newest).cursor_of(
-                task
-            ),
-            "tasks_in_project_cursor": rows.task.tasks_of_projects_listing(TaskFilter(), newest).cursor_of(task),
-            "reports_cursor": rows.report.reports_listing(ReportFilter()).cursor_of(report),
-            "reports_of_project_cursor": rows.report.reports_listing(ReportFilter(ids["project"])).cursor_of(report),
-            "tokens_cursor": rows.token.TOKENS.cursor_of(replace(TokenRow.of(self.their_token), id=ids["token"])),
-            "audit_cursor": rows.audit.AUDIT_LOG.cursor_of(AuditRow(ids["entry"], "", "", *(None,) * 8)),
-            "members_in_project_cursor": rows.membership.MEMBERS_OF_PROJECTS.cursor_of(member),
-            "members_cursor": Listing("members", ids["project"], newest).cursor_of(member),
-            "comments_on_task_cursor": rows.comment.COMMENTS_OF_TASKS.cursor_of(comment),
-            "comments_cursor": Listing("comments", ids["task"], newest).cursor_of(comment),
+            "tasks_cursor": rows.task.tasks_listing(TaskFilter(), newest).page_cursor(task),
+            "tasks_of_project_cursor": rows.task.tasks_listing(
+                TaskFilter(project_id=ids["project"]), newest
+            ).page_cursor(task),
+            "tasks_in_project_cursor": rows.task.tasks_of_projects_listing(TaskFilter(), newest).page_cursor(task),
+            "reports_cursor": rows.report.reports_listing(ReportFilter()).page_cursor(report),
+            "reports_of_project_cursor": rows.report.reports_listing(ReportFilter(ids["project"])).page_cursor(report),
+            "tokens_cursor": rows.token.TOKENS.page_cursor(replace(TokenRow.of(self.their_token), id=ids["token"])),
+            "audit_cursor": rows.audit.AUDIT_LOG.page_cursor(AuditRow(ids["entry"], "", "", *(None,) * 8)),
+            "members_in_project_cursor": rows.membership.MEMBERS_OF_PROJECTS.page_cursor(member),
+            "members_cursor": Listing("members", MemberRow, ids["project"], newest).page_cursor(member),
+            "comments_on_task_cursor": rows.comment.COMMENTS_OF_TASKS.page_cursor(comment),
+            "comments_cursor": Listing("comments", CommentRow, ids["task"], newest).page_cursor(comment),
         }
 
 

@@ -126,10 +126,10 @@ class Racer:
         self.counts["reads"] += 1
         versions = newest[: len(self.projects)] if noun == "projects" else newest[len(self.projects) :]
         for project_id, version in zip(self.projects, versions, strict=True):
-            is_shown = True
+            is_visible = True
             if project_id == self.projects[-1] and not is_staff:
-                is_shown = answered % 2 == 1 if is_settled else project_id in rows
-            if (project_id in rows) != is_shown or rows.get(project_id, version) < version:
+                is_visible = answered % 2 == 1 if is_settled else project_id in rows
+            if (project_id in rows) != is_visible or rows.get(project_id, version) < version:
                 raise Stale(
                     f"{noun}, {'staff' if is_staff else 'member'}: {rows} was read, {newest} was answered before, "
                     f"membership was {answered}{'' if is_settled else ', and is changing'}."
@@ -149,7 +149,7 @@ class Racer:
             users = User.objects.order_by("is_staff")
             self.viewers = [viewer_for(user) for user in users]
         noun = self.random.choice(("projects", "tasks"))
-        asked: dict[str, Any] = {"order": Order(), "page": PageRequest(), "default_size": 9}
+        asked: dict[str, Any] = {"order": Order(), "page": PageRequest(default_size=9)}
         statements = 0
 
         def count(execute: Any, *args: Any) -> Any:

@@ -339,7 +339,7 @@ class CacheTests(ListenerCase):
     """Who refetches on hearing of a change must not meet the old list, whatever became of its writer."""
 
     def listed(self) -> list[str]:
-        page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(), default_size=9)
+        page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(default_size=9))
         return [row.name for row in page.page.rows]
 
     async def test_a_reader_that_starts_moves_what_a_killed_writer_left(self) -> None:

@@ -10,7 +10,7 @@ from django_redis import get_redis_connection
 from backend.projects import services
 from backend.projects.access import SYSTEM, Viewer, viewer_for
 from backend.projects.cache import lists, versions
-from backend.projects.cache.lists import cached_list
+from backend.projects.cache.lists import CacheQuery, cached_list
 from backend.projects.cache.redis import server
 from backend.projects.cache.versions import GLOBAL_TAG, access_tag, bump, project_tag
 from backend.projects.models import Event, Role
@@ -31,7 +31,7 @@ class CachedListTests(Case):
         return self.built
 
     def read(self, viewer: Viewer = SYSTEM, params: Any = None, project_id: int | None = None) -> Any:
-        return cached_list("list", viewer=viewer, params=params, build=self.build, project_id=project_id).rows
+        return cached_list(CacheQuery(viewer, "list", params, project_id=project_id), self.build).rows
 
     def lose(self, tag: str) -> None:
         """As when Redis has evicted what it holds of it."""
@@ -75,7 +75,7 @@ class CachedListTests(Case):
             bump({project_tag(7): 3})
             return "old"
 
-        cached_list("list", viewer=SYSTEM, params=None, build=build_while_somebody_writes, project_id=7)
+        cached_list(CacheQuery(SYSTEM, "list", None, project_id=7), build_while_somebody_writes)
         self.assertEqual(self.read(project_id=7), 1)
 
     def test_a_slow_reader_cannot_file_old_rows_over_newer_ones(self) -> None:
@@ -85,7 +85,7 @@ class CachedListTests(Case):
             self.assertEqual(self.read(), 1)
             return "old"
 
-        cached_list("list", viewer=SYSTEM, params=None, build=build_while_another_reader_files)
+        cached_list(CacheQuery(SYSTEM, "list", None), build_while_another_reader_files)
         self.assertEqual(self.read(), 1)
 
     def test_rows_of_a_project_that_was_joined_while_they_were_read_are_not_kept(self) -> None:
@@ -101,7 +101,7 @@ class CachedListTests(Case):
                 return "with the project's"
 
             built = cached_list(
-                "list", viewer=viewer_for(user), params=None, build=build_while_they_join, project_id=project_id
+                CacheQuery(viewer_for(user), "list", None, project_id=project_id), build_while_they_join
             )
             self.assertFalse(built.is_known)
             self.built = 0
@@ -111,7 +111,7 @@ class CachedListTests(Case):
         """Though it was found that they see it: that was before its version was noted."""
         viewer, project_id = viewer_for(UserFactory()), ProjectFactory().pk
         built = cached_list(
-            "list", viewer=viewer, params=None, build=lambda: "the project's", project_id=project_id, is_shown=True
+            CacheQuery(viewer, "list", None, project_id=project_id, is_visible=True), lambda: "the project's"
         )
         self.assertFalse(built.is_known)
         self.assertEqual(self.read(viewer, project_id=project_id), 1)
@@ -127,7 +127,7 @@ class CachedListTests(Case):
 
         def read_at(position: int) -> int:
             rows: int = cached_list(
-                "list", viewer=SYSTEM, params=None, build=self.build, project_id=project.pk, not_before=position
+                CacheQuery(SYSTEM, "list", None, project_id=project.pk, min_position=position), self.build
             ).rows
             return rows
 
@@ -142,7 +142,7 @@ class CachedListTests(Case):
         services.project.create_project(actor=SYSTEM, name="Other")
         bump({GLOBAL_TAG: Event.head()})
         with self.assertNumQueries(0):
-            built = cached_list("another", viewer=SYSTEM, params=None, build=self.build, project_id=7)
+            built = cached_list(CacheQuery(SYSTEM, "another", None, project_id=7), self.build)
         self.assertEqual((built.is_known, built.position), (True, Event.head()))
 
     def test_a_scope_whose_position_is_gone_is_unknown(self) -> None:
@@ -192,13 +192,13 @@ class WithoutRedisTests(Case):
         with self.redis_down(), self.assertLogs("backend.projects.cache.redis") as logged:
             with self.committed():
                 services.project.create_project(actor=SYSTEM, name="New")
-            page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(), default_size=9)
+            page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(default_size=9))
         self.assertEqual([row.name for row in page.page.rows], ["New"])
         self.assertEqual([record.levelname for record in logged.records], ["WARNING"])
 
     def test_redis_back_with_what_it_held_is_not_stale(self) -> None:
         def names() -> list[str]:
-            page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(), default_size=9)
+            page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(default_size=9))
             return [row.name for row in page.page.rows]
 
         self.assertEqual(names(), [])
@@ -237,7 +237,7 @@ class FaultyRedisTests(Case):
         self.project = ProjectFactory(name="a")
 
     def names(self) -> list[str]:
-        page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(), default_size=9)
+        page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(default_size=9))
         return [row.name for row in page.page.rows]
 
     def rename(self, name: str) -> None:
@@ -333,12 +333,12 @@ class FreshTests(Case):
 
     def titles(self, project_id: int | None = None) -> list[str]:
         page = list_tasks(
-            self.viewer, filter=TaskFilter(project_id=project_id), order=Order(), page=PageRequest(), default_size=9
+            self.viewer, filter=TaskFilter(project_id=project_id), order=Order(), page=PageRequest(default_size=9)
         )
         return [row.title for row in page.page.rows]
 
     def names(self) -> list[str]:
-        page = list_projects(self.viewer, filter=ProjectFilter(), order=Order(), page=PageRequest(), default_size=9)
+        page = list_projects(self.viewer, filter=ProjectFilter(), order=Order(), page=PageRequest(default_size=9))
         return [row.name for row in page.page.rows]
 
     def test_after_each_kind_of_write_to_tasks(self) -> None:

@@ -283,7 +283,7 @@ class Client(Actor):
         self.world.check(kind, rows, must)
 
     def by_resolver(self, kind: Kind, etag: str | None, held: dict[int, int]) -> tuple[str, dict[int, int]]:
-        asked: dict[str, Any] = {"order": Order(), "page": PageRequest(), "default_size": 9, "if_none_match": etag}
+        asked: dict[str, Any] = {"order": Order(), "page": PageRequest(default_size=9), "if_none_match": etag}
         try:
             if kind.noun == "project":
                 projects = list_projects(kind.viewer, filter=ProjectFilter(), **asked)

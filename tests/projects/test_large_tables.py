@@ -93,7 +93,7 @@ class LargeCase(Case):
     def plan_of_list(
         self, viewer: Viewer, filter: TaskFilter = ALL, order: Order = NEWEST_FIRST, page: PageRequest = PAGE
     ) -> Plan:
-        return self.plan(lambda: list_tasks(viewer, filter=filter, order=order, page=page, default_size=50))
+        return self.plan(lambda: list_tasks(viewer, filter=filter, order=order, page=page))
 
 
 class Plan:
@@ -194,7 +194,7 @@ class IndexTests(LargeCase):
             with self.subTest(order):
                 plan = self.plan(
                     lambda order=order: list_tasks_of_projects(
-                        SYSTEM, ids, filter=TaskFilter(), order=order, page=PageRequest(first=9), default_size=50
+                        SYSTEM, ids, filter=TaskFilter(), order=order, page=PageRequest(first=9, default_size=50)
                     )
                 )
                 self.assertEqual(plan.whole_scans, [])
@@ -208,7 +208,7 @@ class IndexTests(LargeCase):
                     first = self.plan_of_list(viewer, order=order)
                     seen = Task.objects.filter(project__in=self.projects[:3])
                     row = TaskRow.of(seen.order_by(*order.columns)[seen.count() * 3 // 4])
-                    cursor = tasks_listing(TaskFilter(), order).cursor_of(row)
+                    cursor = tasks_listing(TaskFilter(), order).page_cursor(row)
                     deep = self.plan_of_list(viewer, order=order, page=PageRequest(first=100, after=cursor))
                     self.assertLessEqual(deep.buffers, 1.5 * first.buffers)
 
@@ -217,7 +217,7 @@ class PartsTests(LargeCase):
     """However a list is put together, it is the same."""
 
     def listed(self, viewer: Viewer, order: Order, filter: TaskFilter) -> list[int]:
-        page = list_tasks(viewer, filter=filter, order=order, page=PAGE, default_size=50).page
+        page = list_tasks(viewer, filter=filter, order=order, page=PAGE).page
         return [row.id for row in page.rows]
 
     def test_a_list_is_that_of_the_rows_that_the_viewer_sees(self) -> None:
@@ -238,8 +238,8 @@ class PartsTests(LargeCase):
     def test_who_is_in_more_projects_than_are_read_apart_sees_the_same(self) -> None:
         viewer = self.viewers["a member of many projects"]
         expected = [self.listed(viewer, order, TaskFilter(status="pending")) for order in ORDERS]
-        self.addCleanup(setattr, tasks, "MOST_APART", tasks.MOST_APART)
-        tasks.MOST_APART = 30
+        self.addCleanup(setattr, tasks, "MAX_SORTED", tasks.MAX_SORTED)
+        tasks.MAX_SORTED = 30
         self.assertEqual(
             [self.listed(viewer, order, TaskFilter(status="pending", due_after=NOON)) for order in ORDERS], expected
         )
@@ -262,7 +262,7 @@ class SearchTests(LargeCase):
                 for order in (Order(), Order("id", False), Order("due_date", True)):
                     with self.subTest(name, text=text, order=order):
                         asked = TaskFilter(search=text)
-                        page = list_tasks(viewer, filter=asked, order=order, page=PAGE, default_size=50).page
+                        page = list_tasks(viewer, filter=asked, order=order, page=PAGE).page
                         expected = sorted(newest, key=itemgetter(order.field, "id"), reverse=order.is_descending)
                         self.assertEqual([row.id for row in page.rows], [row["id"] for row in expected[:100]])
                 self.assertEqual(count_tasks(viewer, TaskFilter(search=text)), len(newest))

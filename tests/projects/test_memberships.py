@@ -309,7 +309,7 @@ class CredentialTests(MembershipCase):
 class ListTests(MembershipCase):
     def names(self, viewer: Viewer) -> list[tuple[str, str]]:
         """Name and role of each, read twice: the second time only the project is asked for."""
-        first, again = (list_members(viewer, self.garden.pk, page=PageRequest(), default_size=10) for _ in range(2))
+        first, again = (list_members(viewer, self.garden.pk, page=PageRequest(default_size=10)) for _ in range(2))
         self.assertEqual(first, again)
         return [(row.name, row.role) for row in first.page.rows]
 

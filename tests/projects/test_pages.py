@@ -26,13 +26,13 @@ class WalkTests(Case):
     def pages(self, order: Order, request: PageRequest, forward: bool) -> list[list[int]]:
         walked = []
         while True:
-            page = list_tasks(SYSTEM, filter=TaskFilter(), order=order, page=request, default_size=9).page
+            page = list_tasks(SYSTEM, filter=TaskFilter(), order=order, page=request).page
             walked.append([row.id for row in page.rows])
             is_first, is_last = (page.has_previous, page.has_next) if forward else (page.has_next, page.has_previous)
             self.assertEqual(is_first, len(walked) > 1)
             if not is_last:
                 return walked
-            edge = page.cursor_of(page.rows[-1] if forward else page.rows[0])
+            edge = page.page_cursor(page.rows[-1] if forward else page.rows[0])
             request = PageRequest(first=3, after=edge) if forward else PageRequest(last=3, before=edge)
 
     def expected(self, order: Order) -> list[int]:
@@ -53,18 +53,18 @@ class WalkTests(Case):
     def test_rows_that_come_and_go_between_two_pages_move_nothing(self) -> None:
         expected = self.expected(NEWEST_FIRST)
         page = list_tasks(
-            SYSTEM, filter=TaskFilter(), order=NEWEST_FIRST, page=PageRequest(first=3), default_size=9
+            SYSTEM, filter=TaskFilter(), order=NEWEST_FIRST, page=PageRequest(first=3, default_size=9)
         ).page
         TaskFactory(project=ProjectFactory())
         Task.objects.filter(pk=page.rows[-1].id).delete()
-        after = PageRequest(first=9, after=page.cursor_of(page.rows[-1]))
-        rest = list_tasks(SYSTEM, filter=TaskFilter(), order=NEWEST_FIRST, page=after, default_size=9).page
+        after = PageRequest(first=9, after=page.page_cursor(page.rows[-1]))
+        rest = list_tasks(SYSTEM, filter=TaskFilter(), order=NEWEST_FIRST, page=after).page
         self.assertEqual([row.id for row in rest.rows], expected[3:])
 
 
 class RefusedTests(Case):
     def ask(self, page: PageRequest, order: Order = NEWEST_FIRST, filter: TaskFilter | None = None) -> None:
-        list_tasks(SYSTEM, filter=filter or TaskFilter(), order=order, page=page, default_size=9)
+        list_tasks(SYSTEM, filter=filter or TaskFilter(), order=order, page=page)
 
     def test_sizes_that_make_no_sense(self) -> None:
         for page, argument in (
@@ -80,8 +80,8 @@ class RefusedTests(Case):
 
     def test_cursors_that_are_broken_or_another_lists(self) -> None:
         row = TaskRow.of(TaskFactory())
-        page = list_tasks(SYSTEM, filter=TaskFilter(), order=NEWEST_FIRST, page=PageRequest(), default_size=9).page
-        ours = page.cursor_of(row)
+        page = list_tasks(SYSTEM, filter=TaskFilter(), order=NEWEST_FIRST, page=PageRequest(default_size=9)).page
+        ours = page.page_cursor(row)
         self.ask(PageRequest(after=ours))
         for cursor in ("", "x", "é", ours[:-2], ours + "AAAA", "bnVsbA", "W10", "WzEsMiwzXQ"):
             with self.subTest(cursor=cursor), self.assertRaises(BadArgument):
@@ -100,7 +100,7 @@ class NestedPageTests(Case):
         ids = [project.pk for project in projects]
         with self.assertNumQueries(1):
             pages = list_tasks_of_projects(
-                SYSTEM, ids, filter=TaskFilter(), order=NEWEST_FIRST, page=PageRequest(first=1), default_size=9
+                SYSTEM, ids, filter=TaskFilter(), order=NEWEST_FIRST, page=PageRequest(first=1, default_size=9)
             )
         self.assertEqual([(len(pages[pk].rows), pages[pk].has_next) for pk in ids], [(0, False), (1, False), (1, True)])
         self.assertEqual(pages[ids[2]].rows[0].id, Task.objects.latest("pk").pk)
@@ -116,8 +116,7 @@ class NestedPageTests(Case):
             [member.project_id],
             filter=TaskFilter(search="needle"),
             order=NEWEST_FIRST,
-            page=PageRequest(),
-            default_size=9,
+            page=PageRequest(default_size=9),
         )
         self.assertEqual([row.id for row in pages[member.project_id].rows], [mine.pk])
 
@@ -125,7 +124,7 @@ class NestedPageTests(Case):
 class FilterTests(Case):
     def found(self, **filter: object) -> list[str]:
         narrowed = TaskFilter(**filter)  # type: ignore[arg-type]
-        page = list_tasks(SYSTEM, filter=narrowed, order=Order("id", False), page=PageRequest(), default_size=99)
+        page = list_tasks(SYSTEM, filter=narrowed, order=Order("id", False), page=PageRequest(default_size=99))
         return [row.title for row in page.page.rows]
 
     def test_search_takes_its_text_literally_and_whatever_its_case(self) -> None:

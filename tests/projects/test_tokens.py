@@ -236,20 +236,20 @@ class ListTests(TokenCase):
     def test_ones_own_come_newest_first(self) -> None:
         tokens = TokenFactory.create_batch(3, user=self.ada)
         TokenFactory(user=self.other)
-        page = list_tokens(self.actor, page=PageRequest(), default_size=2)
+        page = list_tokens(self.actor, page=PageRequest(default_size=2))
         self.assertEqual(page.rows, [TokenRow.of(token) for token in (tokens[2], tokens[1])])
         self.assertEqual((page.has_next, count_tokens(self.actor)), (True, 3))
 
     def test_staff_see_their_own_alone_and_who_has_no_account_none(self) -> None:
         TokenFactory(user=self.ada)
         for viewer in (viewer_for(UserFactory(is_staff=True)), UNNAMED):
-            self.assertEqual(list_tokens(viewer, page=PageRequest(), default_size=2).rows, [])
+            self.assertEqual(list_tokens(viewer, page=PageRequest(default_size=2)).rows, [])
             self.assertEqual(count_tokens(viewer), 0)
 
     def test_it_is_for_those_who_may_do_everything_that_their_account_may(self) -> None:
         viewer = viewer_by_token(token_of(self.ada, Scope.WRITE), address="")
         for asking, error in ((viewer, MissingScope), (ANONYMOUS, NotSignedIn)):
             with self.assertRaises(error):
-                list_tokens(asking, page=PageRequest(), default_size=2)
+                list_tokens(asking, page=PageRequest(default_size=2))
             with self.assertRaises(error):
                 count_tokens(asking)

@@ -80,11 +80,11 @@ class WalkTests(Case):
     ) -> Iterator[Page[TaskRow]]:
         request = PageRequest(first=size) if is_forward else PageRequest(last=size)
         while True:
-            page = list_tasks(viewer, filter=TaskFilter(), order=order, page=request, default_size=9).page
+            page = list_tasks(viewer, filter=TaskFilter(), order=order, page=request).page
             yield page
             if not (page.has_next if is_forward else page.has_previous):
                 return
-            edge = page.cursor_of(page.rows[-1 if is_forward else 0])
+            edge = page.page_cursor(page.rows[-1 if is_forward else 0])
             request = PageRequest(first=size, after=edge) if is_forward else PageRequest(last=size, before=edge)
             if writers is not None:
                 writers.write()
@@ -136,12 +136,12 @@ class WalkTests(Case):
     def test_a_walk_that_reads_projects_apart_meets_the_same(self) -> None:
         viewer, _ = self.viewers["a member"]
         expected = {order: [list(page.rows) for page in self.pages(viewer, order, 3, True)] for order in ORDERS}
-        self.addCleanup(setattr, tasks, "MOST_SHARES", tasks.MOST_SHARES)
-        self.addCleanup(setattr, tasks, "MOST_APART", tasks.MOST_APART)
-        tasks.MOST_SHARES = 1
-        for tasks.MOST_APART in (100, 1):
+        self.addCleanup(setattr, tasks, "MAX_SHARES", tasks.MAX_SHARES)
+        self.addCleanup(setattr, tasks, "MAX_SORTED", tasks.MAX_SORTED)
+        tasks.MAX_SHARES = 1
+        for tasks.MAX_SORTED in (100, 1):
             with self.committed():
                 create_task(actor=SYSTEM, project_id=self.projects[2].pk, changes={"title": "Unseen", "due_date": NOON})
             for order in ORDERS:
-                with self.subTest(order, apart=tasks.MOST_APART):
+                with self.subTest(order, apart=tasks.MAX_SORTED):
                     self.assertEqual([list(page.rows) for page in self.pages(viewer, order, 3, True)], expected[order])

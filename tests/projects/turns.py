@@ -26,7 +26,7 @@ from redis.exceptions import TimeoutError as NotAnswered
 
 from backend.projects import authentication
 from backend.projects.cache import lists, redis, versions
-from backend.projects.cache.redis import Connections, RedisServer
+from backend.projects.cache.redis import IdentifyingConnectionFactory, RedisServer
 from backend.web import response_cache
 
 # Seconds. Far beyond what a schedule takes: who waits this long for a turn never gets one.
@@ -213,9 +213,9 @@ class _Server(RedisServer):
     def is_away(self) -> bool:
         return self.ask_again_at > 0
 
-    def met(self, info: bytes | str) -> None:
+    def identify(self, info: bytes | str) -> None:
         assert "run_id" in str(info)
-        super().met(f"run_id:life{self._life()}")
+        super().identify(f"run_id:life{self._life()}")
 
     def _async_client(self) -> Any:
         client = super()._async_client()
@@ -226,7 +226,7 @@ class _Server(RedisServer):
 class _PendingBumps(versions._PendingBumps):
     """Pending bumps are retried when an actor says that time has passed."""
 
-    def _retry_until_done(self) -> None:
+    def _retry_until_sent(self) -> None:
         pass
 
 
@@ -253,7 +253,7 @@ def acting() -> Actor:
 
 
 # --- Where the turn is handed on -------------------------------------------------------------------------
-class ConnectionsOfProcess(Connections):
+class ConnectionsOfProcess(IdentifyingConnectionFactory):
     def get_or_create_connection_pool(self, params: dict[str, Any]) -> Any:
         process = acting().process
         if process.pool is None:

@@ -230,18 +230,20 @@ class PageTests(ListCase):
         deep = base64.b64encode(b"[" * 10_000).decode()
         for arguments, cursors in [
             ("", ["", "x", "5", "é", "====", r"\u0000", "AAAA", deep]),
-            ("", map(cursor_of, ([], {}, 5, None, [digest], [digest, pk, pk, pk], ["x", pk, pk]))),
-            ("", map(cursor_of, ([digest, pk, str(pk)], [digest, pk, True], [digest, pk, None], [digest, pk, 1.5]))),
+            ("", map(page_cursor, ([], {}, 5, None, [digest], [digest, pk, pk, pk], ["x", pk, pk]))),
+            ("", map(page_cursor, ([digest, pk, str(pk)], [digest, pk, True], [digest, pk, None], [digest, pk, 1.5]))),
             (
                 "",
-                map(cursor_of, ([digest, None, pk], [digest, 1.5, pk], [digest, pk, pk - 1], [digest, float(pk), pk])),
+                map(
+                    page_cursor, ([digest, None, pk], [digest, 1.5, pk], [digest, pk, pk - 1], [digest, float(pk), pk])
+                ),
             ),
-            ("", [cursor_of([digest, pk, pk]) + "A" * 200, cursor_of([digest, pk, pk, "x" * 10_000])]),
-            (by_date, map(cursor_of, ([dated, "tomorrow", pk], [dated, 5, pk], [dated, None, pk]))),
-            (by_date, map(cursor_of, ([dated, 1.5, pk], [dated, "10000-01-01T00:00:00Z", pk], [dated, [], pk]))),
+            ("", [page_cursor([digest, pk, pk]) + "A" * 200, page_cursor([digest, pk, pk, "x" * 10_000])]),
+            (by_date, map(page_cursor, ([dated, "tomorrow", pk], [dated, 5, pk], [dated, None, pk]))),
+            (by_date, map(page_cursor, ([dated, 1.5, pk], [dated, "10000-01-01T00:00:00Z", pk], [dated, [], pk]))),
             (
                 by_date,
-                map(cursor_of, ([dated, day, pk] for day in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59-12"))),
+                map(page_cursor, ([dated, day, pk] for day in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59-12"))),
             ),
         ]:
             for cursor in cursors:
@@ -260,7 +262,7 @@ class PageTests(ListCase):
             (2**64 - 1, ids(self.tasks)),
         ]:
             with self.subTest(pk):
-                page = self.page(listing, f'after: "{cursor_of([digest, pk, pk])}"')
+                page = self.page(listing, f'after: "{page_cursor([digest, pk, pk])}"')
                 self.assertEqual([node["id"] for node in page["nodes"]], expected)
 
 
@@ -269,7 +271,7 @@ def parts(cursor: str) -> list[Any]:
     return parts
 
 
-def cursor_of(parts: Any) -> str:
+def page_cursor(parts: Any) -> str:
     return base64.urlsafe_b64encode(orjson.dumps(parts)).decode().rstrip("=")
 
 

@@ -18,27 +18,52 @@ from .redis import server
 from .validators import NotModified, etag_matches, etag_of
 from .versions import GLOBAL_TAG, TagVersions, ask, is_current, versions_after_reading, versions_before_reading
 
-# New lists that are kept for a viewer within the time that a list is kept, and the bytes of one: however many different
-# lists somebody asks for, they fill no more of Redis than twice this.
+# New lists stored per viewer within `CACHE_LIST_S`, and the bytes of one. However many different lists somebody asks
+# for, they fill at most twice this much of Redis.
 _MAX_LISTS = 1000
 _MAX_BYTES = 2**19
-# An entry starts with the position of its reading: a slow reader cannot file old rows over newer ones.
+
+# An entry starts with the position it was read at: a slow reader cannot store old rows over newer ones.
 _STORE = """
-local held = redis.call('GETRANGE', KEYS[1], 0, 20)
-if held == '' then
+local stored = redis.call('GETRANGE', KEYS[1], 0, 20)
+if stored == '' then
   local number = redis.call('INCR', KEYS[2])
   if number == 1 then redis.call('EXPIRE', KEYS[2], ARGV[3]) end
   if number > tonumber(ARGV[4]) then return end
-elseif tonumber(string.match(held, '^%d+')) > tonumber(ARGV[1]) then
+elseif tonumber(string.match(stored, '^%d+')) > tonumber(ARGV[1]) then
   return
 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 """
 
 
+@dataclass(frozen=True, slots=True)
+class CacheQuery:
+    """One read of a cached list: whose list, which one, how new, and what the client has already."""
+
+    viewer: Viewer
+    # The list, and everything else that shapes its rows.
+    name: str
+    params: Any
+    # The one project that the list is limited to. `is_visible`: the caller has found that the viewer sees it.
+    project_id: int | None = None
+    is_visible: bool = False
+    # The viewer's projects, where the list is built from those alone.
+    visible_projects: Callable[[], frozenset[int]] | None = None
+    # A position that the caller tells together with the rows. Its writer may not have bumped the tags yet.
+    min_position: int | None = None
+    if_none_match: str | None = None
+
+    @property
+    def key(self) -> str:
+        parts = [settings.BUILD, self.name, self.viewer.key, self.project_id, self.params]
+        identity = orjson.dumps(parts, option=orjson.OPT_NON_STR_KEYS)
+        return f"{self.name}:{hashlib.sha256(identity).hexdigest()[:32]}"
+
+
 @dataclass(frozen=True)
 class CachedList(TagVersions):
-    """`rows` as they were built; `position`, the one to listen from so as to miss nothing after them."""
+    """`rows` as they were built. A client that listens after `position` misses nothing."""
 
     key: str
     rows: Any
@@ -48,41 +73,29 @@ class CachedList(TagVersions):
         return etag_of(self, self.key)
 
 
-def cached_list(
-    name: str,
-    *,
-    viewer: Viewer,
-    params: Any,
-    build: Callable[[], Any],
-    project_id: int | None = None,
-    is_shown: bool = False,
-    not_before: int | None = None,
-    if_none_match: str | None = None,
-    visible: Callable[[], frozenset[int]] | None = None,
-) -> CachedList:
-    """The rows that `build` makes, from Redis while no tag that they were read from was bumped.
+def cached_list(query: CacheQuery, build: Callable[[], Any]) -> CachedList:
+    """The rows that `build` makes, from Redis while the versions of their tags are current.
 
-    `build` returns what JSON can hold; it runs after the positions were read, and shows the viewer nothing but what
-    they may see. `params` is everything else that shapes the rows. The tags are `project_id`'s where it is given,
-    else all that the viewer sees; `is_shown` says that the caller has found that they see that project. `not_before` is
-    a position that the caller has read, and tells as the one its rows are as new as: the writer of it may not have
-    moved the tags yet. `visible` tells the projects that the viewer is in, where `build` reads those alone. Raises
+    `build` runs after the versions were read. It returns what JSON can represent, and nothing that the viewer may not
+    see. The tags are that of `project_id` where it is given, else those of all that the viewer sees. Raises
     NotModified, before a row is read, where `if_none_match` names the list as it is.
     """
-    identity = orjson.dumps([settings.BUILD, name, viewer.key, project_id, params], option=orjson.OPT_NON_STR_KEYS)
-    key = f"{name}:{hashlib.sha256(identity).hexdigest()[:32]}"
+    key = query.key
     found = _load(key)
-    if found is not None and is_current(found) and _is_as_new_as(found, not_before):
-        _check_modified(found, key, if_none_match)
+    if found is not None and is_current(found) and _reaches(found, query.min_position):
+        _check_modified(found, key, query.if_none_match)
         return found
-    project_ids = None if project_id is None else [project_id]
-    tag_versions = versions_before_reading(viewer, project_ids, are_shown=is_shown, visible=visible)
-    _check_modified(tag_versions, key, if_none_match)
+    project_ids = None if query.project_id is None else [query.project_id]
+    tag_versions = versions_before_reading(
+        query.viewer, project_ids, are_visible=query.is_visible, visible_projects=query.visible_projects
+    )
+    _check_modified(tag_versions, key, query.if_none_match)
     rows = build()
-    if visible is None or project_ids is not None:
-        tag_versions = versions_after_reading(tag_versions, viewer, project_ids, are_shown=is_shown)
-    built = CachedList(tag_versions.by_tag, max(tag_versions.position, not_before or 0), key, rows)
-    command = store_command(key, built, orjson.dumps({"versions": built.by_tag, "rows": built.rows}), viewer=viewer)
+    if query.visible_projects is None or project_ids is not None:
+        tag_versions = versions_after_reading(tag_versions, query.viewer, project_ids, are_visible=query.is_visible)
+    built = CachedList(tag_versions.by_tag, max(tag_versions.position, query.min_position or 0), key, rows)
+    entry = orjson.dumps({"versions": built.by_tag, "rows": built.rows})
+    command = store_command(key, built, entry, viewer=query.viewer)
     if command is not None:
         ask(command)
     return built
@@ -94,12 +107,12 @@ def _check_modified(tag_versions: TagVersions, key: str, if_none_match: str | No
 
 
 def store_command(key: str, tag_versions: TagVersions, entry: bytes, *, viewer: Viewer) -> Callable[[Any], Any] | None:
-    """The command that keeps an entry for `CACHE_LIST_S` at most; None where it is not to be kept.
+    """The command that stores an entry for `CACHE_LIST_S`; None where it must not be stored.
 
-    A newer entry stays, and who has very many lists already has no more.
+    It leaves a newer entry alone, and stores nothing for a viewer who has too many lists already.
     """
-    kept_s = settings.CACHE_LIST_S
-    if not tag_versions.is_known or kept_s <= 0 or len(entry) > _MAX_BYTES:
+    lifetime_s = settings.CACHE_LIST_S
+    if not tag_versions.is_known or lifetime_s <= 0 or len(entry) > _MAX_BYTES:
         return None
     dated = b"%d %b" % (tag_versions.position, entry)
     return lambda redis: redis.eval(
@@ -109,15 +122,16 @@ def store_command(key: str, tag_versions: TagVersions, entry: bytes, *, viewer: 
         server.key(f"lists:{viewer.key}"),
         tag_versions.position,
         dated,
-        kept_s,
+        lifetime_s,
         _MAX_LISTS,
     )
 
 
-def _is_as_new_as(found: CachedList, not_before: int | None) -> bool:
-    if not_before is None or found.position >= not_before:
+def _reaches(found: CachedList, min_position: int | None) -> bool:
+    """Whether no event up to `min_position` touches the list: the event's tags may not be bumped yet."""
+    if min_position is None or found.position >= min_position:
         return True
-    since = Event.objects.filter(position__gt=found.position, position__lte=not_before)
+    since = Event.objects.filter(position__gt=found.position, position__lte=min_position)
     if GLOBAL_TAG not in found.by_tag:
         project_ids = [int(tag.removeprefix("project:")) for tag in found.by_tag if tag.startswith("project:")]
         since = since.filter(Q(project_id__in=project_ids) | Q(kind=ACCESS_CHANGED))
@@ -127,14 +141,14 @@ def _is_as_new_as(found: CachedList, not_before: int | None) -> bool:
 def _load(key: str) -> CachedList | None:
     if settings.CACHE_LIST_S <= 0:
         return None
-    held = ask(lambda redis: redis.get(server.key(list_name(key))))
-    if held is None:
+    found = ask(lambda redis: redis.get(server.key(list_name(key))))
+    if found is None:
         return None
-    position, _, body = held.partition(b" ")
+    position, _, body = found.partition(b" ")
     entry = orjson.loads(body)
     return CachedList(entry["versions"], int(position), key, entry["rows"])
 
 
 def list_name(key: str) -> str:
-    """Under which a list is filed."""
+    """The name of a stored list in Redis."""
     return f"list:{key}"

@@ -1,8 +1,8 @@
-"""Redis as this process sees it: there or away, and the same server as before or not.
+"""Redis as this process sees it: whether it answers, and whether it is the same server as before.
 
-A server that was started again may hold what it held hours ago, or be another one that took over. So every key names
-the id that a server gives itself at each start: what was stored under an earlier one is not found any more, and nobody
-needs to know how old it is.
+A restarted server may have the data of hours ago, and another server may have taken over. So every key names the id
+that a server gives itself at each start (`run_id`). What was stored under an earlier id is not found any more, and
+nobody needs to know how old it is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -30,16 +31,16 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Seconds without a command after one that was not answered: a Redis that hangs is not waited for at every list.
+# Seconds without a command after one that was not answered: not every list waits for a Redis that hangs.
 _RETRY_S = 1.0
-# Of a command that met another server than the one whose keys it named.
-_TRIES = 3
+# Attempts at a command that met another server than the one whose keys it named.
+_ATTEMPTS = 3
 
 _RUN_ID = re.compile(rb"run_id:(\w+)")
 
 
 class RedisServer:
-    """`call` and `call_async` run one command, and answer None where Redis does not."""
+    """`call` and `call_async` run one command, and return None where Redis does not answer."""
 
     def __init__(self) -> None:
         self.run_id: str | None = None
@@ -47,74 +48,70 @@ class RedisServer:
         self.ask_again_at = 0.0
         self._is_down = False
         self._refusal = ""
-        self._found: tuple[str, Any] | None = None
+        self._located_client: tuple[str, Any] | None = None
         self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, async_redis.Redis] = WeakKeyDictionary()
 
     @property
     def is_away(self) -> bool:
-        """It did not answer within the last second."""
+        """Whether it left a command unanswered within the last second."""
         return time.monotonic() < self.ask_again_at
 
     def key(self, name: str) -> str:
-        """What `name` is called in Redis; to be asked for within a command."""
+        """The key of `name`. Call it within a command: another server has other keys."""
         return self._prefix + name
 
     def call(self, command: Callable[[Any], T], *, is_urgent: bool = False) -> T | None:
         """The answer to one command; None where Redis does not answer, or did not within the last second.
 
-        What `is_urgent` is tried all the same.
+        An urgent command is tried all the same.
         """
         if self.is_away and not is_urgent:
             return None
-        try:
+        with self._reporting_errors():
             redis = self._client()
             if self.run_id is None:
-                redis.ping()  # which says hello first
-            for _ in range(_TRIES):
-                asked = self.run_id
+                redis.ping()  # opens a connection, which asks for the run_id
+            for _ in range(_ATTEMPTS):
+                run_id = self.run_id
                 answer = command(redis)
-                if asked == self.run_id:
-                    self._answers()
+                if run_id == self.run_id:
+                    self._report_answer()
                     return answer
-        except RedisError as error:
-            self._fails(error)
         return None
 
     async def call_async(self, command: Callable[[Any], Awaitable[T]]) -> T | None:
         """As `call`, from the event loop, over connections of its own."""
         if self.is_away:
             return None
-        try:
+        with self._reporting_errors():
             redis = self._async_client()
             if self.run_id is None:
                 await redis.ping()
-            for _ in range(_TRIES):
-                asked = self.run_id
+            for _ in range(_ATTEMPTS):
+                run_id = self.run_id
                 answer = await command(redis)
-                if asked == self.run_id:
-                    self._answers()
+                if run_id == self.run_id:
+                    self._report_answer()
                     return answer
-        except RedisError as error:
-            self._fails(error)
         return None
 
-    def met(self, info: bytes | str) -> None:
-        """Called with what a server says of itself on a new connection, before anything else is sent on it."""
+    def identify(self, info: bytes | str) -> None:
+        """Take the run_id out of a server's INFO, on a new connection, before anything else is sent on it."""
         found = _RUN_ID.search(info.encode() if isinstance(info, str) else info)
         if found is None:
             raise NotConnected("The server does not tell its run_id.")
         run_id = found[1].decode()
-        # The keys first: a command of another thread that names them already is right, and one that names the old ones
-        # finds the id changed.
+        # The prefix first: a command of another thread that uses it already is right, and one that uses the old prefix
+        # finds the run_id changed.
         self._prefix = django_cache.make_key(f"{run_id}:")
         self.run_id = run_id
 
     def _client(self) -> Any:
-        """django-redis', which is looked for once: that takes as long as to ask it something."""
+        """The client of django-redis. Getting it takes as long as a command, so it is got once per location."""
         location = settings.CACHES["default"]["LOCATION"]
-        if self._found is None or self._found[0] != location:
-            self._found = (location, get_redis_connection("default"))
-        return self._found[1]
+        if self._located_client is None or self._located_client[0] != location:
+            self._located_client = (location, get_redis_connection("default"))
+        return self._located_client[1]
 
     def _async_client(self) -> async_redis.Redis:
         loop = asyncio.get_running_loop()
@@ -125,16 +122,23 @@ class RedisServer:
                 socket_connect_timeout=options["SOCKET_CONNECT_TIMEOUT"],
                 socket_timeout=options["SOCKET_TIMEOUT"],
                 retry=AsyncRetry(NoBackoff(), 1, supported_errors=(NotConnected,)),
-                redis_connect_func=_say_hello_async,
+                redis_connect_func=_identify_server_async,
             )
         return self._async_clients[loop]
 
-    def _answers(self) -> None:
+    @contextmanager
+    def _reporting_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except RedisError as error:
+            self._report_error(error)
+
+    def _report_answer(self) -> None:
         if self._is_down:
             logger.info("Redis answers again.")
             self._is_down = False
 
-    def _fails(self, error: RedisError) -> None:
+    def _report_error(self, error: RedisError) -> None:
         if isinstance(error, ResponseError) and self.run_id is not None:
             if str(error) != self._refusal:
                 logger.warning("Redis refuses a command, lists are built without it: %s", error)
@@ -149,24 +153,24 @@ class RedisServer:
 server = RedisServer()
 
 
-class Connections(ConnectionFactory):  # type: ignore[misc]
-    """django-redis', each of whose connections begins by asking which server it is (`CONNECTION_FACTORY`)."""
+class IdentifyingConnectionFactory(ConnectionFactory):  # type: ignore[misc]
+    """For django-redis (`CONNECTION_FACTORY`): each new connection asks the server for its run_id first."""
 
     def make_connection_params(self, url: str) -> dict[str, Any]:
         return {
             **super().make_connection_params(url),
-            "redis_connect_func": _say_hello,
+            "redis_connect_func": _identify_server,
             "retry": Retry(NoBackoff(), 1, supported_errors=(NotConnected,)),
         }
 
 
-def _say_hello(connection: Any) -> None:
+def _identify_server(connection: Any) -> None:
     connection.on_connect()
     connection.send_command("INFO", "server")
-    server.met(connection.read_response())
+    server.identify(connection.read_response())
 
 
-async def _say_hello_async(connection: Any) -> None:
+async def _identify_server_async(connection: Any) -> None:
     await connection.on_connect()
     await connection.send_command("INFO", "server")
-    server.met(await connection.read_response())
+    server.identify(await connection.read_response())

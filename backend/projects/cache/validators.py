@@ -1,4 +1,4 @@
-"""ETags of lists."""
+"""HTTP validators of lists: their ETags (RFC 9110, section 8.8)."""
 
 from __future__ import annotations
 
@@ -12,26 +12,23 @@ from .versions import TagVersions
 
 
 def etag_of(tag_versions: TagVersions, key: str) -> str:
-    """Weak: the same list at the same versions means the same rows, not the same bytes.
+    """A weak ETag: the same list at the same versions has the same rows, if not the same bytes.
 
-    While the version of a tag is not known, every change anywhere makes another ETag.
+    While the version of a tag is unknown, every change anywhere makes another ETag.
     """
-    identity = [
-        settings.BUILD,
-        key,
-        sorted((tag, version or tag_versions.position) for tag, version in tag_versions.by_tag.items()),
-    ]
-    return f'W/"{hashlib.sha256(orjson.dumps(identity)).hexdigest()[:24]}"'
+    versions = sorted((tag, version or tag_versions.position) for tag, version in tag_versions.by_tag.items())
+    identity = orjson.dumps([settings.BUILD, key, versions])
+    return f'W/"{hashlib.sha256(identity).hexdigest()[:24]}"'
 
 
 def etag_matches(if_none_match: str | None, etag: str) -> bool:
-    """Whether the client holds what `etag` names: `If-None-Match` compares weakly."""
-    held = parse_etags(if_none_match or "")
-    return "*" in held or etag.removeprefix("W/") in {tag.removeprefix("W/") for tag in held}
+    """Whether `If-None-Match` names `etag`. The comparison is weak."""
+    etags = parse_etags(if_none_match or "")
+    return "*" in etags or etag.removeprefix("W/") in {candidate.removeprefix("W/") for candidate in etags}
 
 
 class NotModified(Exception):
-    """The client holds this list already: `etag` is among those that it named."""
+    """The client has this list already: it named `etag`."""
 
     def __init__(self, tag_versions: TagVersions, etag: str) -> None:
         self.tag_versions = tag_versions

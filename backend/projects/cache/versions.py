@@ -1,4 +1,4 @@
-"""Scopes, their versions, and what Redis has yet to hear of them."""
+"""Tags, their versions in Redis, and the bumps that Redis has yet to hear of."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from django.utils.functional import cached_property  # without the lock that functools' has, for all, before 3.12
+from django.utils.functional import cached_property  # before 3.12, functools' has one lock for all instances
 from redis.exceptions import OutOfMemoryError
 
 from ..access import Viewer, visible_among, visible_project_ids
@@ -22,17 +22,19 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# Touched by every change.
 GLOBAL_TAG = "all"
 
-# Seconds. A tag outlives every list filed under it; both may be evicted (`volatile-lru`), which costs a rebuild.
+# Seconds. A version outlives every list that is checked against it. Redis may evict either (`volatile-lru`), which
+# costs a rebuild.
 _VERSION_S = 24 * 3600
-# A viewer of more projects than this is served by the tag of everything: the check stays one short MGET.
+# The lists of a viewer with more projects than this are checked against GLOBAL_TAG: the check stays one short MGET.
 _MAX_TAGS = 200
-# Seconds between two tries to tell Redis of changes that it did not hear of.
+# Seconds between two attempts to send pending bumps.
 _RETRY_S = 0.2
 
-# Positions only ever rise: of two writers that announce their commits in the wrong order, the later position stays.
-# A version is `<nonce>:<position>`.
+# A version is `<nonce>:<position>`. Positions only rise: where two writers announce their commits in the wrong order,
+# the later position stays.
 _BUMP = """
 local versions = {}
 for i, key in ipairs(KEYS) do
@@ -53,9 +55,9 @@ return versions
 
 @dataclass(frozen=True)
 class TagVersions:
-    """How new something is: `position` is one from before it was read, `by_tag` has the versions.
+    """How new something is: the versions of its tags, and a position, both from before it was read.
 
-    A version is None where it is not known: what was read is then not current, and never will be.
+    A version is None where it is unknown. What was read at an unknown version never is current.
     """
 
     by_tag: dict[str, str | None]
@@ -71,143 +73,85 @@ def project_tag(project_id: int) -> str:
 
 
 def access_tag(user_id: int | None) -> str:
-    """Bumped by whatever changes which projects a user sees, or what they see of them besides their rows."""
+    """Touched by a change of which projects a user sees, or of what they see of them besides their rows."""
     return f"access:{user_id}"
 
 
+# --- Bumps -----------------------------------------------------------------------------------------------
 def bump(positions: Mapping[str, int]) -> bool:
-    """Bump each tag to its position; called after the commit that took it.
+    """Raise the version of each tag to its position. Called after the commit that took the position.
 
-    False where Redis did not hear of it. It will, before it is asked for anything else, and as soon as it can be.
+    False where Redis did not hear of it. The bump is then pending: it is retried until Redis answers, and before this
+    process asks Redis for anything else.
     """
-    return _pending_bumps.add(positions)
+    return _pending_bumps.send(positions)
 
 
 def retry_pending_bumps() -> bool:
-    """Raise what could not be raised when it was to be, without waiting for Redis to be asked again."""
+    """Send the pending bumps now; True where none is left."""
     return _pending_bumps.retry(is_urgent=True)
 
 
-def versions_before_reading(
-    viewer: Viewer,
-    project_ids: Collection[int] | None = None,
-    *,
-    are_shown: bool = False,
-    visible: Callable[[], frozenset[int]] | None = None,
-) -> TagVersions:
-    """The versions of the tags of what is about to be read: these projects, else all that the viewer sees.
-
-    Access before projects: a project joined in between bumps the access tag, so what is filed is not served again.
-    """
-    reader = _VersionReader()
-    if viewer.sees_all:
-        tags = [GLOBAL_TAG] if project_ids is None else map(project_tag, project_ids)
-        return reader.read(tags)
-    access = access_tag(viewer.user_id)
-    reader.read([access])
-    if project_ids is not None:
-        # Of a project that they do not see, not even that something happens in it.
-        shown = set(project_ids) if are_shown else visible_among(viewer, project_ids)
-    else:
-        shown = visible() if visible is not None else visible_project_ids(viewer)
-    tags = [GLOBAL_TAG] if len(shown) > _MAX_TAGS else map(project_tag, sorted(shown))
-    return reader.read(tags)
-
-
-def versions_after_reading(
-    tag_versions: TagVersions, viewer: Viewer, project_ids: Collection[int] | None = None, *, are_shown: bool = False
-) -> TagVersions:
-    """The same versions, or unknown ones where the viewer's projects may have changed meanwhile.
-
-    The viewer may have joined a project and read rows of it. A write to that project may be answered before the join
-    bumps the viewer's access tag, and the project's own tag is not among these versions. Where
-    the caller knew already that the projects `are_shown`, the viewer may have left one of them since.
-    """
-    noted = tag_versions.by_tag.keys()
-    if viewer.sees_all or GLOBAL_TAG in noted:
-        return tag_versions
-    is_noted = project_ids is not None and noted >= set(map(project_tag, project_ids))
-    if is_noted and not are_shown:
-        return tag_versions
-    shown = visible_project_ids(viewer) if project_ids is None else visible_among(viewer, project_ids)
-    if noted >= set(map(project_tag, shown)) and not (are_shown and len(shown) < len(project_ids or ())):
-        return tag_versions
-    return TagVersions(dict.fromkeys(tag_versions.by_tag), tag_versions.position)
-
-
-def versions_at(tags: Sequence[str], head: int) -> TagVersions | None:
-    """The versions of what was read together with the newest position, `head`; None where Redis does not answer.
-
-    The version of a tag that was bumped on since then is not known in it. Nor is one that Redis did not have: what is
-    read from now on finds it.
-    """
-    versions = _read_versions(tags)
-    if versions is None:
-        return None
-    if None in versions.values():
-        _VersionReader().read(tags)
-    return TagVersions(
-        {tag: version if version and _position(version) <= head else None for tag, version in versions.items()}, head
-    )
-
-
-def is_current(tag_versions: TagVersions) -> bool:
-    """False where something may have changed since, and while Redis does not answer."""
-    return tag_versions.is_known and _read_versions(tag_versions.by_tag) == tag_versions.by_tag
-
-
-class _VersionReader:
-    """The versions of tags, looked up in turn; one that is unknown is put at the newest position.
-
-    Whose rows are read later than that has missed nothing: what has changed before can be seen by then, and what
-    changes after it bumps the version. The nonce keeps it apart from what the version was before it was lost.
-    """
+class _PendingBumps:
+    """The highest position per tag that Redis has not heard of."""
 
     def __init__(self) -> None:
-        self._found: dict[str, str | None] = {}
-        self._position: int | None = None
+        self._positions: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._is_retrying = False
 
-    def read(self, tags: Iterable[str]) -> TagVersions:
-        """With all that were looked up before.
+    @property
+    def exist(self) -> bool:
+        return bool(self._positions)
 
-        The version of GLOBAL_TAG gives the position without a query: it is bumped after the commit that took its
-        position, so rows that are read from now on are at least as new.
+    def send(self, positions: Mapping[str, int]) -> bool:
+        """Send these bumps now, or retry them in the background. False where they are pending.
+
+        A Redis that did not answer this process a moment ago is asked too: it may answer other processes, which would
+        go on serving old lists.
         """
-        tags = list(tags)
-        if self._position is None:
-            versions = self._look_up(dict.fromkeys([*tags, GLOBAL_TAG]))
-            newest = versions[GLOBAL_TAG]
-            self._position = self._head if newest is None else _position(newest)
-        else:
-            versions = self._look_up(tags)
-        self._found |= {tag: versions[tag] for tag in tags}
-        return TagVersions(dict(self._found), self._position)
+        if _send_bumps(positions, is_urgent=True) is not None:
+            return self.retry()
+        with self._lock:
+            for tag, position in positions.items():
+                self._positions[tag] = max(position, self._positions.get(tag, 0))
+            if not self._is_retrying:
+                self._is_retrying = True
+                threading.Thread(target=self._retry_until_sent, name="pending-bumps", daemon=True).start()
+        return False
 
-    def _look_up(self, tags: Collection[str]) -> dict[str, str | None]:
-        versions = _read_versions(tags)
-        if versions is None:
-            return dict.fromkeys(tags)
-        unknown = [tag for tag, version in versions.items() if version is None]
-        if unknown:
-            versions |= _send_bumps(dict.fromkeys(unknown, self._head)) or {}
-        return versions
+    def retry(self, *, is_urgent: bool = False) -> bool:
+        """True where no bump is pending any more."""
+        if not self._positions:
+            return True
+        with self._lock:
+            pending = dict(self._positions)
+        if _send_bumps(pending, is_urgent=is_urgent) is None:
+            return False
+        with self._lock:
+            for tag, position in pending.items():
+                if self._positions.get(tag) == position:
+                    del self._positions[tag]
+            return not self._positions
 
-    @cached_property
-    def _head(self) -> int:
-        """Read after the versions, since `versions_at` compares with it."""
-        return Event.head()
+    def _retry_until_sent(self) -> None:
+        while True:
+            time.sleep(_RETRY_S)
+            retry_pending_bumps()
+            with self._lock:
+                if not self._positions:
+                    self._is_retrying = False
+                    return
 
 
-def _read_versions(tags: Collection[str]) -> dict[str, str | None] | None:
-    """None where Redis does not answer."""
-    if not tags:
-        return {}
-    held = ask(lambda redis: redis.mget([server.key(version_key(tag)) for tag in tags]))
-    return None if held is None else dict(zip(tags, map(_text, held), strict=True))
+_pending_bumps = _PendingBumps()
 
 
 def _send_bumps(positions: Mapping[str, int], *, is_urgent: bool = False) -> dict[str, str | None] | None:
-    """Bump the tags; their versions, or None where Redis did not hear of it. Where it has no room, they are unknown."""
+    """Bump the tags and return their versions; None where Redis did not answer.
+
+    Where Redis has no memory left, the versions are deleted instead, and so are unknown.
+    """
     if not positions:
         return {}
 
@@ -223,29 +167,147 @@ def _send_bumps(positions: Mapping[str, int], *, is_urgent: bool = False) -> dic
         return versions
 
     versions = server.call(command, is_urgent=is_urgent)
-    return None if versions is None else dict(zip(positions, map(_text, versions), strict=True))
+    return None if versions is None else dict(zip(positions, map(_decode, versions), strict=True))
+
+
+# --- Reading versions ------------------------------------------------------------------------------------
+def versions_before_reading(
+    viewer: Viewer,
+    project_ids: Collection[int] | None = None,
+    *,
+    are_visible: bool = False,
+    visible_projects: Callable[[], frozenset[int]] | None = None,
+) -> TagVersions:
+    """The versions of the tags of what is about to be read: these projects, else all that the viewer sees.
+
+    The access tag is read before the viewer's projects: joining a project in between bumps it, so a list stored with
+    the older version is not served again. `are_visible` says that the caller has found that the viewer sees the
+    projects; `visible_projects` gives the viewer's projects, where the caller asks for them anyway.
+    """
+    reader = _VersionReader()
+    if viewer.sees_all:
+        return reader.read([GLOBAL_TAG] if project_ids is None else map(project_tag, project_ids))
+    reader.read([access_tag(viewer.user_id)])
+    if project_ids is not None:
+        # The tag of a project that the viewer does not see would tell them that something happens in it.
+        visible = set(project_ids) if are_visible else visible_among(viewer, project_ids)
+    else:
+        visible = visible_projects() if visible_projects is not None else visible_project_ids(viewer)
+    return reader.read([GLOBAL_TAG] if len(visible) > _MAX_TAGS else map(project_tag, sorted(visible)))
+
+
+def versions_after_reading(
+    tag_versions: TagVersions, viewer: Viewer, project_ids: Collection[int] | None = None, *, are_visible: bool = False
+) -> TagVersions:
+    """The same versions, or unknown ones where the viewer's projects may have changed since they were read.
+
+    The viewer may have joined a project and read rows of it. A write to that project may be answered before the join
+    bumps the viewer's access tag, and the project's own tag is not among these versions. Where the caller had found
+    that the projects `are_visible`, the viewer may have left one of them since.
+    """
+    tags = tag_versions.by_tag.keys()
+    if viewer.sees_all or GLOBAL_TAG in tags:
+        return tag_versions
+    covers_projects = project_ids is not None and tags >= set(map(project_tag, project_ids))
+    if covers_projects and not are_visible:
+        return tag_versions
+    visible = visible_project_ids(viewer) if project_ids is None else visible_among(viewer, project_ids)
+    if tags >= set(map(project_tag, visible)) and not (are_visible and len(visible) < len(project_ids or ())):
+        return tag_versions
+    return TagVersions(dict.fromkeys(tag_versions.by_tag), tag_versions.position)
+
+
+def versions_at(tags: Sequence[str], head: int) -> TagVersions | None:
+    """The versions of what was read together with the newest position, `head`; None where Redis does not answer.
+
+    The version of a tag that was bumped beyond `head` is unknown in it. So is one that Redis did not have; what is read
+    from now on finds that one.
+    """
+    versions = _read_versions(tags)
+    if versions is None:
+        return None
+    if None in versions.values():
+        _VersionReader().read(tags)
+    reached = {tag: version if version and _position(version) <= head else None for tag, version in versions.items()}
+    return TagVersions(reached, head)
+
+
+def is_current(tag_versions: TagVersions) -> bool:
+    """False where something may have changed since, and while Redis does not answer."""
+    return tag_versions.is_known and _read_versions(tag_versions.by_tag) == tag_versions.by_tag
+
+
+class _VersionReader:
+    """Reads the versions of tags, in several steps. An unknown version is set to the newest position.
+
+    Rows that are read after that miss nothing: earlier changes are visible by then, and later ones bump the version.
+    Its nonce keeps it apart from what the version was before it was lost.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[str, str | None] = {}
+        self._position: int | None = None
+
+    def read(self, tags: Iterable[str]) -> TagVersions:
+        """The versions of these tags and of all that were read before.
+
+        The version of GLOBAL_TAG gives the position without a query: it is bumped after the commit that took the
+        position, so rows that are read from now on are at least as new.
+        """
+        tags = list(tags)
+        if self._position is None:
+            versions = self._read(dict.fromkeys([*tags, GLOBAL_TAG]))
+            newest = versions[GLOBAL_TAG]
+            self._position = self._head if newest is None else _position(newest)
+        else:
+            versions = self._read(tags)
+        self._found |= {tag: versions[tag] for tag in tags}
+        return TagVersions(dict(self._found), self._position)
+
+    def _read(self, tags: Collection[str]) -> dict[str, str | None]:
+        versions = _read_versions(tags)
+        if versions is None:
+            return dict.fromkeys(tags)
+        unknown = [tag for tag, version in versions.items() if version is None]
+        if unknown:
+            versions |= _send_bumps(dict.fromkeys(unknown, self._head)) or {}
+        return versions
+
+    @cached_property
+    def _head(self) -> int:
+        """The newest position. Read after the versions, since `versions_at` compares with it."""
+        return Event.head()
+
+
+def _read_versions(tags: Collection[str]) -> dict[str, str | None] | None:
+    """None where Redis does not answer."""
+    if not tags:
+        return {}
+    found = ask(lambda redis: redis.mget([server.key(version_key(tag)) for tag in tags]))
+    return None if found is None else dict(zip(tags, map(_decode, found), strict=True))
+
+
+def version_key(tag: str) -> str:
+    """The name of a tag's version in Redis."""
+    return f"tag:{tag}"
 
 
 def _position(version: str) -> int:
     return int(version.rpartition(":")[2])
 
 
-def _text(held: bytes | None) -> str | None:
-    return None if held is None else held.decode()
+def _decode(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
 
 
-def version_key(tag: str) -> str:
-    """Under which the version of a tag is kept."""
-    return f"tag:{tag}"
-
-
+# --- Asking Redis ----------------------------------------------------------------------------------------
 def ask(command: Callable[[Any], T]) -> T | None:
-    """One command to a Redis that has heard of every change that this process knows of; else None."""
+    """The answer of a Redis that has heard of every change that this process knows of, else None."""
     return server.call(command) if not _pending_bumps.exist or _pending_bumps.retry() else None
 
 
 async def ask_async(command: Callable[[Any], Awaitable[T]]) -> T | None:
-    """As the lists do here, from the event loop; None where Redis is not to be trusted."""
+    """As `ask`, from the event loop. It does not wait for pending bumps: None while there are any."""
     return None if _pending_bumps.exist else await server.call_async(command)
 
 
@@ -264,87 +326,32 @@ class BatchedGet:
     def __init__(self) -> None:
         self._names: dict[str, int] = {}
         self._waiting: list[_WaitingGet] = []
-        self._asking: asyncio.Task[None] | None = None
+        self._fetching: asyncio.Task[None] | None = None
 
     async def get(self, names: Iterable[str]) -> list[bytes | None] | None:
-        """What Redis holds under each name, as of one moment; None where it is not to be trusted."""
+        """The values of these names at one moment; None where Redis cannot be trusted."""
         found: asyncio.Future[list[bytes | None] | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((found, [self._names.setdefault(name, len(self._names)) for name in names]))
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._ask())
+        if self._fetching is None:
+            self._fetching = asyncio.create_task(self._fetch_all())
         return await found
 
-    async def _ask(self) -> None:
+    async def _fetch_all(self) -> None:
         try:
             while self._waiting:
                 names, waiting = list(self._names), self._waiting
                 self._names, self._waiting = {}, []
                 await self._fetch(names, waiting)
         finally:
-            self._asking = None
+            self._fetching = None
 
     async def _fetch(self, names: list[str], waiting: list[_WaitingGet]) -> None:
-        held: list[bytes | None] | None = None
+        values: list[bytes | None] | None = None
         try:
-            held = await ask_async(lambda redis: redis.mget([server.key(name) for name in names]))
+            values = await ask_async(lambda redis: redis.mget([server.key(name) for name in names]))
         except Exception:
-            logger.exception("What Redis holds could not be looked up.")
-        finally:  # however it went: nobody waits for it for ever
+            logger.exception("A batch of lookups in Redis failed.")
+        finally:  # no caller waits for ever
             for found, places in waiting:
                 if not found.done():
-                    found.set_result(None if held is None else [held[place] for place in places])
-
-
-class _PendingBumps:
-    """Positions that tags are to be bumped to, until Redis has heard of them."""
-
-    def __init__(self) -> None:
-        self._positions: dict[str, int] = {}
-        self._lock = threading.Lock()
-        self._is_retrying = False
-
-    @property
-    def exist(self) -> bool:
-        return bool(self._positions)
-
-    def add(self, positions: Mapping[str, int]) -> bool:
-        """Tell Redis now, else in a while. False where it has not heard of it yet.
-
-        Now also where it did not answer this process a moment ago: it may answer others, who would go on showing what
-        was before.
-        """
-        if _send_bumps(positions, is_urgent=True) is not None:
-            return self.retry()
-        with self._lock:
-            for tag, position in positions.items():
-                self._positions[tag] = max(position, self._positions.get(tag, 0))
-            if not self._is_retrying:
-                self._is_retrying = True
-                threading.Thread(target=self._retry_until_done, name="pending-bumps", daemon=True).start()
-        return False
-
-    def retry(self, *, is_urgent: bool = False) -> bool:
-        """True where nothing is pending any more."""
-        if not self._positions:
-            return True
-        with self._lock:
-            pending = dict(self._positions)
-        if _send_bumps(pending, is_urgent=is_urgent) is None:
-            return False
-        with self._lock:
-            for tag, position in pending.items():
-                if self._positions.get(tag) == position:
-                    del self._positions[tag]
-            return not self._positions
-
-    def _retry_until_done(self) -> None:
-        while True:
-            time.sleep(_RETRY_S)
-            retry_pending_bumps()
-            with self._lock:
-                if not self._positions:
-                    self._is_retrying = False
-                    return
-
-
-_pending_bumps = _PendingBumps()
+                    found.set_result(None if values is None else [values[place] for place in places])

@@ -3,15 +3,15 @@ from ..access import Viewer
 from ..rows import AuditRow
 from .page import Listing, Order, Page, PageRequest
 
-AUDIT_LOG = Listing("audit log", None, Order())
+AUDIT_LOG = Listing("audit log", AuditRow, None, Order())
 
 
-def list_entries(viewer: Viewer, *, page: PageRequest, default_size: int) -> Page[AuditRow]:
+def list_entries(viewer: Viewer, *, page: PageRequest) -> Page[AuditRow]:
     """Newest first; not cached, since an entry takes no position.
 
     Raises NotSignedIn, MissingScope, NotAllowed (viewer is not staff), BadArgument.
     """
-    return AUDIT_LOG.page(access.visible_audit(viewer), page, AuditRow, default_size=default_size)
+    return AUDIT_LOG.page(access.visible_audit(viewer), page)
 
 
 def count_entries(viewer: Viewer) -> int:

@@ -2,36 +2,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from django.db.models import Count
-
 from .. import access
 from ..access import Viewer
+from ..cache.lists import CacheQuery
 from ..models import Comment
 from ..rows import CommentRow
 from .cached import CachedPage, cached_page
-from .page import Listing, Order, Page, PageRequest
+from .page import Listing, Order, Page, PageRequest, PerParent, count_by_parent
 
 _NEWEST_FIRST = Order()
-COMMENTS_OF_TASKS = Listing("task.comments", None, _NEWEST_FIRST)
+COMMENTS_OF_TASKS = Listing("task.comments", CommentRow, None, _NEWEST_FIRST)
 
 
 def list_comments(
-    viewer: Viewer, task_id: int | None, *, page: PageRequest, default_size: int, if_none_match: str | None = None
+    viewer: Viewer, task_id: int | None, *, page: PageRequest, if_none_match: str | None = None
 ) -> CachedPage[CommentRow]:
     """Newest first, cached under the task's project. Raises TaskNotFound, BadArgument."""
     task = access.task(viewer, task_id)
-    listing = Listing("comments", task.pk, _NEWEST_FIRST)
-    return cached_page(
-        listing,
-        viewer=viewer,
-        page=page,
-        default_size=default_size,
-        read=CommentRow,
-        build=lambda: listing.page(Comment.objects.filter(task=task), page, CommentRow, default_size=default_size),
+    listing = Listing("comments", CommentRow, task.pk, _NEWEST_FIRST)
+    query = CacheQuery(
+        viewer,
+        listing.name,
+        listing.cache_params(page),
         project_id=task.project_id,
-        is_shown=True,
+        is_visible=True,
         if_none_match=if_none_match,
     )
+    return cached_page(query, listing, lambda: listing.page(Comment.objects.filter(task=task), page))
 
 
 def count_comments(viewer: Viewer, task_id: int | None) -> int:
@@ -39,22 +36,11 @@ def count_comments(viewer: Viewer, task_id: int | None) -> int:
     return Comment.objects.filter(task=access.task(viewer, task_id)).count()
 
 
-def list_comments_of_tasks(
-    viewer: Viewer, task_ids: Sequence[int], *, page: PageRequest, default_size: int
-) -> dict[int, Page[CommentRow]]:
+def list_comments_of_tasks(viewer: Viewer, task_ids: Sequence[int], page: PageRequest) -> dict[int, Page[CommentRow]]:
     """One page for each of the tasks, of what the viewer sees, in one query. Raises BadArgument."""
-    return COMMENTS_OF_TASKS.pages(
-        access.visible_tasks(viewer).filter(pk__in=task_ids),
-        Comment.objects.all(),
-        page,
-        CommentRow,
-        default_size=default_size,
-        parent="task_id",
-        parent_ids=task_ids,
-    )
+    tasks = access.visible_tasks(viewer).filter(pk__in=task_ids)
+    return COMMENTS_OF_TASKS.pages_of(PerParent(tasks, Comment.objects.all(), "task_id"), page, task_ids)
 
 
 def count_comments_of_tasks(viewer: Viewer, task_ids: Sequence[int]) -> dict[int, int]:
-    comments = access.visible_comments(viewer).filter(task_id__in=task_ids)
-    counts = comments.values("task_id").order_by().annotate(number=Count("id"))
-    return dict.fromkeys(task_ids, 0) | dict(counts.values_list("task_id", "number"))
+    return count_by_parent(access.visible_comments(viewer), "task_id", task_ids)

@@ -2,18 +2,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from django.db.models import Count
-
 from .. import access
 from ..access import Viewer
+from ..cache.lists import CacheQuery
 from ..errors import MemberNotFound
 from ..models import Membership
 from ..rows import MemberRow
 from .cached import CachedPage, cached_page
-from .page import Listing, Order, Page, PageRequest
+from .page import Listing, Order, Page, PageRequest, PerParent, count_by_parent
 
 _NEWEST_FIRST = Order()
-MEMBERS_OF_PROJECTS = Listing("project.members", None, _NEWEST_FIRST)
+MEMBERS_OF_PROJECTS = Listing("project.members", MemberRow, None, _NEWEST_FIRST)
 
 
 def get_member(viewer: Viewer, project_id: int | None, user_id: int | None) -> MemberRow:
@@ -26,24 +25,20 @@ def get_member(viewer: Viewer, project_id: int | None, user_id: int | None) -> M
 
 
 def list_members(
-    viewer: Viewer, project_id: int | None, *, page: PageRequest, default_size: int, if_none_match: str | None = None
+    viewer: Viewer, project_id: int | None, *, page: PageRequest, if_none_match: str | None = None
 ) -> CachedPage[MemberRow]:
     """Newest first, cached under the project. Raises ProjectNotFound, BadArgument."""
     project = access.project(viewer, project_id)
-    listing = Listing("members", project.pk, _NEWEST_FIRST)
-    return cached_page(
-        listing,
-        viewer=viewer,
-        page=page,
-        default_size=default_size,
-        read=MemberRow,
-        build=lambda: listing.page(
-            Membership.objects.filter(project=project), page, MemberRow, default_size=default_size
-        ),
+    listing = Listing("members", MemberRow, project.pk, _NEWEST_FIRST)
+    query = CacheQuery(
+        viewer,
+        listing.name,
+        listing.cache_params(page),
         project_id=project.pk,
-        is_shown=True,
+        is_visible=True,
         if_none_match=if_none_match,
     )
+    return cached_page(query, listing, lambda: listing.page(Membership.objects.filter(project=project), page))
 
 
 def count_members(viewer: Viewer, project_id: int | None) -> int:
@@ -52,21 +47,12 @@ def count_members(viewer: Viewer, project_id: int | None) -> int:
 
 
 def list_members_of_projects(
-    viewer: Viewer, project_ids: Sequence[int], *, page: PageRequest, default_size: int
+    viewer: Viewer, project_ids: Sequence[int], page: PageRequest
 ) -> dict[int, Page[MemberRow]]:
     """One page for each of the projects, of what the viewer sees, in one query. Raises BadArgument."""
-    return MEMBERS_OF_PROJECTS.pages(
-        access.visible_projects(viewer).filter(pk__in=project_ids),
-        Membership.objects.all(),
-        page,
-        MemberRow,
-        default_size=default_size,
-        parent="project_id",
-        parent_ids=project_ids,
-    )
+    projects = access.visible_projects(viewer).filter(pk__in=project_ids)
+    return MEMBERS_OF_PROJECTS.pages_of(PerParent(projects, Membership.objects.all(), "project_id"), page, project_ids)
 
 
 def count_members_of_projects(viewer: Viewer, project_ids: Sequence[int]) -> dict[int, int]:
-    memberships = access.visible_memberships(viewer).filter(project_id__in=project_ids)
-    counts = memberships.values("project_id").order_by().annotate(number=Count("id"))
-    return dict.fromkeys(project_ids, 0) | dict(counts.values_list("project_id", "number"))
+    return count_by_parent(access.visible_memberships(viewer), "project_id", project_ids)

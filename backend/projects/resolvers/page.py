@@ -1,7 +1,7 @@
-"""Keyset pages: page 9,000 costs what page 1 costs, and rows that come and go between two pages move nothing.
+"""Keyset pages: page 9,000 costs what page 1 costs, and rows inserted or deleted between two pages shift nothing.
 
-A page cursor is opaque outside: the key of the row it stands at, and a digest of the list, filter and order that it
-belongs to. Another list's cursor is refused.
+A page cursor is opaque to clients: the key of the row it stands at, and a digest of the list, filter and order that it
+belongs to. A cursor of another list is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import orjson
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db import connection
-from django.db.models import BooleanField, F, Func, IntegerField, Model, OuterRef, Q, QuerySet, Window
+from django.db.models import BooleanField, Count, F, Func, IntegerField, Model, OuterRef, Q, QuerySet, Window
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import RowNumber
 
@@ -27,13 +27,13 @@ R = TypeVar("R", bound=Row)
 M = TypeVar("M", bound=Model)
 
 MAX_PAGE = 100
-# Characters; ours have some 80.
-_MOST_CURSOR = 200
+# Characters. A page cursor of ours has some 80.
+_MAX_PAGE_CURSOR = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """By one field, ended by the id in the same direction: every order is total."""
+    """By one field, then by id in the same direction: every order is total."""
 
     field: str = "id"
     is_descending: bool = True
@@ -47,11 +47,11 @@ class Order:
         return replace(self, is_descending=not self.is_descending)
 
     def beyond(self, key: Key) -> Q:
-        """Rows that come after `key` in this order."""
+        """The rows after `key` in this order."""
         side = "lt" if self.is_descending else "gt"
         if self.field == "id":
             return Q(**{f"id__{side}": key.id})
-        # The first condition says nothing new, but it is one an index can start from.
+        # The first condition is implied by the second; an index scan can start from it.
         return Q(**{f"{self.field}__{side}e": key.value}) & (
             Q(**{f"{self.field}__{side}": key.value}) | Q(**{self.field: key.value, f"id__{side}": key.id})
         )
@@ -70,24 +70,26 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """`first` rows after `after`, or `last` rows before `before`; cursors as the client sent them."""
+    """`first` rows after `after`, or `last` rows before `before`; page cursors as the client sent them."""
 
     first: int | None = None
     after: str | None = None
     last: int | None = None
     before: str | None = None
+    default_size: int = MAX_PAGE
 
     @property
     def is_backward(self) -> bool:
         return self.last is not None or (self.before is not None and self.first is None)
 
-    def size(self, default: int) -> int:
-        """Rows asked for. Raises BadArgument where that is not 1 to 100, or asked for from both ends."""
+    @property
+    def size(self) -> int:
+        """Raises BadArgument where it is not 1 to 100, or both `first` and `last` are given."""
         if self.first is not None and self.last is not None:
             raise BadArgument("last", "Ask for the first or for the last rows, not for both.")
         argument, size = ("last", self.last) if self.last is not None else ("first", self.first)
         if size is None:
-            return default
+            return self.default_size
         if not 1 <= size <= MAX_PAGE:
             raise BadArgument(argument, f"A page has 1 to {MAX_PAGE} rows.")
         return size
@@ -95,22 +97,44 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[R]):
-    """Rows in the order of the list. `cursor_of` is where the page after (or before) a row starts."""
+    """Rows in the order of the list."""
 
     rows: Sequence[R]
     has_next: bool
     has_previous: bool
-    listing: Listing
+    listing: Listing[R]
 
-    def cursor_of(self, row: Row) -> str:
-        return self.listing.cursor_of(row)
+    def page_cursor(self, row: Row) -> str:
+        """Where the page after (or before) a row starts."""
+        return self.listing.page_cursor(row)
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """One list as it can be asked for: its name, what narrows it, its order."""
+class Shares(Generic[M]):
+    """Rows in parts that each have an index in every order. `of` gives the part of a key; parts do not overlap."""
+
+    of: Callable[[Any], QuerySet[M]]
+    keys: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class PerParent(Generic[M]):
+    """Rows of some parents. An index that starts with the parent limits what is read of each to one page.
+
+    `parent` names the attribute of a row that holds its parent's id.
+    """
+
+    parents: QuerySet[Any]
+    rows: QuerySet[M]
+    parent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[R]):
+    """One list as it can be asked for: its name, its rows, what narrows it, its order."""
 
     name: str
+    row_type: type[R]
     filter: Any
     order: Order
 
@@ -119,19 +143,23 @@ class Listing:
         identity = orjson.dumps([self.name, self.filter, self.order])
         return hashlib.sha256(identity).hexdigest()[:12]
 
-    def cursor_of(self, row: Row) -> str:
+    def cache_params(self, page: PageRequest) -> list[Any]:
+        """What identifies a page of this list in the cache, beside name and viewer. Raises BadArgument."""
+        return [self.row_type.__struct_fields__, self.filter, self.order, page, page.size]
+
+    def page_cursor(self, row: Row) -> str:
         key = self.order.key_of(row)
         return base64.urlsafe_b64encode(orjson.dumps([self._digest, key.value, key.id])).decode().rstrip("=")
 
-    def key_at(self, cursor: str | None, argument: str) -> Key | None:
-        """Raises BadArgument where the cursor is broken, or another list's."""
-        if cursor is None:
+    def parse_page_cursor(self, page_cursor: str | None, argument: str) -> Key | None:
+        """Raises BadArgument where the cursor is malformed, or belongs to another list."""
+        if page_cursor is None:
             return None
         is_ours = False
         try:
-            if len(cursor) > _MOST_CURSOR:
+            if len(page_cursor) > _MAX_PAGE_CURSOR:
                 raise ValueError
-            padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+            padded = page_cursor.encode("ascii") + b"=" * (-len(page_cursor) % 4)
             digest, value, pk = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
             if self.order.field != "id":
                 value = datetime.fromisoformat(value).astimezone(UTC)
@@ -144,101 +172,58 @@ class Listing:
             raise BadArgument(argument, "This is no cursor of this list with this filter and order.")
         return Key(value, pk)
 
-    def check(self, request: PageRequest, default_size: int) -> None:
-        """Raises BadArgument where `request` makes no sense here, before a row is read."""
-        self._cut(request, default_size)
+    def check(self, page: PageRequest) -> None:
+        """Raise BadArgument where this page cannot be asked for, before a row is read."""
+        self._slice(page)
 
-    def page(
-        self, rows: QuerySet[Any] | Shares[Any], request: PageRequest, read: type[R], *, default_size: int
-    ) -> Page[R]:
-        """One page of `rows`, in one query."""
-        cut = self._cut(request, default_size)
+    def page(self, rows: QuerySet[Any] | Shares[Any] | PerParent[Any], page: PageRequest) -> Page[R]:
+        """One page of `rows`, in one query. Raises BadArgument."""
+        cut = self._slice(page)
         if isinstance(rows, Shares):
-            found = read.of_values(_merged_values(rows, cut, read.__struct_fields__))
-        else:
-            found = read.read(cut.apply(rows)[: cut.size + 1])
-        return cut.page(found)
+            return cut.page(self.row_type.of_values(_merged_values(rows, cut, self.row_type.__struct_fields__)))
+        found = cut.of_each(rows).order_by(*cut.order.columns) if isinstance(rows, PerParent) else cut.apply(rows)
+        return cut.page(self.row_type.read(found[: cut.size + 1]))
 
-    def page_of_many(
-        self,
-        parents: QuerySet[Any],
-        rows: QuerySet[Any],
-        request: PageRequest,
-        read: type[R],
-        *,
-        default_size: int,
-        parent: str,
-    ) -> Page[R]:
-        """One page of the rows of all these parents, in one query: of each no more rows are read than a page takes."""
-        cut = self._cut(request, default_size)
-        found = read.read(cut.of_each(parents, rows, parent).order_by(*cut.order.columns)[: cut.size + 1])
-        return cut.page(found)
+    def pages_of(self, rows: PerParent[Any], page: PageRequest, parent_ids: Sequence[int]) -> dict[int, Page[R]]:
+        """The same page of the rows of each parent, in one query for all. Raises BadArgument.
 
-    def pages(
-        self,
-        parents: QuerySet[Any],
-        rows: QuerySet[Any],
-        request: PageRequest,
-        read: type[R],
-        *,
-        default_size: int,
-        parent: str,
-        parent_ids: Sequence[int],
-    ) -> dict[int, Page[R]]:
-        """The same page of each parent's share of `rows`, in one query for all of them.
-
-        `parents` are those of `parent_ids` whose rows are shown. Of each no more rows are read than a page takes.
+        A parent whose rows are not among `rows` has an empty page.
         """
-        cut = self._cut(request, default_size)
-        return self._by_parent(cut, cut.of_each(parents, rows, parent), read, parent, parent_ids)
+        cut = self._slice(page)
+        return self._by_parent(cut, cut.of_each(rows), rows.parent, parent_ids)
 
     def pages_of_few(
-        self,
-        rows: QuerySet[Any],
-        request: PageRequest,
-        read: type[R],
-        *,
-        default_size: int,
-        parent: str,
-        parent_ids: Sequence[int],
+        self, rows: QuerySet[Any], page: PageRequest, parent_ids: Sequence[int], *, parent: str
     ) -> dict[int, Page[R]]:
-        """As `pages`, for `rows` that are few enough to be read all."""
-        cut = self._cut(request, default_size)
+        """As `pages_of`, for `rows` that are few enough to be read all."""
+        cut = self._slice(page)
         number = Window(RowNumber(), partition_by=[F(parent)], order_by=cut.order.columns)
-        windowed = cut.apply(rows).annotate(number=number).filter(number__lte=cut.size + 1)
-        return self._by_parent(cut, windowed, read, parent, parent_ids)
+        numbered = cut.apply(rows).annotate(number=number).filter(number__lte=cut.size + 1)
+        return self._by_parent(cut, numbered, parent, parent_ids)
 
     def _by_parent(
-        self, cut: _Cut[R], rows: QuerySet[Any], read: type[R], parent: str, parent_ids: Sequence[int]
+        self, cut: _Slice[R], rows: QuerySet[Any], parent: str, parent_ids: Sequence[int]
     ) -> dict[int, Page[R]]:
         found: dict[int, list[R]] = {parent_id: [] for parent_id in parent_ids}
-        for row in read.read(rows.order_by(*cut.order.columns)):
+        for row in self.row_type.read(rows.order_by(*cut.order.columns)):
             found[getattr(row, parent)].append(row)
         return {parent_id: cut.page(of_parent) for parent_id, of_parent in found.items()}
 
-    def _cut(self, request: PageRequest, default_size: int) -> _Cut[Any]:
-        return _Cut(
+    def _slice(self, page: PageRequest) -> _Slice[R]:
+        return _Slice(
             listing=self,
-            order=self.order.reversed() if request.is_backward else self.order,
-            size=request.size(default_size),
-            is_backward=request.is_backward,
-            after=self.key_at(request.after, "after"),
-            before=self.key_at(request.before, "before"),
+            order=self.order.reversed() if page.is_backward else self.order,
+            size=page.size,
+            is_backward=page.is_backward,
+            after=self.parse_page_cursor(page.after, "after"),
+            before=self.parse_page_cursor(page.before, "before"),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Shares(Generic[M]):
-    """Rows in parts that have an index in every order: `of` gives those of one key. No row is in two parts."""
+def _merged_values(shares: Shares[Any], cut: _Slice[Any], names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The first rows of all shares together. PostgreSQL merges their indexes: one page of each is read, none is sorted.
 
-    of: Callable[[Any], QuerySet[M]]
-    keys: Sequence[int]
-
-
-def _merged_values(shares: Shares[Any], cut: _Cut[Any], names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """The first rows of all shares together; of each no more are read than that takes, and nothing is sorted.
-
-    One share is compiled and stands for all: Django takes a millisecond for each that it compiles.
+    Django compiles one share, whose SQL is repeated for the others: compiling takes a millisecond each.
     """
     slot = object()
     limit = cut.size + 1
@@ -249,18 +234,24 @@ def _merged_values(shares: Shares[Any], cut: _Cut[Any], names: Sequence[str]) ->
         cursor.execute(
             f"SELECT * FROM ({' UNION ALL '.join([f'({sql})'] * len(shares.keys))}) AS shares"
             f" ORDER BY {', '.join(order)} LIMIT {limit}",
-            [key if given is slot else given for key in shares.keys for given in parameters],
+            [key if value is slot else value for key in shares.keys for value in parameters],
         )
         found: list[tuple[Any, ...]] = cursor.fetchall()
     return found
 
 
 def merged(shares: Sequence[QuerySet[M]], order: Sequence[str], size: int) -> QuerySet[M]:
-    """The first `size` rows of several querysets together; of each no more are read than that takes."""
+    """The first `size` rows of several querysets together; no more than `size` are read of each."""
     ordered = [rows.order_by(*order)[:size] for rows in shares]
     if len(ordered) == 1:
         return ordered[0]
     return ordered[0].union(*ordered[1:], all=True).order_by(*order)[:size]
+
+
+def count_by_parent(rows: QuerySet[Any], parent: str, parent_ids: Sequence[int]) -> dict[int, int]:
+    """How many of `rows` each parent has, in one query. `parent` names the column with the parent's id."""
+    counts = rows.filter(**{f"{parent}__in": parent_ids}).values(parent).order_by().annotate(number=Count("id"))
+    return dict.fromkeys(parent_ids, 0) | dict(counts.values_list(parent, "number"))
 
 
 class _Among(Func):
@@ -270,15 +261,15 @@ class _Among(Func):
 
 
 def among(ids: Any) -> Func:
-    """That the id is in an array. Each is looked up by the primary key, however many the planner expects."""
+    """The condition `id = ANY(ids)`: a primary-key lookup for each, however many ids the planner expects."""
     return _Among(F("pk"), ids)
 
 
 @dataclass(frozen=True, slots=True)
-class _Cut(Generic[R]):
-    """A page request made ready: read in `order`, one row more than `size` tells whether there is more."""
+class _Slice(Generic[R]):
+    """A page request, parsed. Reads in `order`, and one row more than `size` to know whether there are more."""
 
-    listing: Listing
+    listing: Listing[R]
     order: Order
     size: int
     is_backward: bool
@@ -292,11 +283,11 @@ class _Cut(Generic[R]):
             rows = rows.filter(self.listing.order.reversed().beyond(self.before))
         return rows.order_by(*self.order.columns)
 
-    def of_each(self, parents: QuerySet[Any], rows: QuerySet[M], parent: str) -> QuerySet[M]:
-        """The first rows of each parent, one more than `size`: found by an index that starts with the parent."""
-        of_parent = self.apply(rows.filter(**{parent: OuterRef("pk")})).values("pk")[: self.size + 1]
+    def of_each(self, source: PerParent[M]) -> QuerySet[M]:
+        """The first rows of each parent, one more than `size`."""
+        of_parent = self.apply(source.rows.filter(**{source.parent: OuterRef("pk")})).values("pk")[: self.size + 1]
         ids = Func(ArraySubquery(of_parent), function="unnest", set_returning=True, output_field=IntegerField())
-        return rows.filter(among(ArraySubquery(parents.order_by().values_list(ids))))
+        return source.rows.filter(among(ArraySubquery(source.parents.order_by().values_list(ids))))
 
     def page(self, found: list[R]) -> Page[R]:
         has_more = len(found) > self.size

@@ -7,10 +7,11 @@ from django.db.models import QuerySet
 
 from .. import access
 from ..access import Viewer
+from ..cache.lists import CacheQuery
 from ..models import Project
 from ..rows import ProjectRow
 from .cached import CachedPage, cached_page
-from .page import Listing, Order, Page, PageRequest
+from .page import Listing, Order, PageRequest
 from .search import check_search, matching
 
 
@@ -32,8 +33,8 @@ def get_project(viewer: Viewer, project_id: int | None) -> ProjectRow:
     return ProjectRow.of(access.project(viewer, project_id))
 
 
-def projects_listing(filter: ProjectFilter, order: Order) -> Listing:
-    return Listing("projects", filter, order)
+def projects_listing(filter: ProjectFilter, order: Order) -> Listing[ProjectRow]:
+    return Listing("projects", ProjectRow, filter, order)
 
 
 def list_projects(
@@ -42,28 +43,21 @@ def list_projects(
     filter: ProjectFilter,
     order: Order,
     page: PageRequest,
-    default_size: int,
-    not_before: int | None = None,
+    min_position: int | None = None,
     if_none_match: str | None = None,
 ) -> CachedPage[ProjectRow]:
-    """What the viewer sees, cached (`not_before`: see `cached_list`). Raises BadArgument."""
+    """What the viewer sees, cached (`min_position`: see `CacheQuery`). Raises BadArgument, NotModified."""
     access.require_access(viewer)
     listing = projects_listing(filter, order)
 
-    def build() -> Page[ProjectRow]:
-        projects = filter.apply(access.visible_projects(viewer))
-        return listing.page(projects, page, ProjectRow, default_size=default_size)
-
-    return cached_page(
-        listing,
-        viewer=viewer,
-        page=page,
-        default_size=default_size,
-        read=ProjectRow,
-        build=build,
-        not_before=not_before,
+    query = CacheQuery(
+        viewer,
+        listing.name,
+        listing.cache_params(page),
+        min_position=min_position,
         if_none_match=if_none_match,
     )
+    return cached_page(query, listing, lambda: listing.page(filter.apply(access.visible_projects(viewer)), page))
 
 
 def count_projects(viewer: Viewer, filter: ProjectFilter) -> int:
@@ -71,6 +65,6 @@ def count_projects(viewer: Viewer, filter: ProjectFilter) -> int:
 
 
 def projects_by_id(viewer: Viewer, project_ids: Sequence[int]) -> dict[int, ProjectRow]:
-    """Those of the projects that the viewer sees, in one query."""
+    """The projects among these that the viewer sees, in one query."""
     projects = access.visible_projects(viewer).filter(id__in=set(project_ids))
     return {row.id: row for row in ProjectRow.read(projects)}

@@ -6,15 +6,16 @@ from django.db.models import QuerySet
 
 from .. import access
 from ..access import Viewer
+from ..cache.lists import CacheQuery
 from ..models import SummaryReport
 from ..rows import ReportRow
 from .cached import CachedPage, cached_page
-from .page import Listing, Order, Page, PageRequest
+from .page import Listing, Order, PageRequest
 
 
 @dataclass(frozen=True, slots=True)
 class ReportFilter:
-    """An id is None for any, 0 for one that no row has."""
+    """None is any project, NO_SUCH_ID none."""
 
     project_id: int | None = None
 
@@ -27,8 +28,8 @@ def get_report(viewer: Viewer, report_id: int | None) -> ReportRow:
     return ReportRow.of(access.report(viewer, report_id))
 
 
-def reports_listing(filter: ReportFilter) -> Listing:
-    return Listing("reports", filter, Order())
+def reports_listing(filter: ReportFilter) -> Listing[ReportRow]:
+    return Listing("reports", ReportRow, filter, Order())
 
 
 def list_reports(
@@ -36,29 +37,25 @@ def list_reports(
     *,
     filter: ReportFilter,
     page: PageRequest,
-    default_size: int,
-    not_before: int | None = None,
+    min_position: int | None = None,
     if_none_match: str | None = None,
 ) -> CachedPage[ReportRow]:
-    """Newest first, of what the viewer sees, cached (`not_before`: see `cached_list`). Raises BadArgument."""
+    """Newest first, of what the viewer sees, cached (`min_position`: see `CacheQuery`).
+
+    Raises BadArgument, NotModified.
+    """
     access.require_access(viewer)
     listing = reports_listing(filter)
 
-    def build() -> Page[ReportRow]:
-        reports = filter.apply(access.visible_reports(viewer))
-        return listing.page(reports, page, ReportRow, default_size=default_size)
-
-    return cached_page(
-        listing,
-        viewer=viewer,
-        page=page,
-        default_size=default_size,
-        read=ReportRow,
-        build=build,
+    query = CacheQuery(
+        viewer,
+        listing.name,
+        listing.cache_params(page),
         project_id=filter.project_id,
-        not_before=not_before,
+        min_position=min_position,
         if_none_match=if_none_match,
     )
+    return cached_page(query, listing, lambda: listing.page(filter.apply(access.visible_reports(viewer)), page))
 
 
 def count_reports(viewer: Viewer, filter: ReportFilter) -> int:

@@ -76,16 +76,16 @@ def newest_matches(
     projects: QuerySet[Project],
     shares: Sequence[QuerySet[Task]],
     probed: Sequence[QuerySet[Task]],
-    most: int | None = None,
+    limit: int | None = None,
 ) -> QuerySet[Task]:
-    """The newest `most` (`MAX_MATCHES`) of the tasks in the projects with `text` in title or description.
+    """The newest `limit` (at most `MAX_MATCHES`) of the tasks in the projects with `text` in title or description.
 
     `shares` are those tasks in parts. `probed` are them as well, or more, in parts that each have an index in the order
     of ids. How often a word occurs is not left to the planner, who guesses: it would walk through the table for a rare
     word, or fetch half of it for a common one. The newest tasks tell (docs/decisions/0007-large-tables.md).
     """
     match = Q(search_text__contains=sought(text))
-    limit = min(most or MAX_MATCHES, MAX_MATCHES)
+    limit = min(limit or MAX_MATCHES, MAX_MATCHES)
     parts = {
         "projects": projects.order_by().values_list("id"),
         "probed": merged([rows.annotate(hit=match) for rows in probed], ["-id"], _PROBED).values_list(

@@ -3,15 +3,15 @@ from ..access import Viewer
 from ..rows import TokenRow
 from .page import Listing, Order, Page, PageRequest
 
-TOKENS = Listing("tokens", None, Order())
+TOKENS = Listing("tokens", TokenRow, None, Order())
 
 
-def list_tokens(viewer: Viewer, *, page: PageRequest, default_size: int) -> Page[TokenRow]:
-    """One's own, newest first; not cached, since their use takes no position.
+def list_tokens(viewer: Viewer, *, page: PageRequest) -> Page[TokenRow]:
+    """The viewer's own, newest first; not cached, since the use of a token takes no position.
 
     Raises NotSignedIn, MissingScope, BadArgument.
     """
-    return TOKENS.page(access.tokens_of(viewer), page, TokenRow, default_size=default_size)
+    return TOKENS.page(access.tokens_of(viewer), page)
 
 
 def count_tokens(viewer: Viewer) -> int:
