@@ -7,7 +7,7 @@ import contextvars
 import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import strawberry
@@ -67,24 +67,47 @@ class Context:
         """Call a resolver or service from async code."""
         if self.is_long_lived:
             return await threads.requests.call(function, *args, **kwargs)
-        # The loop is this operation's own (`run_here`): Django need not fear that others wait for it.
-        loop = asyncio.get_running_loop()
-        asyncio._set_running_loop(None)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            asyncio._set_running_loop(loop)
+        # Django refuses the database to code under a running event loop, so `run_here` calls while its loop is stopped.
+        called: asyncio.Future[T] = _here.loop.create_future()
+        context = contextvars.copy_context()
+        _here.calls.append((called, partial(context.run, function, *args, **kwargs)))
+        _here.loop.stop()
+        return await called
 
 
-_runners = threading.local()
+class _Here(threading.local):
+    """Of a thread: the event loop that it executes operations in, and the calls that wait for it to stop."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.calls: list[tuple[asyncio.Future[Any], Callable[[], Any]]] = []
+
+
+_here = _Here()
 
 
 def run_here(operation: Coroutine[Any, Any, T]) -> T:
-    """Execute an operation in this thread, in an event loop that the thread keeps for it."""
-    if not hasattr(_runners, "own"):
-        _runners.own = asyncio.Runner()
-    runner: asyncio.Runner = _runners.own
-    return runner.run(operation, context=contextvars.copy_context())
+    """Execute an operation in this thread, in an event loop that the thread keeps for it.
+
+    The loop stops for each call of `Context.in_database`, and goes on with its result.
+    """
+    task = _here.loop.create_task(operation, context=contextvars.copy_context())
+    task.add_done_callback(lambda _: _here.loop.stop())
+    while not task.done():
+        _here.loop.run_forever()
+        calls, _here.calls = _here.calls, []
+        for called, call in calls:
+            _call(called, call)
+    return task.result()
+
+
+def _call(called: asyncio.Future[T], call: Callable[[], T]) -> None:
+    if called.done():  # its field was cancelled, as a sibling failed
+        return
+    try:
+        called.set_result(call())
+    except Exception as error:
+        called.set_exception(error)
 
 
 Info: TypeAlias = strawberry.Info[Context, None]

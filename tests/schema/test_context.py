@@ -1,0 +1,79 @@
+"""Resolvers call the database from the event loop of their operation, and Django does not mind."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+
+from django.core.exceptions import SynchronousOnlyOperation
+from django.test import SimpleTestCase
+
+from backend.projects.access import SYSTEM
+from backend.projects.models import Project
+from schema.context import Context, run_here
+from tests.cases import Case
+
+_said: ContextVar[str] = ContextVar("said", default="nothing")
+
+
+def fail() -> None:
+    raise ValueError("as told")
+
+
+class CallTests(SimpleTestCase):
+    context = Context(viewer=SYSTEM)
+
+    def test_a_call_has_no_running_loop_and_the_context_of_its_operation(self) -> None:
+        def look() -> str:
+            with self.assertRaises(RuntimeError):
+                asyncio.get_running_loop()
+            return _said.get()
+
+        async def operation() -> list[str]:
+            _said.set("something")
+            return await asyncio.gather(*[self.context.in_database(look) for _ in range(3)])
+
+        self.assertEqual(run_here(operation()), ["something"] * 3)
+        self.assertEqual(_said.get(), "nothing")
+
+    def test_calls_are_made_in_their_order(self) -> None:
+        made: list[int] = []
+
+        async def operation() -> None:
+            await asyncio.gather(*[self.context.in_database(made.append, number) for number in range(3)])
+            await self.context.in_database(made.append, 3)
+
+        run_here(operation())
+        self.assertEqual(made, [0, 1, 2, 3])
+
+    def test_what_a_call_raises_is_raised_where_it_is_awaited_and_the_next_operation_is_none_the_worse(self) -> None:
+        async def operation() -> int:
+            with self.assertRaisesMessage(ValueError, "as told"):
+                await self.context.in_database(fail)
+            return await self.context.in_database(int, "7")
+
+        self.assertEqual(run_here(operation()), 7)
+        with self.assertRaisesMessage(ValueError, "as told"):
+            run_here(self.context.in_database(fail))
+        self.assertEqual(run_here(operation()), 7)
+
+    def test_a_call_whose_field_was_cancelled_is_not_made(self) -> None:
+        made: list[int] = []
+
+        async def operation() -> None:
+            calling = asyncio.ensure_future(self.context.in_database(made.append, 1))
+            asyncio.get_running_loop().call_soon(calling.cancel)
+            await asyncio.gather(calling, return_exceptions=True)
+
+        run_here(operation())
+        self.assertEqual(made, [])
+
+
+class DatabaseTests(Case):
+    def test_code_under_the_loop_has_to_call(self) -> None:
+        async def operation() -> int:
+            with self.assertRaises(SynchronousOnlyOperation):
+                Project.objects.count()
+            return await Context(viewer=SYSTEM).in_database(Project.objects.count)
+
+        self.assertEqual(run_here(operation()), 0)
