@@ -9,6 +9,7 @@ of another kind than its type promises, an error) is graphql-core's, from the be
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -34,6 +35,8 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.types.field import StrawberryField
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+logger = logging.getLogger(__name__)
 
 _INT = range(-(2**31), 2**31)
 _KINDS: dict[Any, type] = {GraphQLBoolean: bool, GraphQLID: str, GraphQLInt: int, GraphQLString: str}
@@ -136,6 +139,23 @@ class _Columns:
         return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
+_LOGGED_DOCUMENTS = 1_000
+_logged: set[int] = set()
+
+
+def _log_fault(info: GraphQLResolveInfo[Any]) -> None:
+    """Log the exception, once per document: the answer is right all the same, only slower."""
+    location = info.operation.loc
+    document = hash(location.source.body if location else None)
+    if document in _logged:
+        return
+    if len(_logged) >= _LOGGED_DOCUMENTS:
+        _logged.clear()
+    _logged.add(document)
+    path = ".".join(str(key) for key in info.path.as_list())
+    logger.exception("The columns of %s could not be read; it is completed row by row.", path)
+
+
 class Executor(StrawberryGraphQLCoreExecutionContext):
     """Strawberry's, for the schema's `execution_context_class`."""
 
@@ -156,7 +176,9 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         async def by_columns(columns: _Columns, rows: list[Any]) -> Any:
             try:
                 return await columns.show(rows, self.context_value.loaders)
-            except Exception:
+            except Exception as error:
+                if not isinstance(error, _Unusual):
+                    _log_fault(info)
                 completed = by_rows()
                 return await completed if isinstance(completed, Awaitable) else completed
 
