@@ -123,11 +123,13 @@ if not 1 <= DATABASE_CONNECTIONS <= 1000:
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 
 REDIS_URL = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")
+# The first part of every key and channel in Redis: installations that share a Redis need one each.
+REDIS_PREFIX = env.str("REDIS_PREFIX", default="taskwire")
 CACHES = {
     "default": {
         "BACKEND": "django_redis.cache.RedisCache",
         "LOCATION": REDIS_URL,
-        "KEY_PREFIX": "taskwire",
+        "KEY_PREFIX": REDIS_PREFIX,
         "OPTIONS": {
             "SOCKET_CONNECT_TIMEOUT": 1,
             "SOCKET_TIMEOUT": 2,
@@ -138,7 +140,7 @@ CACHES = {
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        "CONFIG": {"hosts": [REDIS_URL], "prefix": "taskwire:notify"},
+        "CONFIG": {"hosts": [REDIS_URL], "prefix": f"{REDIS_PREFIX}:notify"},
     }
 }
 
@@ -147,7 +149,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a broker that comes back in an hour finds its workers waiting
 if "redis" in CELERY_BROKER_URL.split(":")[0]:
     # Redis hands a message out again that was not acknowledged for this long: longer than any task may run.
-    CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 600, "global_keyprefix": "taskwire:"}
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 600, "global_keyprefix": f"{REDIS_PREFIX}:"}
 # The queue in the broker: installations that share a broker need one each.
 CELERY_TASK_DEFAULT_QUEUE = env.str("QUEUE", default="taskwire")
 CELERY_TASK_IGNORE_RESULT = True

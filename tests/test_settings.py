@@ -9,6 +9,16 @@ from typing import Any
 
 from django.test import SimpleTestCase
 
+# The names that a key of the cache, a channel and a message of the broker begin with.
+PREFIXES = """
+import json, backend.settings as settings
+print(json.dumps([
+    settings.CACHES["default"]["KEY_PREFIX"],
+    settings.CHANNEL_LAYERS["default"]["CONFIG"]["prefix"],
+    settings.CELERY_BROKER_TRANSPORT_OPTIONS["global_keyprefix"],
+]))
+"""
+
 # What a browser or a script is answered, behind a proxy that speaks TLS and before it.
 ASK = """
 import json, django
@@ -67,6 +77,10 @@ class RefusalTests(SimpleTestCase):
 
     def test_open_access_on_this_machine_is_fine(self) -> None:
         self.assertEqual(self.loaded(ACCESS="open", BIND="127.0.0.1", ALLOWED_HOSTS="localhost,127.0.0.1"), "")
+
+    def test_the_prefix_begins_every_key_and_channel_in_redis(self) -> None:
+        asking = run("-c", PREFIXES, BROKER_URL="redis://127.0.0.1/1", REDIS_PREFIX="other")
+        self.assertEqual(json.loads(asking.stdout), ["other", "other:bell", "other:"], asking.stderr)
 
 
 class ProductionTests(SimpleTestCase):

@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import Any
 from unittest.mock import patch
 
+from django.conf import settings
 from django.db import connections
 from django.db.backends.signals import connection_created
 from redis.asyncio import Connection as AsyncConnection
@@ -355,8 +356,8 @@ def _said(arguments: tuple[Any, ...]) -> str:
     name, keys = arguments[0], arguments[1:]
     if name == "EVAL":
         script, count, *rest = keys
-        name, keys = {versions._BUMP: "bumps", lists._STORE: "files"}[script], rest[:count]
-    return f"{name} {' '.join(str(key).rpartition('taskwire:1:')[2] for key in keys)}"
+        name, keys = {versions._BUMP: "bumps", lists._STORE: "stores"}[script], rest[:count]
+    return f"{name} {' '.join(str(key).rpartition(f'{settings.REDIS_PREFIX}:1:')[2] for key in keys)}"
 
 
 _control: list[Any] = []

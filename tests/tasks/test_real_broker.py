@@ -121,7 +121,7 @@ class RabbitMQTests(BrokerCase):
 
 class RedisTests(BrokerCase):
     def test_what_beat_scans_a_worker_does(self) -> None:
-        self.use_broker(redis_broker_url(), global_keyprefix="taskwire:")
+        self.use_broker(redis_broker_url(), global_keyprefix=f"{settings.REDIS_PREFIX}:")
         self.assert_scheduled_work_is_done()
 
 

@@ -95,12 +95,14 @@ class AnswerTests(Case):
     @override_settings(CACHE_LIST_S=0)
     def test_a_fault_is_logged_once_per_document_and_costs_no_answer(self) -> None:
         documents = ("{ tasks { nodes { id } } }", "{ tasks { nodes { id title } } }")
-        fault = patch("schema.executor.attrgetter", side_effect=RuntimeError("as told"))
-        with fault, self.assertLogs("schema.executor", "ERROR") as logs:
+        fault = patch("schema.execution.columns.attrgetter", side_effect=RuntimeError("as told"))
+        with fault, self.assertLogs("schema.execution.columns", "ERROR") as logs:
             for document in (*documents, *documents):
                 answer = self.answer(document, self.viewer, Executor)
                 self.assertEqual(answer, self.answer(document, self.viewer, StrawberryGraphQLCoreExecutionContext))
-        message = "ERROR:schema.executor:The columns of tasks.nodes could not be read; it is completed row by row."
+        message = (
+            "ERROR:schema.execution.columns:The columns of tasks.nodes could not be read; it is completed row by row."
+        )
         self.assertEqual([line.splitlines()[0] for line in logs.output], [message] * 2)
         self.assertIn("RuntimeError: as told", logs.output[0])
 
@@ -108,5 +110,5 @@ class AnswerTests(Case):
     def test_what_graphql_core_is_to_refuse_is_no_fault(self) -> None:
         row = TaskRow.of(Task.objects.filter(assignee=None).earliest("pk"))
         wrong = patch.object(TaskRow, "read", return_value=[replace(row, title=None)])
-        with wrong, self.assertNoLogs("schema.executor"):
+        with wrong, self.assertNoLogs("schema.execution.columns"):
             self.answer("{ tasks { nodes { version title } } }", SYSTEM, Executor)
