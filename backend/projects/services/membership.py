@@ -7,8 +7,8 @@ from ..access import Viewer
 from ..errors import AlreadyAMember, LastOwner, MemberNotFound, UnknownUser
 from ..events import AccessChanged
 from ..models import AuditAction, Membership, Project, Role, Scope, Task, User
-from .clean import clean_fields
-from .task import append_unassigned, take_off_tasks
+from .task import append_unassigned, unassign_tasks
+from .validation import clean_fields
 
 
 @transaction.atomic
@@ -68,7 +68,7 @@ def remove_member(*, actor: Viewer, project_id: int | None, user_id: int | None)
     membership = _member(project, user_id)
     _keep_an_owner(membership, membership.role)
     Membership.objects.filter(pk=membership.pk).delete()
-    unassigned = take_off_tasks(Task.objects.filter(project=project, assignee=user_id))
+    unassigned = unassign_tasks(Task.objects.filter(project=project, assignee=user_id))
     _record(AuditAction.MEMBER_REMOVED, membership, actor=actor)
     journal.append(AccessChanged([membership.user_id], of_project=project.pk), actor=actor)
     append_unassigned(unassigned, actor=actor)

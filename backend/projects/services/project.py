@@ -8,11 +8,11 @@ from ..errors import NotSignedIn
 from ..events import AccessChanged, ProjectCreated, ProjectDeleted, ProjectUpdated
 from ..models import Membership, Project, Role, Scope, User
 from ..rows import ProjectRow
-from .clean import check_version, clean_fields, tidy
+from .validation import check_version, set_fields
 
 
 class ProjectChanges(TypedDict, total=False):
-    """What is absent stays as it is; a description of None is an empty one."""
+    """An absent field stays as it is; a description of None is an empty one."""
 
     name: str | None
     description: str | None
@@ -23,7 +23,7 @@ def create_project(*, actor: Viewer, name: str | None, description: str | None =
     """A new project, owned by its creator. Raises NotSignedIn, MissingScope, ValidationError."""
     access.require_scope(actor, Scope.WRITE)
     project = Project()
-    _assign(project, {"name": name, "description": description})
+    set_fields(project, {"name": name, "description": description})
     project.save(force_insert=True)
     if actor.user_id is not None:
         if not access.lock_reference(User, actor.user_id):
@@ -38,13 +38,13 @@ def create_project(*, actor: Viewer, name: str | None, description: str | None =
 def update_project(
     *, actor: Viewer, project_id: int | None, changes: ProjectChanges, version: int | None = None
 ) -> Project:
-    """Change name or description; nothing is recorded where nothing changes.
+    """Change name or description. Records no event where nothing changes.
 
     Locks the row. Raises ProjectNotFound, NotAllowed, ValidationError, Conflict where `version` is an old one.
     """
     project = access.project_for_update(actor, project_id, role=Role.EDITOR)
     check_version(ProjectRow.of(project), version)
-    changed = _assign(project, changes)
+    changed = set_fields(project, changes)
     if changed:
         project.version += 1
         project.save(update_fields=[*changed, "version", "updated_at"])
@@ -54,7 +54,7 @@ def update_project(
 
 @transaction.atomic
 def delete_project(*, actor: Viewer, project_id: int | None, version: int | None = None) -> ProjectRow:
-    """Delete a project with all that is in it, and return it as it was: one event, to those who could see it.
+    """Delete a project with everything in it, and return it as it was. Its one event goes to its members and staff.
 
     Locks the project and its tasks. Raises ProjectNotFound, NotAllowed (actor is no owner), Conflict.
     """
@@ -65,17 +65,3 @@ def delete_project(*, actor: Viewer, project_id: int | None, version: int | None
     project.delete()
     journal.append(ProjectDeleted(row, members), actor=actor)
     return row
-
-
-def _assign(project: Project, changes: ProjectChanges) -> list[str]:
-    """Set what differs, checked; return the names of what was set."""
-    new = dict(changes)
-    if "name" in new:
-        new["name"] = tidy(new["name"])
-    if "description" in new:
-        new["description"] = new["description"] or ""
-    changed = [name for name, value in new.items() if project.pk is None or getattr(project, name) != value]
-    for name in changed:
-        setattr(project, name, new[name])
-    clean_fields(project, changed)
-    return changed

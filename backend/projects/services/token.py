@@ -14,7 +14,7 @@ from ..errors import Invalid, InvalidCredential, NotAllowed, NotSignedIn, TokenN
 from ..events import AccessChanged
 from ..models import AuditAction, Scope, Token, User
 from ..rows import TokenRow
-from .clean import clean_fields, tidy
+from .validation import clean_fields, stripped
 
 DAYS = 90
 MAX_DAYS = 3660
@@ -37,7 +37,7 @@ def create_token(*, actor: Viewer, user_id: int | None, name: str, scope: str, d
         raise InvalidCredential("This token is unknown, expired or revoked.")
     secret = new_token()
     token = Token(user=user, digest=digest_of(secret))
-    token.name, token.scope = tidy(name), scope  # type: ignore[assignment]
+    token.name, token.scope = stripped(name), scope  # type: ignore[assignment]
     clean_fields(token, ["name", "scope"])
     if days is not None:
         if not 1 <= days <= MAX_DAYS:

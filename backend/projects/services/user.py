@@ -9,7 +9,7 @@ from .. import audit, journal
 from ..access import Viewer
 from ..events import AccessChanged
 from ..models import AuditAction, Task, User
-from .task import append_unassigned, take_off_tasks
+from .task import append_unassigned, unassign_tasks
 
 
 @transaction.atomic
@@ -60,7 +60,7 @@ def delete_user(*, actor: Viewer, user_id: int) -> None:
     if user is None:
         return
     shown_in = _project_ids(user)
-    unassigned = take_off_tasks(Task.objects.filter(assignee=user))
+    unassigned = unassign_tasks(Task.objects.filter(assignee=user))
     audit.record(AuditAction.ACCOUNT_DELETED, actor=actor, user=user, detail=_rights(user))
     user.delete()
     journal.append(AccessChanged([user_id], shown_in=shown_in), actor=actor)

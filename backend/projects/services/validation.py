@@ -1,0 +1,59 @@
+"""What every service checks of the text and numbers it is given, before it writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db.models import Model
+
+from ..errors import Conflict
+from ..models import Project, Task
+from ..rows import ProjectRow, TaskRow
+
+
+def set_fields(instance: Project | Task, changes: Mapping[str, Any]) -> list[str]:
+    """Set and validate the fields that differ, and return their names; of a new instance all that are given.
+
+    Names and titles are stripped, and a description of None is an empty one. Raises ValidationError.
+    """
+    values = dict(changes)
+    for name in ("name", "title"):
+        if name in values:
+            values[name] = stripped(values[name])
+    if "description" in values:
+        values["description"] = values["description"] or ""
+    changed = [name for name, value in values.items() if instance.pk is None or getattr(instance, name) != value]
+    for name in changed:
+        setattr(instance, name, values[name])
+    clean_fields(instance, changed)
+    return changed
+
+
+def clean_fields(instance: Model, names: Iterable[str]) -> None:
+    """Validate these fields of `instance`. Raises ValidationError, with messages per field and codes in capitals."""
+    names = set(names)
+    try:
+        instance.clean_fields(exclude={field.name for field in instance._meta.fields} - names)
+    except ValidationError as error:
+        raise ValidationError(
+            {
+                field: [
+                    ValidationError(one.message, code=(one.code or "invalid").upper(), params=one.params)
+                    for one in errors
+                ]
+                for field, errors in error.error_dict.items()
+            }
+        ) from None
+
+
+def check_version(row: ProjectRow | TaskRow, version: int | None) -> None:
+    """Raise Conflict where the writer names a version other than the row's."""
+    if version not in (None, row.version):
+        raise Conflict(row)
+
+
+def stripped(text: object) -> object:
+    """`text` without surrounding whitespace. A value that is no text is left for `clean_fields` to refuse."""
+    return text.strip() if isinstance(text, str) else text
