@@ -26,7 +26,7 @@ from django.utils import timezone
 
 from . import access, journal, notifier
 from .access import Viewer
-from .authentication import viewer_as_of_now
+from .authentication import current_viewer
 from .errors import InvalidCredential, NotFound, ResumeRefused, TooManyConnections
 from .events import ACCESS_CHANGED
 from .journal import JournalEvent, Retained
@@ -39,14 +39,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 EVERY_EVENT = EventFilter()
-# Takes an event and says True, or cannot at the moment: then it waits for `next`.
+# Hands an event to the server at once and returns True. Where it returns False, the event waits for `next`.
 TrySend: TypeAlias = Callable[[JournalEvent], bool]
 
-# Events read at once, by the reader and by a listener that catches up.
-_READ = 500
-# Threads that read for listeners: two of them still answer while one is slow.
+# Events per read, by the reader and by a listener that catches up.
+_PAGE = 500
+# Threads that read for listeners. With two, one slow read does not block all listeners.
 _THREADS = 2
-# Seconds that clocks of servers may differ by, and a list may take to be filed.
+# Seconds by which the clocks of servers may differ, plus what storing a list may take.
 _MARGIN_S = 30
 
 
@@ -58,59 +58,64 @@ def _read_on(position: int) -> tuple[Retained, list[JournalEvent]]:
 
 def _read_and_bump(position: int) -> list[JournalEvent]:
     """The next page of events after `position`, their tags bumped. Raises ResumeRefused."""
-    events = journal.read_after(position, limit=_READ)
+    events = journal.read_after(position, limit=_PAGE)
     journal.bump_tags(events)
     return events
 
 
 class Listener:
-    """Catches up from its position by pages, then is handed what the reader reads. Made by `listen`."""
+    """Catches up from its position by pages, then gets what the reader reads. Made by `listen`."""
 
     def __init__(
-        self, reader: _Reader, position: int, filter: EventFilter, rights: _Rights, try_send: TrySend | None
+        self,
+        reader: _Reader,
+        position: int,
+        filter: EventFilter,
+        permissions: CachedPermissions,
+        try_send: TrySend | None,
     ) -> None:
         self.start = position
         self.is_live = False
         self.filter = filter
-        self.rights = rights
+        self.permissions = permissions
         self._reader = reader
         self.read_up_to = position
-        self._waiting: deque[JournalEvent] = deque()
+        self._queue: deque[JournalEvent] = deque()
         self._try_send = try_send
-        self._room: int = settings.LIVE_QUEUE_EVENTS
+        self._max_queue: int = settings.LIVE_QUEUE_EVENTS
         self._end: Exception | None = None
         self._loop = asyncio.get_running_loop()
-        self._woken: asyncio.Future[None] | None = None
-        # One timer that is set anew when it comes, if need be: a timer for every event would cost as much as the event.
+        self._wakeup: asyncio.Future[None] | None = None
+        # One timer, set again when it fires too early: a timer per event would cost as much as the event.
         self._idle_s: float | None = None
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def position(self) -> int:
-        """Everything at or below it has been handed out: what a client resumes from."""
-        return self._waiting[0].position - 1 if self._waiting else self.read_up_to
+        """Every event up to it is delivered: a client resumes from here."""
+        return self._queue[0].position - 1 if self._queue else self.read_up_to
 
     @property
     def viewer(self) -> Viewer:
-        """Who listens, with the rights of now."""
-        return self.rights.visibility.viewer
+        """Who listens, with their present permissions."""
+        return self.permissions.visibility.viewer
 
     async def next(self, timeout_s: float | None = None) -> JournalEvent | None:
         """The next event, or None after about `timeout_s` without one.
 
-        Raises ResumeRefused where the listener fell behind or what it has yet to read was trimmed, InvalidCredential
-        where its viewer is let in no longer, ProjectNotFound or TaskNotFound where they lost the right to see what it
-        is narrowed to.
+        Raises ResumeRefused where the listener fell behind or events it has yet to read were trimmed, InvalidCredential
+        where the viewer's credential is no longer valid, ProjectNotFound or TaskNotFound where the viewer may no longer
+        see the project or task of its filter.
         """
         self._idle_s = timeout_s
         self._deadline = None
         while True:
             if self._end is not None:
                 raise self._end
-            while self._waiting:
-                event = self._waiting.popleft()
-                if self.rights.visibility.shows(event):  # which may have been lost while it waited
+            while self._queue:
+                event = self._queue.popleft()
+                if self.permissions.visibility.shows(event):  # the permission may have been lost meanwhile
                     return event
             if timeout_s is not None:
                 now = self._loop.time()
@@ -120,94 +125,94 @@ class Listener:
                     return None
             if self.is_live:
                 if self._timer is None and self._deadline is not None:
-                    self._timer = self._loop.call_at(self._deadline, self._time_is_up)
-                self._woken = self._loop.create_future()
-                await self._woken
+                    self._timer = self._loop.call_at(self._deadline, self._on_timer)
+                self._wakeup = self._loop.create_future()
+                await self._wakeup
             else:
                 await self._catch_up()
 
-    def _time_is_up(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         if self._deadline is not None and self._deadline > self._loop.time():
-            self._timer = self._loop.call_at(self._deadline, self._time_is_up)
+            self._timer = self._loop.call_at(self._deadline, self._on_timer)
         else:
             self._wake()
 
     @property
     def _is_awaited(self) -> bool:
-        """Whether somebody waits in `next`, and was not told yet that there is something."""
-        return self._woken is not None and not self._woken.done()
+        """Whether a caller waits in `next` and has not been woken yet."""
+        return self._wakeup is not None and not self._wakeup.done()
 
     def _wake(self) -> None:
         if self._is_awaited:
-            assert self._woken is not None
-            self._woken.set_result(None)
+            assert self._wakeup is not None
+            self._wakeup.set_result(None)
 
     async def _catch_up(self) -> None:
         found = await self._reader.ask(_read_and_bump, self.read_up_to)
-        # The reader may not have come to it yet, and what follows is to be judged by the right it gave or took.
+        # The reader may not have read this change yet. The events after it are checked against the new permissions.
         if any(event.kind == ACCESS_CHANGED and self.viewer.user_id in event.data["users"] for event in found):
-            await self.rights.load()
-            # Of what was trimmed meanwhile it could not see any more who could see it.
+            await self.permissions.load()
+            # A trimmed deletion no longer tells who could see the project.
             journal.check_resumable(self.read_up_to, await self._reader.ask(journal.retained))
         for event in found:
             self._take(event)
-        # No await between this comparison and the joining: what the reader has not read yet it will hand over.
-        if len(found) < _READ and self.read_up_to >= self._reader.position:
+        # No await between this comparison and going live: the reader offers every event that it has not read yet.
+        if len(found) < _PAGE and self.read_up_to >= self._reader.position:
             self.is_live = True
 
     def offer(self, event: JournalEvent) -> None:
-        """Called by the reader, in order, for every event."""
+        """Take an event from the reader, which offers every event in order."""
         if event.position <= self.read_up_to:
             return
-        if len(self._waiting) >= self._room:
+        if len(self._queue) >= self._max_queue:
             self.end(ResumeRefused("RESYNC", self._reader.oldest))
             return
-        is_free = self._try_send is not None and not self._waiting and self._is_awaited
+        is_idle = self._try_send is not None and not self._queue and self._is_awaited
         self._take(event)
-        if self._waiting and not (is_free and self._handed_over()):
+        if self._queue and not (is_idle and self._sent()):
             self._wake()
 
-    def _handed_over(self) -> bool:
-        """Whether the one event that waits was taken out of hand."""
+    def _sent(self) -> bool:
+        """Try to send the one event in the queue at once; True where it has left the queue."""
         assert self._try_send is not None
         try:
-            if not self._try_send(self._waiting[0]):
+            if not self._try_send(self._queue[0]):
                 return False
         except Exception as error:
-            self.end(error)  # the others are to hear of the event all the same
+            self.end(error)  # not raised: the reader goes on to other listeners
             return True
-        self._waiting.clear()
+        self._queue.clear()
         if self._idle_s is not None:
             self._deadline = self._loop.time() + self._idle_s
         return True
 
     def skip(self, trimmed: ResumeRefused) -> None:
-        """Called by the reader where it could not read on. Who catches up meets the gap by itself."""
+        """End a live listener that missed trimmed events. One that catches up meets the gap itself."""
         if self.is_live and self.read_up_to < trimmed.oldest:
             self.end(ResumeRefused(trimmed.code, trimmed.oldest))
 
     def _take(self, event: JournalEvent) -> None:
         self.read_up_to = event.position
-        if self.filter.passes(event) and self.rights.visibility.shows(event):
-            self._waiting.append(event)
+        if self.filter.passes(event) and self.permissions.visibility.shows(event):
+            self._queue.append(event)
 
     def end(self, reason: Exception) -> None:
-        """Let `next` raise `reason`; nothing is held for this listener any more."""
+        """Let `next` raise `reason`. The queue is dropped, and the reader offers no more events."""
         self._end = reason
-        self._waiting.clear()
+        self._queue.clear()
         self._reader.listeners.discard(self)
         self._wake()
 
     def leave(self) -> None:
-        """Nobody asks for anything any more."""
+        """Stop: nobody calls `next` any more."""
         self._reader.listeners.discard(self)
         if self._timer is not None:
             self._timer.cancel()
 
 
-class _Rights:
-    """What one viewer may hear of, shared by all in this process who came with the same token or session."""
+class CachedPermissions:
+    """Which events one viewer may hear of, shared by all their listeners with the same token or session."""
 
     def __init__(self, reader: _Reader, viewer: Viewer) -> None:
         self._reader = reader
@@ -218,31 +223,31 @@ class _Rights:
         self.loading = asyncio.Lock()
 
     async def load(self, *, since: int | None = None) -> None:
-        """The right to see of now, and since the earliest position that any of the listeners started from.
+        """Read the present permissions, and those since the earliest position any of the listeners started from.
 
-        Raises InvalidCredential where the account, token or session is no longer good. One at a time: else an older
-        answer could come last, and stay.
+        Raises InvalidCredential where the account, token or session is no longer valid. Loads are serialized: an older
+        result must not replace a newer one.
         """
         async with self.loading:
-            known = [position for position in (since, self.since) if position is not None]
-            self.since = min(known, default=None)
+            starts = [position for position in (since, self.since) if position is not None]
+            self.since = min(starts, default=None)
             self.visibility = await self._reader.ask(_current_visibility, self.visibility.viewer, self.since)
 
 
 def _current_visibility(viewer: Viewer, since: int | None) -> EventVisibility:
-    return EventVisibility.since(viewer_as_of_now(viewer), since)
+    return EventVisibility.since(current_viewer(viewer), since)
 
 
-def _as_of_now(
-    asked: list[tuple[Viewer, int | None, list[Listener]]],
+def _current_permissions(
+    requests: list[tuple[Viewer, int | None, list[Listener]]],
 ) -> list[InvalidCredential | tuple[EventVisibility, list[tuple[Listener, NotFound]]]]:
-    """Each viewer's `_current_visibility`, with the listeners that are narrowed to what it does not show."""
-    answers: list[InvalidCredential | tuple[EventVisibility, list[tuple[Listener, NotFound]]]] = []
-    for viewer, since, listeners in asked:
+    """Each viewer's `_current_visibility`, with those of the listeners whose filter it does not show."""
+    results: list[InvalidCredential | tuple[EventVisibility, list[tuple[Listener, NotFound]]]] = []
+    for viewer, since, listeners in requests:
         try:
             visibility = _current_visibility(viewer, since)
         except InvalidCredential as error:
-            answers.append(error)
+            results.append(error)
             continue
         refused = []
         for listener in listeners:
@@ -250,8 +255,8 @@ def _as_of_now(
                 visibility.require_shown(listener.filter, listener.start)
             except NotFound as error:
                 refused.append((listener, error))
-        answers.append((visibility, refused))
-    return answers
+        results.append((visibility, refused))
+    return results
 
 
 def _credential(viewer: Viewer) -> tuple[int | None, int | None, str | None]:
@@ -259,14 +264,14 @@ def _credential(viewer: Viewer) -> tuple[int | None, int | None, str | None]:
 
 
 class _Reader:
-    """The one reader of a process (of its event loop). Runs while something is attached to it."""
+    """The one reader of an event loop, hence of a process. It runs while anything is attached to it."""
 
     def __init__(self) -> None:
         self.position = 0
         self.oldest = 0
         self.listeners: set[Listener] = set()
         self.connections: Counter[int | None] = Counter()
-        self._rights: dict[tuple[int | None, int | None, str | None], _Rights] = {}
+        self._permissions: dict[tuple[int | None, int | None, str | None], CachedPermissions] = {}
         self._notified = asyncio.Event()
         self._attached = 0
         self._started: asyncio.Future[None] | None = None
@@ -277,7 +282,7 @@ class _Reader:
     # -- lifetime --
     @asynccontextmanager
     async def attached(self) -> AsyncIterator[None]:
-        """The reader runs and knows where the journal stands."""
+        """Keep the reader running. It knows the journal's newest position when the block begins."""
         self._attached += 1
         try:
             if self._started is None:
@@ -297,7 +302,7 @@ class _Reader:
         own_thread, threads = self._own_thread, self._threads
         try:
             while running := [task for task in tasks if not task.done()]:
-                # Again until it has ended: a Redis client that is just connecting may swallow the first.
+                # Cancel until it has ended: a Redis client that is just connecting may swallow a cancellation.
                 for task in running:
                     task.cancel()
                 await asyncio.wait(running, timeout=0.1)
@@ -305,20 +310,20 @@ class _Reader:
             await asyncio.gather(own_thread.close(), threads.close())
 
     @asynccontextmanager
-    async def rights_of(self, viewer: Viewer) -> AsyncIterator[_Rights]:
+    async def permissions_of(self, viewer: Viewer) -> AsyncIterator[CachedPermissions]:
         key = _credential(viewer)
-        rights = self._rights.setdefault(key, _Rights(self, viewer))
-        rights.holders += 1
+        permissions = self._permissions.setdefault(key, CachedPermissions(self, viewer))
+        permissions.holders += 1
         try:
-            yield rights
+            yield permissions
         finally:
-            rights.holders -= 1
-            if not rights.holders and self._rights.get(key) is rights:
-                del self._rights[key]
+            permissions.holders -= 1
+            if not permissions.holders and self._permissions.get(key) is permissions:
+                del self._permissions[key]
 
     # -- work --
     async def ask(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Read the database for a listener: it waits for other listeners at most, and for no request."""
+        """Read the database for a listener. It waits for other listeners at most, never for requests."""
         return await self._threads.call(function, *args, **kwargs)
 
     async def _run(self) -> None:
@@ -327,23 +332,23 @@ class _Reader:
                 await self._end_expired()
                 await self._poll()
             except (DatabaseError, InterfaceError) as error:
-                logger.warning("The journal could not be read, trying again: %s", error)
+                logger.warning("The journal could not be read; it is read again at the next poll: %s", error)
             except Exception:
-                logger.exception("The journal's reader failed, trying again.")
+                logger.exception("The journal's reader failed; it goes on at the next poll.")
             with suppress(TimeoutError):
                 async with asyncio.timeout(settings.LIVE_POLL_S):
                     await self._notified.wait()
             self._notified.clear()
 
     async def _poll(self) -> None:
-        """Read what is new and hand it out."""
+        """Read the new events and offer them to the listeners."""
         assert self._started is not None
         if not self._started.done():
-            # Lists that are still held may be older than writers that died before this process was there to look.
+            # Go back over the lifetime of a list: a writer may have died unnoticed before it bumped its tags.
             lately = timezone.now() - timedelta(seconds=settings.CACHE_LIST_S + _MARGIN_S)
             self.position = await self._own_thread.call(journal.position_at, lately)
         while True:
-            # Who catches up may be further than we are.
+            # A listener that catches up may be ahead of the reader.
             ahead = [(one, one.read_up_to) for one in self.listeners if one.read_up_to > self.position]
             try:
                 retained, found = await self._own_thread.call(_read_on, self.position)
@@ -352,7 +357,7 @@ class _Reader:
                 continue
             self.oldest = retained.oldest
             if retained.head < self.position:
-                logger.warning("The journal stands before what was read from it (a restored backup?): resync.")
+                logger.warning("The journal ends before the last position read (a restored backup?): listeners resync.")
                 self.position = retained.head
                 ahead = [(listener, listener.read_up_to) for listener in self.listeners]
             for listener, position in ahead:
@@ -360,63 +365,69 @@ class _Reader:
                     listener.end(ResumeRefused("RESYNC", retained.oldest))
             if not found:
                 break
-            # Once for all that was read: whoever keeps changing their own access delays nobody else.
+            # Once per page: a user whose access keeps changing does not delay the others.
             changed = {user for event in found if event.kind == ACCESS_CHANGED for user in event.data["users"]}
-            await self._reload([one for one in self._rights.values() if one.visibility.viewer.user_id in changed])
+            await self._reload([one for one in self._permissions.values() if one.visibility.viewer.user_id in changed])
             for event in found:
                 self.position = event.position
                 for listener in list(self.listeners):
                     if listener.is_live:
                         listener.offer(event)
-            if len(found) < _READ:
+            if len(found) < _PAGE:
                 break
         if not self._started.done():
             self._started.set_result(None)
 
     async def _skip(self, trimmed: ResumeRefused) -> None:
-        """Go on from what is retained, after a stop so long that the journal was trimmed beyond what was read of it."""
-        logger.warning("The journal no longer holds what comes after %s: resync.", self.position)
-        await self._reload(list(self._rights.values()))
+        """Go on from the oldest retained event: the journal was trimmed beyond what was read of it."""
+        logger.warning("The events after position %s are no longer retained: listeners resync.", self.position)
+        await self._reload(list(self._permissions.values()))
         self.position = self.oldest = trimmed.oldest
         for listener in list(self.listeners):
             listener.skip(trimmed)
 
     async def _end_expired(self) -> None:
-        """A session may have been prolonged, so each is asked for."""
+        """Reload the permissions of expired credentials: a session may have been prolonged."""
         now = timezone.now()
-        ends = [(one, one.visibility.viewer.expires_at) for one in self._rights.values()]
-        await self._reload([rights for rights, expires_at in ends if expires_at is not None and expires_at <= now])
+        await self._reload(
+            [
+                permissions
+                for permissions in self._permissions.values()
+                if (expires_at := permissions.visibility.viewer.expires_at) is not None and expires_at <= now
+            ]
+        )
 
-    async def _reload(self, changed: list[_Rights]) -> None:
-        """Let those who listen by these rights go on with what they may see by now, or end. One connection for all."""
+    async def _reload(self, changed: list[CachedPermissions]) -> None:
+        """Reload permissions in one database call. Listeners that lost theirs end."""
         if not changed:
             return
-        async with AsyncExitStack() as loading:
-            for rights in changed:
-                await loading.enter_async_context(rights.loading)
-            asked = [(one.visibility.viewer, one.since, self._narrowed_by(one)) for one in changed]
-            for rights, answer in zip(changed, await self._own_thread.call(_as_of_now, asked), strict=True):
-                if isinstance(answer, InvalidCredential):
-                    self._end(rights, answer)
+        async with AsyncExitStack() as locks:
+            for permissions in changed:
+                await locks.enter_async_context(permissions.loading)
+            requests = [(one.visibility.viewer, one.since, self._filtered_listeners(one)) for one in changed]
+            results = await self._own_thread.call(_current_permissions, requests)
+            for permissions, result in zip(changed, results, strict=True):
+                if isinstance(result, InvalidCredential):
+                    self._end(permissions, result)
                     continue
-                rights.visibility, refused = answer
+                permissions.visibility, refused = result
                 for listener, reason in refused:
                     listener.end(reason)
 
-    def _end(self, rights: _Rights, reason: InvalidCredential) -> None:
-        """Whoever comes with this credential from now on is asked for it anew."""
-        if self._rights.get(_credential(rights.visibility.viewer)) is rights:
-            del self._rights[_credential(rights.visibility.viewer)]
-        for listener in self._listeners_of(rights):
+    def _end(self, permissions: CachedPermissions, reason: InvalidCredential) -> None:
+        """End the listeners of an invalid credential. A new connection with it is checked again."""
+        if self._permissions.get(_credential(permissions.visibility.viewer)) is permissions:
+            del self._permissions[_credential(permissions.visibility.viewer)]
+        for listener in self._listeners_of(permissions):
             listener.end(reason)
-        if not rights.ended.done():
-            rights.ended.set_result(reason)
+        if not permissions.ended.done():
+            permissions.ended.set_result(reason)
 
-    def _narrowed_by(self, rights: _Rights) -> list[Listener]:
-        return [listener for listener in self._listeners_of(rights) if listener.filter.names_something]
+    def _filtered_listeners(self, permissions: CachedPermissions) -> list[Listener]:
+        return [listener for listener in self._listeners_of(permissions) if listener.filter.names_object]
 
-    def _listeners_of(self, rights: _Rights) -> list[Listener]:
-        return [listener for listener in self.listeners if listener.rights is rights]
+    def _listeners_of(self, permissions: CachedPermissions) -> list[Listener]:
+        return [listener for listener in self.listeners if listener.permissions is permissions]
 
     async def _hear_notifications(self) -> None:
         while True:
@@ -435,7 +446,7 @@ class _Reader:
             except Exception as error:
                 logger.warning("Notifications cannot be received, polling the journal instead: %s", error)
             finally:
-                # The layer keeps a queue for each channel, also for one that it could not subscribe to.
+                # The layer has a queue per channel, even for one that it could not subscribe to.
                 for name in [name for name in layer.channels if ours in name]:
                     del layer.channels[name]
             await asyncio.sleep(1)
@@ -449,17 +460,17 @@ def _reader() -> _Reader:
 
 
 async def keep_reading() -> None:
-    """Read the journal for as long as the process runs: it keeps cached lists right, listeners or none."""
+    """Run the reader as long as the process runs. It bumps tags, so cached lists need it without listeners too."""
     async with _reader().attached():
         await asyncio.Event().wait()
 
 
 @contextmanager
 def connection(viewer: Viewer) -> Iterator[None]:
-    """One socket or stream of the viewer's, from the moment that they are known to its end.
+    """Count one socket or stream of the viewer, until the end of the block.
 
-    Counted per account, whatever the number of its tokens and sessions; who has none is, in open access, one account.
-    Raises NotSignedIn, TooManyConnections.
+    Connections are counted per account, across its tokens and sessions. In open mode all anonymous viewers are one
+    account. Raises NotSignedIn, TooManyConnections.
     """
     access.require_access(viewer)
     connections = _reader().connections
@@ -475,14 +486,14 @@ def connection(viewer: Viewer) -> Iterator[None]:
 
 
 async def until_invalid(viewer: Viewer) -> InvalidCredential:
-    """Wait until the viewer's account, token or session is no longer good; return why."""
+    """Wait until the viewer's account, token or session is no longer valid; return the error."""
     reader = _reader()
-    async with reader.attached(), reader.rights_of(viewer) as rights:
+    async with reader.attached(), reader.permissions_of(viewer) as permissions:
         try:
-            await rights.load()  # it may have ended while nobody watched
+            await permissions.load()  # it may have become invalid before
         except InvalidCredential as error:
             return error
-        return await asyncio.shield(rights.ended)
+        return await asyncio.shield(permissions.ended)
 
 
 @asynccontextmanager
@@ -493,25 +504,23 @@ async def listen(
     filter: EventFilter = EVERY_EVENT,
     try_send: TrySend | None = None,
 ) -> AsyncIterator[Listener]:
-    """A listener for what happens after the position `after`, or from now on; `listener.start` says from where.
+    """A listener for the events after position `after`, else from now on. It starts at `listener.start`.
 
-    While it is waited for in `next`, what comes is first offered to `try_send`, which is spared the waking of a task.
-
-    Raises NotSignedIn, InvalidCredential; ResumeRefused where `after` is no longer retained or not yet reached;
-    ProjectNotFound or TaskNotFound where the filter names what the viewer cannot see and could not see after that
-    position.
+    While a caller waits in `next`, an event is first offered to `try_send`, which wakes no task. Raises NotSignedIn,
+    InvalidCredential; ResumeRefused where `after` is no longer retained or not yet reached; ProjectNotFound or
+    TaskNotFound where the viewer neither sees what the filter names nor saw it after that position.
     """
     access.require_access(viewer)
     reader = _reader()
-    async with reader.attached(), reader.rights_of(viewer) as rights:
-        # First where to start, then the rights: what changes them later is an event that will be read.
+    async with reader.attached(), reader.permissions_of(viewer) as permissions:
+        # The start first, then the permissions: a later change of permissions is an event that will be read.
         start = await reader.ask(_start, after)
-        await rights.load(since=start)
-        await reader.ask(rights.visibility.require_shown, filter, start)
-        listener = Listener(reader, start, filter, rights, try_send)
-        # No await from here to the joining: rights that end later end their listeners.
-        if rights.ended.done():
-            raise rights.ended.result()
+        await permissions.load(since=start)
+        await reader.ask(permissions.visibility.require_shown, filter, start)
+        listener = Listener(reader, start, filter, permissions, try_send)
+        # No await until the listener is added: permissions that end later end their listeners.
+        if permissions.ended.done():
+            raise permissions.ended.result()
         reader.listeners.add(listener)
         try:
             yield listener

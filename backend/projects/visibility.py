@@ -25,7 +25,7 @@ class EventFilter:
             raise BadArgument("kinds", f"The kinds are {', '.join(EventKind.values)}.")
 
     @property
-    def names_something(self) -> bool:
+    def names_object(self) -> bool:
         """Whether it is narrowed to a project or task, which the viewer may lose the right to see."""
         return self.project_id is not None or self.task_id is not None
 

@@ -166,7 +166,7 @@ class NothingLeftTests(BoundCase):
 
     async def assert_nothing_is_left(self) -> None:
         reader = live._reader()
-        self.assertEqual((reader.listeners, reader._rights, reader.connections), (set(), {}, {}))
+        self.assertEqual((reader.listeners, reader._permissions, reader.connections), (set(), {}, {}))
         self.assertEqual((reader._attached, reader._tasks, reader._started), (0, [], None))
         layer = get_channel_layer()
         self.assertEqual((layer.channels, layer.groups), ({}, {}))
@@ -174,7 +174,7 @@ class NothingLeftTests(BoundCase):
         # The channel layer's own receiver stays with its loop.
         self.assertEqual([task for task in others if "_do_receiving" not in repr(task.get_coro())], [])
         gc.collect()
-        queues = [one for one in gc.get_objects() if type(one) in (live.Listener, live._Rights)]
+        queues = [one for one in gc.get_objects() if type(one) in (live.Listener, live.CachedPermissions)]
         self.assertEqual(queues, [])
 
     async def listens(self, session: str) -> None:

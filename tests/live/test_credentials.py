@@ -123,7 +123,7 @@ class ListenerTests(SocketCase):
             other = await sync_to_async(services.project.create_project)(actor=viewer, name="Other")
             self.assertEqual((await self.heard(wide)).project_id, other.pk)
 
-    async def test_two_tokens_of_one_user_have_rights_of_their_own(self) -> None:
+    async def test_two_tokens_of_one_user_have_permissions_of_their_own(self) -> None:
         membership = await sync_to_async(MembershipFactory)(project=self.task.project)
         viewers = []
         for scope in (Scope.READ, Scope.WRITE):
@@ -137,16 +137,16 @@ class ListenerTests(SocketCase):
             await self.rename("heard")
             self.assertEqual((await self.heard(writing)).data["task"]["title"], "heard")
 
-    async def test_a_listener_does_not_join_rights_that_have_ended(self) -> None:
+    async def test_a_listener_does_not_join_permissions_that_have_ended(self) -> None:
         membership = await sync_to_async(MembershipFactory)(project=self.task.project)
         secret = await sync_to_async(token_of)(membership.user)
         viewer = await sync_to_async(viewer_by_token)(secret, address="")
         reader = live._reader()
-        async with reader.attached(), reader.rights_of(viewer) as rights:
-            reader._end(rights, InvalidCredential("It has expired."))
-            self.assertEqual(reader._rights, {})
-            rights.holders += 1
-            reader._rights[live._credential(viewer)] = rights  # as a listener that came before it has it
+        async with reader.attached(), reader.permissions_of(viewer) as permissions:
+            reader._end(permissions, InvalidCredential("It has expired."))
+            self.assertEqual(reader._permissions, {})
+            permissions.holders += 1
+            reader._permissions[live._credential(viewer)] = permissions  # as a listener that came before it has it
             with self.assertRaises(InvalidCredential):
                 async with live.listen(viewer):
                     pass

@@ -169,7 +169,7 @@ class HearingTests(ListenerCase):
             self.assertEqual(await names(listener, 1), ["the last"])
 
     async def test_catching_up_goes_page_by_page(self) -> None:
-        pages, live._READ = live._READ, 3
+        pages, live._PAGE = live._PAGE, 3
         self.addCleanup(setattr, live, "_READ", pages)
         expected = [f"name {number}" for number in range(10)]
         await self.write(*expected)

@@ -88,8 +88,8 @@ class DoorTests(SocketCase):
 class CatchingUpTests(ListenerCase):
     def setUp(self) -> None:
         super().setUp()
-        self.addCleanup(setattr, live, "_READ", live._READ)
-        live._READ = 3
+        self.addCleanup(setattr, live, "_READ", live._PAGE)
+        live._PAGE = 3
 
     async def refusal(self, listener: live.Listener) -> tuple[str, int]:
         with self.assertRaises(ResumeRefused) as refused:
