@@ -22,7 +22,7 @@ from strawberry.types.unset import UNSET
 
 from backend.projects import live
 from backend.projects.access import ANONYMOUS, Viewer
-from backend.projects.authentication import viewer_as_of_now, viewer_of_socket
+from backend.projects.authentication import current_viewer, viewer_of_socket
 from backend.projects.errors import InvalidCredential, TooManyConnections
 
 from .context import Context
@@ -77,7 +77,7 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
     async def run_operation(self, operation: Operation[Context, None]) -> None:
         """For the viewer as of now: a socket may outlive what it was opened with."""
         try:
-            viewer = await self.context.in_database(viewer_as_of_now, self.context.viewer)
+            viewer = await self.context.in_database(current_viewer, self.context.viewer)
         except InvalidCredential as error:
             await self.websocket.close(code=UNAUTHORIZED, reason=str(error))
             return

@@ -1,7 +1,7 @@
-"""Who asks: the one place where a token, a session or nothing becomes a Viewer, for every door.
+"""Turns a token, a session or neither into a Viewer, for every edge (docs/decisions/0004-credentials.md).
 
-An `Authorization: Bearer` header wins over a session. A token is stored as its SHA-256 alone: it is 256 random bits,
-which nobody guesses, so the slow hash that a password needs would only cost every request.
+An `Authorization: Bearer` header takes precedence over a session. A token is stored as its SHA-256: it is 256 random
+bits, so the slow hash that a password needs would only cost every request.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from .cache.versions import TagVersions, access_tag, is_current, versions_at
 from .errors import ForeignOrigin, InvalidCredential, MissingScope, NotSignedIn
 from .models import Event, Scope, Token, User
 
-# Tells a token apart from any other text, for people and for those who scan code for secrets.
+# Marks a token as one, for people and for scanners of leaked secrets.
 _PREFIX = "tw_"
 _TOKEN = re.compile(rf"{_PREFIX}[A-Za-z0-9_-]{{43}}")
-_LAST_USED_EVERY = timedelta(minutes=1)
-# Seconds for which a token that was checked is asked of Redis alone, while nothing was told of its user's access.
+_RECORD_USE_EVERY = timedelta(minutes=1)
+# Seconds for which a checked token needs no SQL, while the version of its user's access tag is the same.
 _CHECKED_S = 10.0
-_MOST_CHECKED = 10_000
+_MAX_CHECKED = 10_000
 
 
-# --- Doors -----------------------------------------------------------------------------------------------
+# --- Edges -----------------------------------------------------------------------------------------------
 def viewer_of_request(request: HttpRequest) -> Viewer:
-    """Raises InvalidCredential; ForeignOrigin for a session that another site's page tries to use."""
+    """Raises InvalidCredential; ForeignOrigin where a page of another site uses the session."""
     header = request.headers.get("Authorization")
     if header is not None:
         return viewer_by_header(header, address=address_of_request(request))
@@ -55,16 +55,16 @@ def viewer_of_request(request: HttpRequest) -> Viewer:
 
 
 def viewer_of_browser(request: HttpRequest) -> Viewer:
-    """By the session alone: for pages that are about it, whatever else a proxy may send along."""
+    """The viewer of the session alone, for pages about the session. An `Authorization` header is ignored."""
     viewer = viewer_for(request.user)
     session_key = request.session.session_key if viewer.is_signed_in else None
     return replace(viewer, session_key=session_key, address=address_of_request(request))
 
 
 def viewer_of_socket(scope: dict[str, Any], authorization: str | None = None) -> Viewer:
-    """The viewer behind a WebSocket handshake, whose origin was checked before. Raises InvalidCredential.
+    """The viewer of a WebSocket handshake, whose origin is checked already. Raises InvalidCredential.
 
-    A browser's script cannot give a handshake headers: what it says in its first message is `authorization`.
+    A script in a browser cannot set headers of a handshake; it sends `authorization` in its first message.
     """
     address = client_address((scope.get("client") or ("",))[0], _header(scope, b"x-forwarded-for"))
     header = _header(scope, b"authorization") or authorization
@@ -76,7 +76,7 @@ def viewer_of_socket(scope: dict[str, Any], authorization: str | None = None) ->
 
 
 def viewer_by_header(header: str, *, address: str) -> Viewer:
-    """The viewer whose token an `Authorization` header has. Raises InvalidCredential."""
+    """The viewer of the token in an `Authorization` header. Raises InvalidCredential."""
     token = _bearer(header)
     if token is None:
         raise InvalidCredential("Send a token as `Authorization: Bearer <token>`.")
@@ -84,54 +84,54 @@ def viewer_by_header(header: str, *, address: str) -> Viewer:
 
 
 def _bearer(header: str) -> str | None:
-    """What an `Authorization` header has as its token; None where its scheme is another."""
+    """The token in an `Authorization` header; None where its scheme is not Bearer."""
     scheme, _, token = header.strip().partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
 
 def viewer_by_token(token: str, *, address: str) -> Viewer:
-    """Raises InvalidCredential. Costs no SQL for a token that was checked in the last seconds."""
+    """Raises InvalidCredential. A token that was checked in the last seconds costs no SQL."""
     if not _TOKEN.fullmatch(token):
         raise InvalidCredential("This is no token of ours.")
     digest = digest_of(token)
     checked = _checked.get(digest)
-    if checked is None or not checked.is_good:
+    if checked is None or not checked.is_valid:
         checked = _check(digest)
     return replace(checked.viewer, address=address)
 
 
 def checked_viewer(header: str | None) -> tuple[Viewer, TagVersions] | None:
-    """Who comes with this `Authorization` header, by what this process remembers of it, without asking anybody.
+    """The viewer of this `Authorization` header from this process's memory, valid while the versions are current.
 
-    It holds as long as the versions are current. None where it is to be found out by `viewer_of_request`.
+    None where only `viewer_of_request` can tell. Asks neither Redis nor the database.
     """
     if header is None:
         return (UNNAMED, TagVersions({}, 0)) if settings.ACCESS == "open" else None
     token = _bearer(header)
     checked = None if token is None else _checked.get(digest_of(token))
-    if checked is None or checked.tag_versions is None or checked.is_over:
+    if checked is None or checked.tag_versions is None or checked.is_expired:
         return None
     return checked.viewer, checked.tag_versions
 
 
-def viewer_as_of_now(viewer: Viewer) -> Viewer:
-    """The same viewer, with the account and credential as they are by now. Raises InvalidCredential."""
-    now: Viewer | None
+def current_viewer(viewer: Viewer) -> Viewer:
+    """The same viewer, read again from account and credential. Raises InvalidCredential."""
+    current: Viewer | None
     if viewer.token_id is not None:
-        token = _live_tokens().filter(pk=viewer.token_id).first()
-        now = _viewer_by(token) if token else None
+        token = _valid_tokens().filter(pk=viewer.token_id).first()
+        current = _viewer_by(token) if token else None
         if token is not None:
-            _note_use(token)
+            _record_use(token)
     elif viewer.session_key is not None:
-        now = _viewer_by_session(viewer.session_key)
+        current = _viewer_by_session(viewer.session_key)
     elif viewer.user_id is not None:
         user = User.objects.filter(pk=viewer.user_id, is_active=True).first()
-        now = viewer_for(user) if user else None
+        current = viewer_for(user) if user else None
     else:
         return viewer
-    if now is None or now.user_id != viewer.user_id:
+    if current is None or current.user_id != viewer.user_id:
         raise InvalidCredential("Sign in again: this token or session is no longer good.")
-    return replace(now, address=viewer.address)
+    return replace(current, address=viewer.address)
 
 
 def address_of_request(request: HttpRequest) -> str:
@@ -139,37 +139,37 @@ def address_of_request(request: HttpRequest) -> str:
 
 
 def client_address(peer: str, forwarded_for: str | None) -> str:
-    """The client's IP address: what our own proxy says, where there is one, since it alone can know."""
+    """The client's IP address. Behind our own proxy it is the last one in `X-Forwarded-For`."""
     if settings.TLS_PROXY and forwarded_for:
         peer = forwarded_for.rsplit(",", 1)[-1].strip()
     return peer[:45]
 
 
 def is_our_origin(origin: str, host: str) -> bool:
-    """Whether a page of this origin may act for who is signed in here: ours, or one that the settings trust."""
+    """Whether a page of this origin may use a session here: our own origin, or one that the settings trust."""
     try:
-        asking = urlsplit(origin.lower())
+        parts = urlsplit(origin.lower())
     except ValueError:
         return False
     trusted = map(urlsplit, [*settings.CSRF_TRUSTED_ORIGINS, *settings.CORS_ALLOWED_ORIGINS])
-    if asking.netloc == host.lower() and (asking.scheme == "https" or not settings.TLS_PROXY):
+    if parts.netloc == host.lower() and (parts.scheme == "https" or not settings.TLS_PROXY):
         return True
     return any(
-        # `https://*.example.org` includes all below it, as Django's own check has it.
-        asking.scheme == one.scheme and is_same_domain(asking.netloc, one.netloc.lstrip("*"))
-        for one in trusted
+        # `https://*.example.org` includes all subdomains, as in Django's own check.
+        parts.scheme == other.scheme and is_same_domain(parts.netloc, other.netloc.lstrip("*"))
+        for other in trusted
     )
 
 
 def _header(scope: dict[str, Any], name: bytes) -> str | None:
-    """Of several with one name, all; HTTP/2 splits cookies."""
+    """The values of all headers of this name, joined: HTTP/2 splits cookies."""
     headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
-    values = [value.decode("latin-1") for given, value in headers if given.lower() == name]
+    values = [value.decode("latin-1") for header, value in headers if header.lower() == name]
     return ("; " if name == b"cookie" else ", ").join(values) if values else None
 
 
 def challenge_for(error: NotSignedIn | MissingScope) -> str:
-    """`WWW-Authenticate` of an answer that refuses a request (RFC 6750, section 3)."""
+    """`WWW-Authenticate` of a response that refuses a request (RFC 6750, section 3)."""
     match error:
         case MissingScope():
             details = {"error": "insufficient_scope", "error_description": str(error), "scope": error.scope}
@@ -182,13 +182,13 @@ def challenge_for(error: NotSignedIn | MissingScope) -> str:
 
 # --- Sessions --------------------------------------------------------------------------------------------
 def _viewer_by_session(key: str) -> Viewer | None:
-    """None where the session has ended, its password was changed or its account is gone."""
+    """None where the session has ended, the password was changed or the account is gone."""
     store = import_module(settings.SESSION_ENGINE).SessionStore(key)
     user = get_user(SimpleNamespace(session=store))  # type: ignore[arg-type]
     if not isinstance(user, User):
         return None
-    ends = Session.objects.filter(pk=key).values_list("expire_date", flat=True).first()
-    return replace(viewer_for(user), session_key=key, expires_at=ends)
+    expires_at = Session.objects.filter(pk=key).values_list("expire_date", flat=True).first()
+    return replace(viewer_for(user), session_key=key, expires_at=expires_at)
 
 
 # --- Tokens ----------------------------------------------------------------------------------------------
@@ -202,27 +202,26 @@ def digest_of(token: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """A token that was found good, and what must not have moved since."""
+    """A token that was valid, and the version of its user's access tag then."""
 
     viewer: Viewer
     tag_versions: TagVersions | None
     until: float
 
     @property
-    def is_over(self) -> bool:
-        """Whatever may have changed since."""
+    def is_expired(self) -> bool:
         expires_at = self.viewer.expires_at
         return time.monotonic() >= self.until or (expires_at is not None and timezone.now() >= expires_at)
 
     @property
-    def is_good(self) -> bool:
-        return not self.is_over and self.tag_versions is not None and is_current(self.tag_versions)
+    def is_valid(self) -> bool:
+        return not self.is_expired and self.tag_versions is not None and is_current(self.tag_versions)
 
 
 _checked: dict[str, _Checked] = {}
 
 
-def _live_tokens() -> QuerySet[Token]:
+def _valid_tokens() -> QuerySet[Token]:
     return Token.objects.filter(
         Q(expires_at=None) | Q(expires_at__gt=timezone.now()), user__is_active=True
     ).select_related("user")
@@ -233,30 +232,30 @@ def _viewer_by(token: Token) -> Viewer:
 
 
 def _check(digest: str) -> _Checked:
-    """Ask the database. Raises InvalidCredential."""
+    """Check the token in the database, and remember the result. Raises InvalidCredential."""
     token, tag_versions = _read_token(digest)
     if tag_versions is not None and not tag_versions.is_known:
         token, tag_versions = _read_token(digest)
     checked = _Checked(_viewer_by(token), tag_versions, time.monotonic() + _CHECKED_S)
-    _note_use(token)
-    if len(_checked) >= _MOST_CHECKED:
+    _record_use(token)
+    if len(_checked) >= _MAX_CHECKED:
         _checked.clear()
     _checked[digest] = checked
     return checked
 
 
 def _read_token(digest: str) -> tuple[Token, TagVersions | None]:
-    """The token, and how new it is. Raises InvalidCredential."""
-    # The newest position in the same statement: the row is as new as that.
+    """The token, and the version it was read at. Raises InvalidCredential."""
+    # The newest position comes from the same statement, so the row is as new as that.
     head = Event.objects.order_by("-position").values("position")[:1]
-    token = _live_tokens().filter(digest=digest).annotate(head=Coalesce(Subquery(head), 0)).first()
+    token = _valid_tokens().filter(digest=digest).annotate(head=Coalesce(Subquery(head), 0)).first()
     if token is None:
         _checked.pop(digest, None)
         raise InvalidCredential("This token is unknown, expired or revoked.")
     return token, versions_at([access_tag(token.user_id)], token.head)
 
 
-def _note_use(token: Token) -> None:
+def _record_use(token: Token) -> None:
     now = timezone.now()
-    if token.last_used_at is None or token.last_used_at <= now - _LAST_USED_EVERY:
+    if token.last_used_at is None or token.last_used_at <= now - _RECORD_USE_EVERY:
         Token.objects.filter(pk=token.pk, last_used_at=token.last_used_at).update(last_used_at=now)

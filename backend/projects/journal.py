@@ -1,7 +1,7 @@
-"""The journal: every change, in the order of commits, under one number.
+"""The journal: every change under a position, in the order of commits.
 
-A position is handed out while an advisory lock is held from `append` to the commit, so positions follow commits and
-have no holes: whoever has read up to N has missed nothing at or below N (`docs/decisions/0001-positions.md`).
+An advisory lock is taken from `append` to the commit, so positions follow commits and have no holes: a reader that has
+read up to N has missed nothing at or below N (docs/decisions/0001-positions.md).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from .rows import iso
 
 logger = logging.getLogger(__name__)
 
-# Any number will do that no other advisory lock in this database uses.
+# Any number that no other advisory lock in this database uses.
 _APPEND_LOCK = 0x7A5_3141
 
-# The lock is a statement of its own: the insert must take its snapshot after the lock, or it would not see the row
-# that the last holder committed. Both go to the server in one round trip.
+# The lock is a statement of its own: the insert must take its snapshot after the lock, or it would not see the row that
+# the last writer committed. Both go to the server in one round trip.
 _APPEND = f"""
 SELECT pg_advisory_xact_lock({_APPEND_LOCK});
 INSERT INTO {Event._meta.db_table}
@@ -48,14 +48,14 @@ RETURNING position
 def append(event: Payload, *, actor: Viewer) -> int:
     """Write `event` in the caller's transaction and return its position; notify readers after the commit.
 
-    Positions follow commits: call it last, after every row lock. Raises TypeError at the caller if the payload is
-    not JSON, RuntimeError outside a transaction.
+    Positions follow commits: call it last, after every row lock. Raises TypeError where the payload is not JSON,
+    RuntimeError outside a transaction.
     """
     return append_all([event], actor=actor)
 
 
 def append_all(events: Sequence[Payload], *, actor: Viewer) -> int:
-    """As `append`, for many events in their order, in one statement; returns the position of the last."""
+    """Append several events in order, by one statement, and return the position of the last. Raises as `append`."""
     if not connection.in_atomic_block:
         raise RuntimeError("journal.append() belongs in the transaction of the change that it records.")
     parameters: list[Any] = [actor.user_id, actor.name]
@@ -79,23 +79,24 @@ def _announce(position: int, tags: list[str]) -> None:
 
 
 def tags_of(event: Payload | JournalEvent) -> list[str]:
-    """The cache tags that an event bumps."""
+    """The cache tags that an event touches."""
     tags = [] if event.project_id is None else [project_tag(event.project_id)]
     if event.kind == ACCESS_CHANGED:
         tags += [project_tag(project_id) for project_id in event.data.get("projects", ())]
-        shows = bool(tags)  # who is a member, or under which name; how somebody gets in is seen by nobody else
+        # A membership or a shown name is visible to others. A token, a session or a password is not.
+        is_visible = bool(tags)
         tags += [access_tag(user_id) for user_id in event.data["users"]]
     else:
-        shows = True
-    return [*tags, GLOBAL_TAG] if shows else tags
+        is_visible = True
+    return [*tags, GLOBAL_TAG] if is_visible else tags
 
 
 # --- Reading ---------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class JournalEvent:
-    """An event as it was read. `frame` is what plain sockets and streams send, encoded once.
+    """An event as read. `frame` is what plain sockets and streams send, encoded once.
 
-    Each reading is an object of its own, so that what is worked out of it can be retained beside it.
+    Events compare by identity, so that results can be cached per reading of an event.
     """
 
     position: int
@@ -110,18 +111,18 @@ class JournalEvent:
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        """The payload as it is written down in `events`."""
+        """The payload, whose shape `events` describes."""
         data: dict[str, Any] = orjson.loads(self.payload)
         return data
 
     @cached_property
     def frame(self) -> str:
-        named = self.actor_id is not None
+        has_actor = self.actor_id is not None
         head = {
             "type": self.kind,
             "cursor": str(self.position),
             "at": iso(self.at),
-            "actor": {"id": self.actor_id, "name": self.actor_name} if named else None,
+            "actor": {"id": self.actor_id, "name": self.actor_name} if has_actor else None,
             "project": self.project_id,
         }
         return f"{orjson.dumps(head).decode()[:-1]},{self.payload[1:]}"
@@ -129,7 +130,7 @@ class JournalEvent:
 
 @dataclass(frozen=True)
 class Retained:
-    """What the journal holds: `oldest` is the oldest position to resume from, `head` the newest position."""
+    """What the journal retains: `oldest` is the oldest position to resume from, `head` the newest position."""
 
     oldest: int
     head: int
@@ -164,19 +165,19 @@ def bump_tags(events: Sequence[JournalEvent]) -> None:
 
 
 def position_at(moment: datetime) -> int:
-    """The position of the last event before a moment; 0, or where what is retained begins, if there is none."""
+    """The position of the last event before a moment, else the oldest position to resume from."""
     earlier = Event.objects.filter(at__lt=moment).order_by("-position").values_list("position", flat=True)
     return earlier.first() or retained().oldest
 
 
 def is_retained_since(moment: datetime) -> bool:
-    """Whether all that happened from a moment on is retained."""
+    """Whether every event since a moment is retained."""
     first = Event.objects.order_by("position").first()
     return first is None or first.position == 1 or first.at < moment
 
 
 def check_resumable(after: int, retained: Retained) -> None:
-    """Raises ResumeRefused where a listener cannot go on from `after` without missing something."""
+    """Raise ResumeRefused where a listener cannot resume from `after` without missing an event."""
     if after > retained.head:
         raise ResumeRefused("RESYNC", retained.oldest)
     if after < retained.oldest:

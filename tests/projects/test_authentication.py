@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from backend.projects import authentication, services
 from backend.projects.access import SYSTEM, Viewer
-from backend.projects.authentication import viewer_as_of_now, viewer_by_header, viewer_by_token
+from backend.projects.authentication import current_viewer, viewer_by_header, viewer_by_token
 from backend.projects.cache import versions
 from backend.projects.errors import InvalidCredential
 from backend.projects.models import Scope, Token, User
@@ -128,7 +128,7 @@ class TokenTests(TokenCase):
     def test_its_use_on_an_open_socket_counts(self) -> None:
         viewer = self.viewer(token_of(self.user))
         Token.objects.update(last_used_at=None)
-        viewer_as_of_now(viewer)
+        current_viewer(viewer)
         self.assertIsNotNone(Token.objects.get().last_used_at)
 
     def test_its_last_use_is_written_once_a_minute_at_most(self) -> None:
@@ -170,7 +170,7 @@ class HeaderTests(TokenCase):
 class AsOfNowTests(TokenCase):
     def assert_ended(self, viewer: Viewer) -> None:
         with self.assertRaises(InvalidCredential):
-            viewer_as_of_now(viewer)
+            current_viewer(viewer)
 
     def by_session(self) -> Viewer:
         self.client.force_login(self.user)
@@ -178,13 +178,13 @@ class AsOfNowTests(TokenCase):
 
     def test_a_token_that_was_revoked(self) -> None:
         viewer = self.viewer(token_of(self.user))
-        self.assertEqual(viewer_as_of_now(viewer), viewer)
+        self.assertEqual(current_viewer(viewer), viewer)
         revoke_token(actor=SYSTEM, token_id=viewer.token_id)
         self.assert_ended(viewer)
 
     def test_a_session_that_was_signed_out(self) -> None:
         viewer = self.by_session()
-        now = viewer_as_of_now(viewer)
+        now = current_viewer(viewer)
         self.assertEqual((now.user_id, now.session_key), (viewer.user_id, viewer.session_key))
         self.assertIsNotNone(now.expires_at)
         self.client.logout()

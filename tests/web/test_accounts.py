@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from backend.projects import services
 from backend.projects.access import SYSTEM, viewer_for
-from backend.projects.authentication import viewer_as_of_now
+from backend.projects.authentication import current_viewer
 from backend.projects.errors import InvalidCredential
 from backend.projects.models import AuditEntry, Event, User
 from backend.web import accounts
@@ -215,10 +215,10 @@ class SignOutTests(AccountCase):
     def test_what_was_opened_with_the_session_is_no_longer_good(self) -> None:
         self.client.force_login(self.ada)
         viewer = replace(viewer_for(self.ada), session_key=self.client.cookies["sessionid"].value)
-        self.assertEqual(viewer_as_of_now(viewer).user_id, self.ada.pk)
+        self.assertEqual(current_viewer(viewer).user_id, self.ada.pk)
         self.client.post(SIGN_OUT)
         with self.assertRaises(InvalidCredential):
-            viewer_as_of_now(viewer)
+            current_viewer(viewer)
 
     def test_where_they_were_is_remembered_if_it_is_ours(self) -> None:
         self.client.force_login(self.ada)
