@@ -1,4 +1,9 @@
-"""The direction of imports (docs/architecture.md): edges -> services, resolvers -> access, journal, cache -> models."""
+"""The direction of imports (docs/architecture.md).
+
+models < access < cache < journal < resolvers, services < live < edges
+"""
+
+from __future__ import annotations
 
 import ast
 from pathlib import Path
@@ -8,13 +13,18 @@ from django.test import SimpleTestCase
 ROOT = Path(__file__).resolve().parent.parent
 DOMAIN = "backend.projects"
 EDGES = ("rest", "schema", "tasks")
-# Lower imports nothing of higher.
+# Every module of the domain. A module imports from lower layers and from its own package, never from its own layer.
 LAYERS = [
-    ("models", "errors", "events", "rows"),
-    ("access", "journal", "cache", "notifier", "audit", "authentication"),
-    ("services", "resolvers"),
-    ("live", "admin", "management"),
+    ("errors", "models", "notifier", "rows", "threads"),
+    ("access", "events"),
+    ("audit", "cache"),
+    ("authentication", "journal"),
+    ("visibility",),
+    ("resolvers", "services"),
+    ("admin", "apps", "live", "management"),
 ]
+# The modules of the cache, by the same rule.
+CACHE_LAYERS = [("redis",), ("versions",), ("responses", "validators"), ("lists",)]
 
 
 def imports_of(path: Path) -> set[str]:
@@ -37,6 +47,19 @@ def files(folder: str) -> list[Path]:
     return found
 
 
+def module_files(package: str, name: str) -> list[Path]:
+    """The files of a module or package of `package`."""
+    folder = package.replace(".", "/")
+    module = ROOT / folder / f"{name}.py"
+    return [module] if module.exists() else files(f"{folder}/{name}")
+
+
+def module_names(package: str) -> set[str]:
+    """The modules and packages directly below `package`."""
+    paths = (ROOT / package.replace(".", "/")).iterdir()
+    return {path.stem for path in paths if path.suffix == ".py" or (path / "__init__.py").exists()} - {"__init__"}
+
+
 def is_in(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
 
@@ -51,19 +74,41 @@ class ImportDirectionTests(SimpleTestCase):
         ]
         self.assertEqual(wrong, [])
 
-    def test_the_domain_knows_no_edge(self) -> None:
-        self.assert_imports_none_of(files("backend/projects"), [*EDGES, "rest_framework", "strawberry", "celery"])
+    def assert_layered(self, package: str, layers: list[tuple[str, ...]]) -> None:
+        for position, layer in enumerate(layers):
+            not_lower = [name for other in layers[position:] for name in other]
+            for name in layer:
+                forbidden = [f"{package}.{other}" for other in not_lower if other != name]
+                self.assert_imports_none_of(module_files(package, name), forbidden)
 
-    def test_no_edge_knows_another(self) -> None:
+    def test_every_module_of_the_domain_has_its_layer(self) -> None:
+        named = [name for layer in LAYERS for name in layer]
+        self.assertEqual(sorted(named), sorted(module_names(DOMAIN) - {"migrations"}))
+        named = [name for layer in CACHE_LAYERS for name in layer]
+        self.assertEqual(sorted(named), sorted(module_names(f"{DOMAIN}.cache")))
+
+    def test_a_module_imports_lower_layers_only(self) -> None:
+        self.assert_layered(DOMAIN, LAYERS)
+        self.assert_layered(f"{DOMAIN}.cache", CACHE_LAYERS)
+
+    def test_the_domain_imports_no_edge_and_nothing_around_it(self) -> None:
+        around = ["backend.web", "backend.server", "backend.local", "backend.settings", "backend.urls", "backend.asgi"]
+        packages = [*EDGES, *around, "rest_framework", "strawberry", "celery"]
+        self.assert_imports_none_of(files("backend/projects"), packages)
+
+    def test_no_edge_imports_another(self) -> None:
         for edge in EDGES:
             self.assert_imports_none_of(files(edge), [other for other in EDGES if other != edge])
 
-    def test_only_edges_read_live(self) -> None:
-        domain = [path for path in files("backend/projects") if path.name != "live.py"]
-        self.assert_imports_none_of(domain, [f"{DOMAIN}.live"])
+    def test_what_every_request_passes_imports_no_edge(self) -> None:
+        for folder in ("backend/web", "backend/server", "backend/postgresql"):
+            self.assert_imports_none_of(files(folder), list(EDGES))
+
+    def test_the_api_and_its_execution_import_no_consumer_or_view(self) -> None:
+        self.assert_imports_none_of(files("schema/execution"), ["schema.consumers", "schema.views"])
 
     def test_no_edge_reaches_past_the_domain_to_the_models(self) -> None:
-        allowed = {"AuditAction", "Role", "Scope", "Status"}  # words of the field, not rows
+        allowed = {"AuditAction", "Role", "Scope", "Status"}  # enumerations, not rows
         for edge in EDGES:
             for path in files(edge):
                 for node in ast.walk(ast.parse(path.read_text())):
@@ -75,22 +120,9 @@ class ImportDirectionTests(SimpleTestCase):
                     elif isinstance(node, ast.Import):
                         self.assertFalse(any(is_in(name, f"{DOMAIN}.models") for name in names), path)
 
-    def test_lower_layers_know_no_higher_one(self) -> None:
-        for position, layer in enumerate(LAYERS):
-            higher = [f"{DOMAIN}.{name}" for above in LAYERS[position + 1 :] for name in above]
-            for name in layer:
-                module = ROOT / "backend" / "projects" / f"{name}.py"
-                paths = [module] if module.exists() else files(f"backend/projects/{name}")
-                self.assert_imports_none_of(paths, higher)
+    def test_services_read_no_cached_list(self) -> None:
+        """A list that a transaction builds would store rows that may still roll back."""
+        self.assert_imports_none_of(files("backend/projects/services"), [f"{DOMAIN}.cache.lists"])
 
-    def test_resolvers_write_nothing_and_services_call_no_cached_list(self) -> None:
-        self.assert_imports_none_of(files("backend/projects/resolvers"), [f"{DOMAIN}.services"])
-        self.assert_imports_none_of(
-            files("backend/projects/services"),
-            [
-                f"{DOMAIN}.resolvers.cached",
-                f"{DOMAIN}.cache.lists",
-                f"{DOMAIN}.resolvers.project",
-                f"{DOMAIN}.resolvers.task",
-            ],
-        )
+    def test_the_domain_starts_no_job(self) -> None:
+        self.assert_imports_none_of(files("backend/projects"), ["backend.celery"])
