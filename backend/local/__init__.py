@@ -1,1 +1,1 @@
-"""What `make run` and `make test` need on a bare machine: packages, servers, and one Ctrl-C for all of it."""
+"""`make run` and `make test` on a bare machine: the virtual environment, embedded servers and child processes."""

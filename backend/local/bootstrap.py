@@ -1,6 +1,6 @@
-"""Entry of every `make` target: refuse an old Python in one line, then hand over to `environment.py`.
+"""Entry point of every `make` target: refuse an old Python in one line, then run `environment.py`.
 
-Retained to syntax that any Python can parse, or an old one would answer with a SyntaxError instead.
+It uses only syntax that every Python can parse. Otherwise an old one would report a SyntaxError instead.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The `make` that started us: a signal sent to it alone means us too, and it does not pass every one on."""
+"""The `make` that started this process. A signal sent to `make` alone must stop us too, and it forwards only some."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Caller:
-    """Tells whether the `make` above this process was told to stop; never where there is none."""
+    """Detects that the `make` above this process was signaled to stop. Without a `make`, it never was."""
 
     def __init__(self) -> None:
         self._pid = os.getppid() if "MAKELEVEL" in os.environ else None
@@ -21,7 +21,7 @@ class Caller:
     def _catches_interrupts(self) -> bool:
         """Whether `make` has a handler for SIGINT. Linux only.
 
-        GNU make drops it when it is interrupted, and then waits for its child, which heard nothing.
+        GNU make removes its handler when it is interrupted, and then waits for its child, which got no signal.
         """
         try:
             status = Path(f"/proc/{self._pid}/status").read_text()

@@ -1,6 +1,6 @@
 """`make clean`: remove `.venv` and `.local`, unless something there is in use.
 
-Runs on the bare interpreter, since a broken `.venv` is a reason to clean.
+Runs outside `.venv`, since a broken `.venv` is a reason to clean.
 """
 
 import fcntl
@@ -13,8 +13,8 @@ LOCAL = CHECKOUT / ".local"
 
 
 def main() -> str | None:
-    """Return why nothing was removed."""
-    if any(_is_held(lock) for lock in LOCAL.glob("*.lock")):
+    """Return the reason if nothing was removed."""
+    if any(_is_locked(lock) for lock in LOCAL.glob("*.lock")):
         return "Something still runs in this folder: stop 'make run' first."
     data = LOCAL / "postgres"
     if data.is_symlink():
@@ -24,7 +24,7 @@ def main() -> str | None:
     return None
 
 
-def _is_held(lock: Path) -> bool:
+def _is_locked(lock: Path) -> bool:
     with lock.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

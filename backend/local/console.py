@@ -1,4 +1,4 @@
-"""What the person at the keyboard is told."""
+"""Output and exit codes of the commands."""
 
 import sys
 from collections.abc import Callable
@@ -6,11 +6,11 @@ from typing import NoReturn
 
 
 class Refusal(Exception):
-    """A reason not to go on, said in one clear line."""
+    """A reason to stop, as one line for the user."""
 
 
 def exit_with(main: Callable[[list[str]], int]) -> NoReturn:
-    """End the process as `main`, called with its arguments, says; a refusal is its one line, Ctrl-C is 130."""
+    """Exit with the code that `main` returns. A Refusal is printed and exits with 1; Ctrl-C exits with 130."""
     try:
         sys.exit(main(sys.argv[1:]))
     except Refusal as refusal:

@@ -1,8 +1,8 @@
-"""Keep `.venv` in step with a lock: `environment.py local` for `make run`, `dev` for everything else.
+"""Bring `.venv` up to date with a lock file: `environment.py local` for `make run`, `dev` for everything else.
 
-Runs on the bare interpreter, so it uses the standard library only. A stamp in `.venv` names the lock, the
-interpreter and the place it was made for, and is written last; a mark is there for as long as the work lasts.
-So an unchanged environment costs next to nothing, and the next run throws an interrupted install away.
+Runs outside `.venv`, so it uses the standard library only. `taskwire.stamp` in `.venv` names the lock, the
+interpreter and the path of `.venv`, and is written last. `taskwire.unfinished` exists during an installation.
+So an unchanged environment costs next to nothing, and the next run discards an interrupted installation.
 """
 
 import fcntl
@@ -25,18 +25,18 @@ STAMP = VENV / "taskwire.stamp"
 UNFINISHED = VENV / "taskwire.unfinished"
 PROGRESS_EVERY_S = 5.0
 
-# What satisfies a target: `dev.txt` contains `local.txt`, so that `make test` does not undo `make run`.
+# The locks that satisfy a target. `dev.txt` contains `local.txt`, so `make run` accepts what `make test` installed.
 SATISFIED_BY = {"local": ("local", "dev"), "dev": ("dev",)}
 
 
 class SetupError(Exception):
-    """One line for the person at the keyboard."""
+    """A failure, as a message for the user."""
 
 
 def main(target: str) -> None:
-    """Make `.venv` hold the packages of `requirements/<target>.txt`."""
-    with _only_one():
-        if _stamp() in {_wanted_stamp(lock) for lock in SATISFIED_BY[target]} and _runs("import pip"):
+    """Install the packages of `requirements/<target>.txt` into `.venv`."""
+    with _exclusive_lock():
+        if _stamp() in {_expected_stamp(lock) for lock in SATISFIED_BY[target]} and _runs("import pip"):
             return
         if UNFINISHED.exists() or _was_moved() or not _runs("import pip") or not _runs(_SAME_VERSION):
             _create()
@@ -53,13 +53,13 @@ def _stamp() -> str:
         return ""
 
 
-def _wanted_stamp(lock: str) -> str:
+def _expected_stamp(lock: str) -> str:
     digest = hashlib.sha256(_lock_file(lock).read_bytes()).hexdigest()
     return f"{lock} {digest}\n{sys.version}\n{VENV}\n"
 
 
 def _was_moved() -> bool:
-    """Whether `.venv` was made elsewhere: its commands would call a Python that is no longer there."""
+    """Whether `.venv` was created at another path: its scripts would call a Python that is no longer there."""
     stamp = _stamp()
     return stamp != "" and stamp.splitlines()[-1] != str(VENV)
 
@@ -76,8 +76,8 @@ def _runs(code: str) -> bool:
 
 
 @contextmanager
-def _only_one() -> Iterator[None]:
-    """Hold a file lock, so that two `make` at once do not write the same environment."""
+def _exclusive_lock() -> Iterator[None]:
+    """Lock a file, so that two `make` processes do not write the same environment at once."""
     folder = CHECKOUT / ".local"
     folder.mkdir(exist_ok=True)
     with (folder / "venv.lock").open("w") as lock:
@@ -92,7 +92,7 @@ def _only_one() -> Iterator[None]:
 def _create() -> None:
     if any(importlib.util.find_spec(module) is None for module in ("venv", "ensurepip")):
         package = "python{}.{}-venv".format(*sys.version_info[:2])
-        raise SetupError(f"This Python lacks its venv module: on Debian, 'apt install {package}' brings it.")
+        raise SetupError(f"This Python lacks its venv module: on Debian, 'apt install {package}' installs it.")
     print(f"Creating .venv with Python {sys.version.split()[0]} ...", flush=True)
     if VENV.is_symlink() or VENV.is_file():
         VENV.unlink()
@@ -100,9 +100,9 @@ def _create() -> None:
         shutil.rmtree(VENV)
     VENV.mkdir()
     UNFINISHED.touch()
-    made = subprocess.run([sys.executable, "-m", "venv", VENV], capture_output=True, text=True, check=False)
-    if made.returncode != 0:
-        raise SetupError(f"Python could not create .venv:\n{made.stdout}{made.stderr}".rstrip())
+    result = subprocess.run([sys.executable, "-m", "venv", VENV], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise SetupError(f"Python could not create .venv:\n{result.stdout}{result.stderr}".rstrip())
 
 
 def _install(lock: str) -> None:
@@ -116,15 +116,15 @@ def _install(lock: str) -> None:
         output = _follow(pip, pins)
     if pip.returncode != 0:
         raise SetupError("".join(output[-15:]) + "The packages could not be installed; pip's reason is above.")
-    # Written beside and moved over it: a stamp is either whole or not there.
+    # Written under another name and renamed: the stamp is either complete or absent.
     fresh = STAMP.with_suffix(".new")
-    fresh.write_text(_wanted_stamp(lock))
+    fresh.write_text(_expected_stamp(lock))
     fresh.replace(STAMP)
     UNFINISHED.unlink()
 
 
 def _follow(pip: "subprocess.Popen[str]", pins: int) -> list[str]:
-    """Return pip's output; meanwhile tell every few seconds how far it is."""
+    """Return pip's output. Print its progress every few seconds meanwhile."""
     output: list[str] = []
     assert pip.stdout is not None
     reader = threading.Thread(target=output.extend, args=(pip.stdout,))
@@ -140,8 +140,8 @@ def _follow(pip: "subprocess.Popen[str]", pins: int) -> list[str]:
 def _progress(output: list[str], pins: int) -> str:
     if any(line.startswith("Installing collected") for line in output):
         return "unpacking"
-    seen = sum(line.startswith(("Collecting ", "Requirement already")) for line in output)
-    return f"{seen} of {pins} fetched"
+    fetched = sum(line.startswith(("Collecting ", "Requirement already")) for line in output)
+    return f"{fetched} of {pins} fetched"
 
 
 if __name__ == "__main__":

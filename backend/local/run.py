@@ -1,8 +1,8 @@
 """`make run`: the whole product on this machine, until Ctrl-C.
 
-Every server and process hangs on a tether (`processes.py`), so that none outlives this one. Two locks in
-`.local` tell what is going on here: `run.lock` is held by the one run of this checkout, `running.lock` for as
-long as anything that it started is still there.
+Each server and process runs under a tether (`processes.py`), so that none outlives this one. `.local` has two
+lock files: the one run of this checkout locks `run.lock`, and `running.lock` stays locked as long as any process
+that it started exists.
 """
 
 import fcntl
@@ -30,16 +30,16 @@ from backend.local.valkey import Valkey
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOCAL = CHECKOUT / ".local"
-# What the processes of the run are given beside the shell's own environment, for `make manage` to join them.
+# The variables that the processes of the run have beyond the shell's environment; `make manage` needs them too.
 ENVIRONMENT = LOCAL / "environment.json"
-GIVEN = ("ACCESS", "BIND", "BROKER_URL", "DATABASE_URL", "EMAIL_URL", "PORT", "REDIS_URL", "SECRET_KEY")
+SHARED_VARIABLES = ("ACCESS", "BIND", "BROKER_URL", "DATABASE_URL", "EMAIL_URL", "PORT", "REDIS_URL", "SECRET_KEY")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# A killed run takes its processes with it within their grace periods.
+# The processes of a killed run stop within their grace periods.
 EARLIER_RUN_TIMEOUT_S = 60.0
 
 
 class StopRequested(BaseException):
-    """Somebody pressed Ctrl-C, or sent a signal that means the same."""
+    """Ctrl-C, or another signal that requests a stop."""
 
 
 def main() -> int:
@@ -51,13 +51,13 @@ def main() -> int:
             _ignore_stop_signals()
         return 1
     except StopRequested:
-        say("Stopped. The data is kept for the next 'make run'.")
+        say("Stopped. The next 'make run' continues with the same data.")
         return 0
     except Refusal as refusal:
         print(refusal, file=sys.stderr)
         return 1
     except PermissionError as error:
-        print(f"Taskwire may not touch {error.filename}: did another user run it here?", file=sys.stderr)
+        print(f"Taskwire has no permission for {error.filename}: did another user run it here?", file=sys.stderr)
         return 1
 
 
@@ -67,16 +67,16 @@ def _request_stop(*_signal: object) -> None:
 
 
 def _ignore_stop_signals() -> None:
-    """Stopping takes a bounded time, and is left undisturbed."""
+    """Ignore further signals: stopping takes a bounded time and must not be interrupted."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _run(cleanup: ExitStack) -> str:
-    """Run everything until a process ends, and return a line about that."""
+    """Run everything until a process ends, and return a message about it."""
     caller = Caller()
     LOCAL.mkdir(exist_ok=True)
-    held = _lock_this_checkout(cleanup)
+    lock_fd = _lock_this_checkout(cleanup)
     _set_defaults()
     _check_port()
     _check_settings()
@@ -84,30 +84,30 @@ def _run(cleanup: ExitStack) -> str:
     is_embedded = "DATABASE_URL" not in os.environ
     if is_embedded:
         say("Starting PostgreSQL ...")
-        postgres = cleanup.enter_context(Postgres(LOCAL, held=held))
+        postgres = cleanup.enter_context(Postgres(LOCAL, lock_fd=lock_fd))
         os.environ["DATABASE_URL"] = postgres.url
     if not {"REDIS_URL", "BROKER_URL"} <= os.environ.keys():
         say("Starting Valkey ...")
-        valkey = cleanup.enter_context(Valkey(LOCAL, held=held))
+        valkey = cleanup.enter_context(Valkey(LOCAL, lock_fd=lock_fd))
         os.environ.setdefault("REDIS_URL", valkey.url)
         os.environ.setdefault("BROKER_URL", valkey.broker_url)
 
     cleanup.callback(ENVIRONMENT.unlink, missing_ok=True)
     ENVIRONMENT.touch(mode=0o600)
-    ENVIRONMENT.write_text(json.dumps({name: os.environ[name] for name in GIVEN}))
+    ENVIRONMENT.write_text(json.dumps({name: os.environ[name] for name in SHARED_VARIABLES}))
 
     say("Preparing the database ...")
-    _manage("migrate", "--verbosity", "0", held=held)
+    _manage("migrate", "--verbosity", "0", lock_fd=lock_fd)
     if is_embedded:
-        _manage("demo", held=held)
+        _manage("demo", lock_fd=lock_fd)
 
     say("Starting web, worker and beat ...")
-    supervisor = cleanup.enter_context(Supervisor(CHECKOUT / "Procfile", os.environ, held=held))
+    supervisor = cleanup.enter_context(Supervisor(CHECKOUT / "Procfile", os.environ, lock_fd=lock_fd))
     return supervisor.wait(on_look=_Watch(caller))
 
 
 def _lock_this_checkout(cleanup: ExitStack) -> int:
-    """Become the one run of this checkout; return the descriptor that everything started here shall hold."""
+    """Lock this checkout for this run. Return the lock's descriptor, which every started process inherits."""
     run = cleanup.enter_context((LOCAL / "run.lock").open("a+"))
     if not _try_lock(run):
         run.seek(0)
@@ -124,7 +124,7 @@ def _lock_this_checkout(cleanup: ExitStack) -> int:
 
 
 def is_running() -> bool:
-    """Whether there is a run of this checkout, with its servers started."""
+    """Whether `make run` is running in this checkout, with its servers started."""
     if not ENVIRONMENT.exists():
         return False
     with (LOCAL / "run.lock").open("a+") as run:
@@ -140,20 +140,20 @@ def _try_lock(file: TextIO) -> bool:
 
 
 def _set_defaults() -> None:
-    """Fill the environment: what is set there wins, then `.env`, then what suits one machine alone."""
+    """Fill in the environment: its own variables take precedence, then `.env`, then defaults for one machine."""
     environ.Env.read_env(CHECKOUT / ".env")
     os.environ.setdefault("ACCESS", "open")
     os.environ.setdefault("BIND", "127.0.0.1")
     os.environ.setdefault("PORT", "8000")
-    # Three slashes end the (empty) host; the path begins with the fourth.
+    # The host is empty and ends at the third slash; the path starts with the fourth.
     os.environ.setdefault("EMAIL_URL", f"filemail:///{quote(str(LOCAL / 'outbox'))}")
     if "SECRET_KEY" not in os.environ:
-        os.environ["SECRET_KEY"] = _own_secret_key()
-    # The commands of the Procfile are those of this virtual environment.
+        os.environ["SECRET_KEY"] = _stored_secret_key()
+    # The commands of the Procfile come from this virtual environment.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
-def _own_secret_key() -> str:
+def _stored_secret_key() -> str:
     file = LOCAL / "secret_key"
     if not file.exists():
         fresh = file.with_suffix(".new")
@@ -164,7 +164,7 @@ def _own_secret_key() -> str:
 
 
 def _check_settings() -> None:
-    """Read the settings before anything is started: a wrong one is a line, not a trace of `manage.py`."""
+    """Load the settings before anything starts: a wrong one is reported in one line, without a traceback."""
     try:
         importlib.import_module("backend.settings")
     except (ValueError, environ.ImproperlyConfigured) as error:
@@ -190,8 +190,8 @@ def _number(port: str) -> int:
     return int(port)
 
 
-def _manage(*arguments: str, held: int) -> None:
-    process = Tethered([sys.executable, CHECKOUT / "manage.py", *arguments], cwd=CHECKOUT, held=held)
+def _manage(*arguments: str, lock_fd: int) -> None:
+    process = Tethered([sys.executable, CHECKOUT / "manage.py", *arguments], cwd=CHECKOUT, held=lock_fd)
     try:
         code = process.wait()
     finally:
@@ -201,7 +201,7 @@ def _manage(*arguments: str, held: int) -> None:
 
 
 class _Watch:
-    """Looks around while the processes run: has the web answered, and is `make` still there?"""
+    """Called while the processes run: announces the web once it answers, and stops the run when `make` stops."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
@@ -227,29 +227,29 @@ def _web_answers() -> bool:
 
 
 def _reachable_host() -> str:
-    """Where a server that listens on BIND is met from this machine."""
+    """The host at which this machine reaches a server that listens on BIND."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(os.environ["BIND"], os.environ["BIND"])
 
 
 def _welcome() -> str:
     host = _reachable_host()
-    place = f"[{host}]:{os.environ['PORT']}" if ":" in host else f"{host}:{os.environ['PORT']}"
+    address = f"[{host}]:{os.environ['PORT']}" if ":" in host else f"{host}:{os.environ['PORT']}"
     lines = [
         "",
         "Taskwire is ready. Ctrl-C stops all of it.",
         "",
-        f"  GraphiQL   http://{place}/graphql/",
-        f"  REST       http://{place}/projects/",
-        f"  REST docs  http://{place}/docs/",
-        f"  Admin      http://{place}/admin/",
-        f"  Socket     ws://{place}/ws/notifications/",
+        f"  GraphiQL   http://{address}/graphql/",
+        f"  REST       http://{address}/projects/",
+        f"  REST docs  http://{address}/docs/",
+        f"  Admin      http://{address}/admin/",
+        f"  Socket     ws://{address}/ws/notifications/",
     ]
     if os.environ["EMAIL_URL"].startswith("filemail:"):
         lines.append("  Mail       files in .local/outbox")
     if os.environ["ACCESS"] == "open":
-        next_step = f"curl http://{place}/projects/"
+        next_step = f"curl http://{address}/projects/"
     else:
-        next_step = "Nobody is let in without an account: make manage ARGS=createsuperuser"
+        next_step = "Access needs an account: make manage ARGS=createsuperuser"
     return "\n".join([*lines, "", f"  {next_step}", ""])
 
 

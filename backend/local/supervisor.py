@@ -1,4 +1,4 @@
-"""The processes of the Procfile, run together: when one ends, all end."""
+"""Runs the processes of the Procfile together: when one ends, all are stopped."""
 
 import subprocess
 import threading
@@ -10,24 +10,24 @@ from typing import Self
 from backend.local.console import say
 from backend.local.processes import Tethered
 
-LOOK_EVERY_S = 0.1
-# What a process may take to finish its work before it is killed.
+POLL_S = 0.1
+# Seconds that a process may take to finish its work before it is killed.
 GRACE_S = 5.0
-# How long to wait for what a process said last, should somebody else still hold its output open.
-LAST_WORDS_S = 1.0
+# Seconds to wait for the last output of a process, in case another process still has its pipe open.
+OUTPUT_TIMEOUT_S = 1.0
 
 
 class Supervisor:
-    """Starts on entry, stops on exit; meanwhile prints what the processes say, each line under its name.
+    """Starts the processes on entry and stops them on exit. Prints their output, each line prefixed with their name.
 
-    `held`: see `Tethered`.
+    `lock_fd`: see `held` of `Tethered`.
     """
 
-    def __init__(self, procfile: Path, env: Mapping[str, str], *, held: int | None = None) -> None:
+    def __init__(self, procfile: Path, env: Mapping[str, str], *, lock_fd: int | None = None) -> None:
         self._procfile = procfile
         self._commands = _parse(procfile.read_text())
         self._env = {**env, "PYTHONUNBUFFERED": "1"}
-        self._held = held
+        self._lock_fd = lock_fd
         self._processes: dict[str, Tethered] = {}
         self._readers: list[threading.Thread] = []
 
@@ -51,7 +51,7 @@ class Supervisor:
                 env=self._env,
                 cwd=self._procfile.parent,
                 output=subprocess.PIPE,
-                held=self._held,
+                held=self._lock_fd,
             )
             self._processes[name] = process
             reader = threading.Thread(target=_relay, args=(process, f"{name:{width}} | "), daemon=True)
@@ -60,21 +60,21 @@ class Supervisor:
 
     def _stop(self) -> None:
         for process in self._processes.values():
-            process.let_go()
+            process.request_stop()
         for process in self._processes.values():
             process.wait()
         for reader in self._readers:
-            reader.join(LAST_WORDS_S)
+            reader.join(OUTPUT_TIMEOUT_S)
 
     def wait(self, on_look: Callable[[], None]) -> str:
-        """Return a line about the first process that ended; meanwhile keep calling `on_look`."""
+        """Wait until a process ends, and return a message about it. Call `on_look` at every poll."""
         while True:
             for name, process in self._processes.items():
                 code = process.exit_code()
                 if code is not None:
                     return f"{name} ended by itself with exit code {code}, so the rest is stopped too."
             on_look()
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(POLL_S)
 
 
 def _parse(text: str) -> dict[str, str]:
@@ -87,5 +87,5 @@ def _relay(process: Tethered, prefix: str) -> None:
         try:
             say(prefix + line.decode(errors="replace").rstrip("\n"))
         except OSError:
-            # Nobody reads us any more; the process must not stand still for that.
+            # Our own output is closed. Keep reading, or the process blocks on a full pipe.
             continue

@@ -14,7 +14,7 @@ from backend.local.console import exit_with
 from backend.local.postgres import Postgres
 from backend.local.valkey import Valkey
 
-# Whatever the shell of a developer holds, the suite sees these.
+# The suite runs with these values, whatever the shell sets.
 TEST_ENV = {
     "ACCESS": "closed",
     "BIND": "127.0.0.1",
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     """Return pytest's exit code. Servers named in the environment are used instead of embedded ones."""
     env = {**os.environ, **TEST_ENV}
     with servers(env) as urls:
-        # pytest hears the Ctrl-C of the terminal by itself, and sums up; the servers wait for that.
+        # Ctrl-C in the terminal reaches pytest directly. The servers run until it has printed its summary.
         signal.signal(signal.SIGINT, lambda *_: None)
         pytest = subprocess.Popen([sys.executable, "-m", "pytest", *arguments], env={**env, **urls})
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -53,7 +53,7 @@ def throwaway_folder() -> Iterator[Path]:
     """For the data of servers, until the end of the block."""
     folder = Path(tempfile.mkdtemp(prefix="taskwire-test-"))
     try:
-        # As root, PostgreSQL runs under another account, which has to pass through.
+        # If started by root, PostgreSQL runs as another account, which must be able to enter this folder.
         folder.chmod(0o711)
         yield folder
     finally:

