@@ -12,7 +12,7 @@ from . import JOB
 
 @shared_task(name="reports.scan", **JOB)
 def scan() -> None:
-    """Hand out the summaries to make and the mails to send. Safe to run twice, and at once."""
+    """Queue the summaries to generate and the mails to send. Safe to run twice, also concurrently."""
     now = timezone.now()
     for project_id, day in services.report.due(now=now):
         generate.delay(project_id, day.isoformat())
@@ -22,12 +22,12 @@ def scan() -> None:
 
 @shared_task(name="reports.generate", **JOB)
 def generate(project_id: int, day: str) -> None:
-    """Make a project's summary of a local date (ISO 8601). Quiet where the project is gone. Safe to run twice."""
+    """Generate a project's summary of a local date (ISO 8601), if the project still exists. Safe to run twice."""
     with suppress(ProjectNotFound):
         services.report.generate(project_id, date.fromisoformat(day))
 
 
 @shared_task(name="reports.mail", **JOB)
 def mail(report_mail_id: int) -> bool:
-    """Mail one summary to one recipient; False where it is sent already, or not theirs any more. Safe to run twice."""
+    """Mail one summary to one recipient. Return False if it was sent already or is obsolete. Safe to run twice."""
     return services.report.send_mail(report_mail_id)

@@ -8,7 +8,7 @@ from . import JOB, TRIM_EVERY_S
 
 @shared_task(name="retention.trim", **JOB | {"expires": TRIM_EVERY_S})
 def trim() -> None:
-    """Delete what is no longer kept. Safe to run twice, and at once; killed on its way, it goes on the next time."""
+    """Delete expired events and audit entries. Safe to run twice and concurrently, and after being killed."""
     now = timezone.now()
     services.retention.trim_journal(now=now)
     services.retention.trim_audit(now=now)

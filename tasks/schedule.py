@@ -1,4 +1,4 @@
-"""What Beat starts, and when. Imported by Beat as the job modules are (`backend/celery.py`)."""
+"""The schedule of Beat, which imports this module like the jobs (`backend/celery.py`)."""
 
 from typing import Any
 
@@ -8,23 +8,23 @@ from django_celery_beat.schedulers import DatabaseScheduler
 
 from . import SCAN_EVERY_S, TRIM_EVERY_S
 
-# A job's name, and the seconds after which it is started again: whatever is still in the queue by then is gone.
+# Seconds between two starts of each job. A message that is still in the queue after them expires.
 _EVERY_S = {"reminders.scan": SCAN_EVERY_S, "reports.scan": SCAN_EVERY_S, "retention.trim": TRIM_EVERY_S}
 SCHEDULE: dict[str, dict[str, Any]] = {
     name: {"task": name, "schedule": schedule(every_s), "options": {"expire_seconds": every_s}}
     for name, every_s in _EVERY_S.items()
 }
-# Where any scheduler looks for it, also one that is named on the command line.
+# Every scheduler reads the schedule from here, also one that is named on the command line.
 current_app.conf.beat_schedule = SCHEDULE
 
 
-class Scheduler(DatabaseScheduler):  # type: ignore[misc]  # it comes without types
-    """django-celery-beat's own, which writes our schedule to its tables when Beat starts.
+class Scheduler(DatabaseScheduler):  # type: ignore[misc]  # the package has no types
+    """django-celery-beat's scheduler. When Beat starts, it adds the missing entries of our schedule to its tables.
 
-    Only entries that are not there yet: what a team has set in the admin stays, the interval included, which the
-    stock scheduler would put back at each start. (It keeps `enabled` either way.)
+    It leaves existing entries as a team has set them in the admin, the interval included. The stock scheduler would
+    reset the interval at each start, but not `enabled`.
     """
 
     def setup_schedule(self) -> None:
-        known = self.Model.objects.filter(name__in=SCHEDULE).values_list("name", flat=True)
-        self.update_from_dict({name: SCHEDULE[name] for name in SCHEDULE.keys() - set(known)})
+        existing = self.Model.objects.filter(name__in=SCHEDULE).values_list("name", flat=True)
+        self.update_from_dict({name: SCHEDULE[name] for name in SCHEDULE.keys() - set(existing)})
