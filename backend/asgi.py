@@ -1,4 +1,4 @@
-"""The door to everything: HTTP, and the two sockets."""
+"""The ASGI application: HTTP and the two WebSocket endpoints."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ from typing import Any
 import django
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "backend.settings")
-django.setup(set_prefix=False)  # before what follows, which needs the models
+django.setup(set_prefix=False)  # before the imports below, which need the models
 
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import path, re_path  # noqa: E402
@@ -34,10 +34,10 @@ _reading: asyncio.Task[None] | None = None
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Everything, and from the first connection on the process reads the journal: daphne has no lifespan events."""
+    """Route a connection. The first one starts the journal reader of the process: daphne has no lifespan events."""
     global _reading
     if scope["type"] == "lifespan":
-        raise NotImplementedError("no lifespan")  # by the ASGI spec, how an application says that it takes none
+        raise NotImplementedError("no lifespan")  # the ASGI spec's way to declare that it is not supported
     if _reading is None:
         _reading = asyncio.create_task(keep_reading())
     await _routes(scope, receive, send)

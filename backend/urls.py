@@ -12,7 +12,7 @@ urlpatterns = [
     path("accounts/sign-in/", SignIn.as_view(), name="sign-in"),
     path("accounts/sign-out/", SignOut.as_view(), name="sign-out"),
     path("accounts/password/", Password.as_view(), name="password"),
-    # Before the admin's own, which count no tries and tell nobody.
+    # Before the admin's own views, which neither count failed sign-ins nor write to the audit log.
     path("admin/login/", admin_sign_in),
     path("admin/logout/", SignOut.as_view()),
     path("admin/password_change/", RedirectView.as_view(pattern_name="password")),
