@@ -1,8 +1,8 @@
-# Every target sets up what it needs by itself: python3 (3.11 or newer) and make are enough.
+# Every target installs its own requirements: python3 (3.11 or newer) and make are enough.
 
-# The interpreter that .venv is made with: make run PYTHON=python3.13
+# The interpreter that creates .venv: make run PYTHON=python3.13
 PYTHON ?= python3
-# What goes to pytest, uv or manage.py: make test ARGS="-k journal -x", make lock ARGS=--upgrade
+# Arguments for pytest, uv or manage.py: make test ARGS="-k journal -x", make lock ARGS=--upgrade
 ARGS ?=
 
 SETUP := @$(PYTHON) backend/local/bootstrap.py
@@ -22,7 +22,7 @@ run: ## Run everything here: servers, demo data, web, worker and beat, until Ctr
 	$(SETUP) local
 	$(IN_VENV) backend.local.run
 
-manage: ## Django's commands on what 'make run' runs: make manage ARGS=createsuperuser
+manage: ## Run a command of manage.py in the running 'make run': make manage ARGS=createsuperuser
 	$(SETUP) local
 	$(IN_VENV) backend.local.manage $(ARGS)
 
@@ -40,15 +40,15 @@ lint: ## Check style and formatting
 	@.venv/bin/python -m ruff check .
 	@.venv/bin/python -m ruff format --check .
 
-# The type checker's Django plugin reads the settings, and they do not start without a key.
+# The type checker's Django plugin loads the settings, which need a key.
 types: export SECRET_KEY := only-for-the-type-checker
 types: ## Check types
 	$(SETUP) dev
 	$(IN_VENV) mypy $(TYPED)
 
-check: lint types ## Both of these; run it before a push
+check: lint types ## Run lint and types, for example before a push
 
-# The words after 'bench' are goals to make as well. Here they name benchmarks, and there is nothing more to do for them.
+# make treats the words after 'bench' as targets. They name benchmarks here, and their rule does nothing.
 ifeq ($(firstword $(MAKECMDGOALS)),bench)
 BENCHMARKS := $(sort $(filter-out __%,$(patsubst bench/%.py,%,$(wildcard bench/*.py))))
 WANTED := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
@@ -64,7 +64,7 @@ bench: ## Run every benchmark and write docs/benchmarks.md, or run one: make ben
 	$(SETUP) dev
 	$(IN_VENV) bench $(WANTED)
 
-# dev contains local, and local contains base: each is held to the versions of the larger one.
+# dev contains local, and local contains base: dev.txt fixes the versions of all three.
 lock: ## Compile requirements/*.in into pinned *.txt; ARGS go to uv
 	$(SETUP) dev
 	@.venv/bin/python -m $(COMPILE) requirements/dev.in -o requirements/dev.txt
