@@ -1,10 +1,10 @@
 // Usage: node bundled-licenses.mjs NODE_MODULES
-// Print the licence of each package inside GraphiQL's bundle, as the bundle's source map names them; each text once.
+// Print the licenses of the packages in GraphiQL's bundle, which its source map names. Equal texts are printed once.
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 
 const [modules] = process.argv.slice(2);
-const FONTS = ['@fontsource/fira-code', '@fontsource/roboto']; // in the style sheet, so in no source map
+const FONTS = ['@fontsource/fira-code', '@fontsource/roboto']; // bundled in the style sheet, which has no source map
 
 const readJson = (...path) => JSON.parse(readFileSync(join(modules, ...path), 'utf8'));
 

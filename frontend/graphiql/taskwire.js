@@ -6,10 +6,10 @@ const TOUR = `# Welcome to Taskwire.
 #
 # Put the cursor into an operation and press
 # Ctrl-Enter. Ctrl-Space completes; the book on the
-# left is the schema.
+# left opens the schema.
 
-# What is there. "cursor" is the position this was
-# read at: "events(after:)" goes on from there.
+# Read projects and tasks. "cursor" is the position of
+# this result: "events(after:)" continues from there.
 query Projects {
   projects(first: 3) {
     nodes {
@@ -28,8 +28,8 @@ query Projects {
   cursor
 }
 
-# A change answers with the object, or with the
-# messages that say why not.
+# A mutation returns the object, or the messages
+# that explain why it failed.
 mutation CreateProject {
   createProject(input: { name: "My first project" }) {
     ... on Project {
@@ -71,8 +71,8 @@ mutation CreateTask {
   }
 }
 
-# Every change as it happens: start this one, then
-# run the two above in a second window.
+# Receive every change as it happens: start this
+# one, then run the two above in a second window.
 subscription Live {
   events {
     __typename
@@ -96,7 +96,7 @@ subscription Live {
 }
 `;
 
-/** `fetch` with Django's CSRF token, read anew each time: signing in, even in another tab, changes it. */
+/** `fetch` with Django's CSRF token, read for each request: a sign-in, even in another tab, changes it. */
 function fetchWithCsrf(url, init) {
   const headers = new Headers(init.headers);
   const token = document.cookie.match(/(?:^|; )csrftoken=([^;]*)/)?.[1];
@@ -113,7 +113,7 @@ const fetcher = GraphiQL.createFetcher({
   url: location.pathname,
   subscriptionUrl: socketUrl.href,
   headers: { Accept: 'application/graphql-response+json, application/json' },
-  enableIncrementalDelivery: false, // it would overrule Accept
+  enableIncrementalDelivery: false, // it would override the Accept header
   fetch: fetchWithCsrf,
 });
 
