@@ -1,4 +1,4 @@
-"""The `make` that started this process. A signal sent to `make` alone must stop us too, and it forwards only some."""
+"""The `make` that started this process. It does not forward every signal, yet each must stop this process too."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Caller:
-    """Detects that the `make` above this process was signaled to stop. Without a `make`, it never was."""
+    """Detects that a signal stopped the parent `make`. Without a parent `make`, nothing is detected."""
 
     def __init__(self) -> None:
         self._pid = os.getppid() if "MAKELEVEL" in os.environ else None

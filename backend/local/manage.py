@@ -9,7 +9,7 @@ from backend.local.run import CHECKOUT, ENVIRONMENT, is_running
 
 
 def main(arguments: list[str]) -> None:
-    """Replace this process by `manage.py`. The shell's own variables take precedence."""
+    """Replace this process with `manage.py`. The shell's own variables take precedence."""
     if not is_running():
         raise Refusal("'make manage' uses the servers of 'make run': start it first, in another terminal.")
     environment = {**json.loads(ENVIRONMENT.read_text()), **os.environ}

@@ -24,7 +24,7 @@ class Account:
 
 
 class Tethered:
-    """A command under `tether.py`: it stops at `request_stop()`, and when this process ends in any way.
+    """A command under `tether.py`. It is stopped by `request_stop()`, and by the end of this process, however it ends.
 
     It runs in a session of its own, so that Ctrl-C in the terminal reaches only the process that decides the
     order of stopping. `held` is a descriptor that stays open until the command has ended: a lock on it shows
@@ -103,7 +103,7 @@ class Tethered:
 
 
 def wait_until(condition: Callable[[], bool], *, timeout_s: float) -> bool:
-    """Poll until `condition` is true. Return whether it was within `timeout_s`."""
+    """Poll until `condition` is true or `timeout_s` has passed. Return whether it became true."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:

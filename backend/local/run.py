@@ -30,7 +30,7 @@ from backend.local.valkey import Valkey
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOCAL = CHECKOUT / ".local"
-# The variables that the processes of the run have beyond the shell's environment; `make manage` needs them too.
+# The variables that a run writes to ENVIRONMENT, so that `make manage` uses the same servers and settings.
 ENVIRONMENT = LOCAL / "environment.json"
 SHARED_VARIABLES = ("ACCESS", "BIND", "BROKER_URL", "DATABASE_URL", "EMAIL_URL", "PORT", "REDIS_URL", "SECRET_KEY")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

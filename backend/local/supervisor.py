@@ -18,7 +18,7 @@ OUTPUT_TIMEOUT_S = 1.0
 
 
 class Supervisor:
-    """Starts the processes on entry and stops them on exit. Prints their output, each line prefixed with their name.
+    """Starts the processes on entry and stops them on exit. Prints each line of their output after their name.
 
     `lock_fd`: see `held` of `Tethered`.
     """

@@ -50,7 +50,7 @@ def servers(env: Mapping[str, str]) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def throwaway_folder() -> Iterator[Path]:
-    """For the data of servers, until the end of the block."""
+    """A folder for the data of servers, which is deleted at the end of the block."""
     folder = Path(tempfile.mkdtemp(prefix="taskwire-test-"))
     try:
         # If started by root, PostgreSQL runs as another account, which must be able to enter this folder.
@@ -61,7 +61,7 @@ def throwaway_folder() -> Iterator[Path]:
 
 
 def _start_servers(folder: Path, env: Mapping[str, str], cleanup: ExitStack) -> dict[str, str]:
-    """Start what `env` does not name, and return the URLs."""
+    """Start the servers that `env` does not name, and return their URLs."""
     urls = {}
     if "DATABASE_URL" not in env:
         postgres = cleanup.enter_context(Postgres(folder, durable=False, removes=[folder]))
