@@ -1,4 +1,4 @@
-"""The one settings module: what differs between machines comes from the environment (`.env.example`)."""
+"""The only settings module. Settings that differ between machines come from environment variables (`.env.example`)."""
 
 import os
 from datetime import timedelta
@@ -168,7 +168,7 @@ SERVER_EMAIL = DEFAULT_FROM_EMAIL
 EMAIL_TIMEOUT = 20  # seconds
 
 # --- The product -----------------------------------------------------------------------------------------
-# The recipient of reminders and summaries for a project none of whose members has an address.
+# The recipient of reminders and summaries if no member of the project has an address.
 NOTIFY_EMAIL = env.str("NOTIFY_EMAIL", default="")
 # The time zone of the days in summaries, and the hour at which the summary of the previous day is generated.
 SUMMARY_TIME_ZONE = env.str("SUMMARY_TIME_ZONE", default="UTC")
