@@ -2,7 +2,7 @@
 
 # The interpreter that creates .venv: make run PYTHON=python3.13
 PYTHON ?= python3
-# Arguments for pytest, uv or manage.py: make test ARGS="-k journal -x", make lock ARGS=--upgrade
+# Arguments for pytest, uv or manage.py: make test ARGS="-n 0 -k journal -x", make lock ARGS=--upgrade
 ARGS ?=
 
 SETUP := @$(PYTHON) backend/local/bootstrap.py
@@ -26,14 +26,14 @@ manage: ## Run a command of manage.py in the running 'make run': make manage ARG
 	$(SETUP) local
 	$(IN_VENV) backend.local.manage $(ARGS)
 
-test: ## Run the whole suite against throw-away servers; ARGS go to pytest
+test: ## Run the whole suite, a worker per core, on throw-away servers; ARGS go to pytest
 	$(SETUP) dev
 	$(IN_VENV) backend.local.testing $(ARGS)
 
 faults: export FAULTS := long
-faults: ## Kill servers and processes under load, for minutes; ARGS go to pytest
+faults: ## Run the fault tests in their long form, for minutes; ARGS go to pytest
 	$(SETUP) dev
-	$(IN_VENV) backend.local.testing tests/faults $(ARGS)
+	$(IN_VENV) backend.local.testing -n 0 -m faults $(ARGS)
 
 lint: ## Check style and formatting
 	$(SETUP) dev

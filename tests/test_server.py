@@ -9,6 +9,7 @@ import subprocess
 from contextlib import suppress
 from http.client import HTTPConnection
 
+import pytest
 from django.test import SimpleTestCase
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import connect
@@ -53,6 +54,7 @@ class Client(socket.socket):
         return heard
 
 
+@pytest.mark.server
 class EchoCase(SimpleTestCase):
     """`tests.echo` behind the server that `SERVER` names, one for all tests of the class."""
 

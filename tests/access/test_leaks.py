@@ -11,6 +11,7 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
 from django.db import connection, transaction
 from django.test import SimpleTestCase, override_settings
 from django.test.utils import CaptureQueriesContext
@@ -58,6 +59,7 @@ class PlacesTests(SimpleTestCase):
         self.assertEqual(set(places_in_rest()) - set(REQUESTS), set())
 
 
+@pytest.mark.slow
 class LeakTests(Case):
     @classmethod
     def setUpTestData(cls) -> None:
@@ -176,6 +178,7 @@ class LeakTests(Case):
         self.assertIsNone(assignee())
 
 
+@pytest.mark.slow
 @override_settings(SOCKET_INIT_S=2.0)
 class SocketLeakTests(CommittingCase):
     kinds = ("owner", "read token", "write token", "admin token")

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import pytest
 from asgiref.sync import sync_to_async
 from django.db import transaction
 from django.test import SimpleTestCase, override_settings
@@ -71,6 +72,7 @@ class TableTests(SimpleTestCase):
         self.assertLessEqual(set(OPEN_MODE), {row.action for row in TABLE})
 
 
+@pytest.mark.slow
 @FAST
 class HttpTests(Case):
     """GraphQL over HTTP, REST and pages."""
@@ -127,6 +129,7 @@ class HttpTests(Case):
         self.walk("read token", cells_of("read token"))
 
 
+@pytest.mark.slow
 class LiveCase(CommittingCase):
     def setUp(self) -> None:
         self.world = World()

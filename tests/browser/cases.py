@@ -7,6 +7,7 @@ import shutil
 import unittest
 from urllib.parse import urlsplit
 
+import pytest
 from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
 
 from tests.cases import ServerCase
@@ -22,6 +23,7 @@ addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) 
 expect.set_options(timeout=15_000)
 
 
+@pytest.mark.slow
 @unittest.skipIf(CHROMIUM is None and os.environ.get("CI") != "true", "no Chromium is installed")
 class BrowserCase(ServerCase):
     """Data goes in over HTTP: Playwright runs an event loop in this thread, where Django refuses its ORM."""

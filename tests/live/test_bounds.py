@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import pytest
 from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
 from django.conf import settings
@@ -133,6 +134,7 @@ class SubscriptionTests(BoundCase):
             self.assertEqual(await socket.close_code(), 4409)
 
 
+@pytest.mark.slow
 class NothingLeftTests(BoundCase):
     """1,000 clients that come and go, each in one of the ways in which clients do."""
 

@@ -12,6 +12,7 @@ from http.client import HTTPConnection, HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 from django.db import connection
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -33,6 +34,7 @@ SUBSCRIPTION = """subscription ($after: Cursor) { events(after: $after) {
 GROWTH_KB = 10_000
 
 
+@pytest.mark.slow
 class ClientCase(ServerCase):
     environment = {"LIVE_QUEUE_EVENTS": str(QUEUE)}
 

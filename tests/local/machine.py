@@ -1,14 +1,22 @@
 """What the tests look at on the machine itself."""
 
 import os
+import random
 import socket
 from collections import defaultdict
+from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 
 from backend.local.processes import wait_until
+from tests.worker import NAME
 
 # Far beyond what any of it takes: a test that waits this long has failed.
 PATIENCE_S = 60.0
+
+# Below those that Linux gives to clients and to servers that ask for port 0: 500 for each worker.
+_first_port = 20_000 + 500 * int(NAME.removeprefix("gw") or 0)
+_ports = cycle(random.sample(range(_first_port, _first_port + 500), 500))
 
 
 def is_running(pid: int) -> bool:
@@ -37,15 +45,21 @@ def all_end(pids: set[int]) -> bool:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on. The system gives it to nobody else meanwhile, and no other worker takes it."""
+    return next(filter(_is_free, _ports))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def without_servers() -> dict[str, str]:
     """This environment, less what `make test` or a shell may say about servers and access."""
     ours = {"DATABASE_URL", "REDIS_URL", "BROKER_URL", "EMAIL_URL", "ACCESS", "DEBUG", "BIND", "PORT", "MAKELEVEL"}
+    ours |= {"REDIS_PREFIX", "QUEUE"}
     return {name: value for name, value in os.environ.items() if name not in ours}
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from backend.local.processes import Command
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 

@@ -17,6 +17,8 @@ import pytest
 from backend.local.processes import wait_until
 from tests.local.machine import PATIENCE_S, descendants, free_port, is_running, without_servers
 
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 COPIED = ("backend", "frontend", "rest", "schema", "tasks", "manage.py", "Procfile")
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.local.machine import all_end, descendants, without_servers
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 

@@ -1,5 +1,6 @@
 from io import StringIO
 
+import pytest
 from django.core import mail
 from django.core.management import call_command
 from django.db.models import Count
@@ -52,6 +53,7 @@ class DemoTests(Case):
         self.assertEqual((User.objects.count(), Project.objects.count(), Task.objects.count()), (3, 6, 70))
 
 
+@pytest.mark.slow
 class ManyTests(Case):
     def test_many_tasks_are_spread_over_hundreds_of_projects_each_with_its_event(self) -> None:
         # As many as that are few here, so that this takes no minute.

@@ -1,8 +1,8 @@
 """After a write is answered, no read that starts later sees the old list: in thousands of interleavings.
 
 A schedule is a seed: who reads and writes what, which faults there are, and who has the turn at every command to Redis
-and every statement (`turns`). INTERLEAVINGS is the number of schedules, INTERLEAVINGS_SEED the first of their seeds;
-one that fails is printed, step by step.
+and every statement (`turns`). INTERLEAVINGS is the number of schedules: 200 unless it is set, 2,000 in CI and
+`make faults`. INTERLEAVINGS_SEED is the first of their seeds. A schedule that fails is printed, step by step.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 import orjson
+import pytest
 from django.conf import settings
 from django.db import connection
 from django.test import override_settings
@@ -41,7 +42,8 @@ from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, Toke
 from tests.projects.turns import Actor, ConnectionsOfProcess, Process, Turns, in_turns
 from tests.servers import FaultyValkey
 
-SCHEDULES = int(os.environ.get("INTERLEAVINGS", "2000"))
+IS_THOROUGH = os.environ.get("CI") == "true" or os.environ.get("FAULTS") == "long"
+SCHEDULES = int(os.environ.get("INTERLEAVINGS", "2000" if IS_THOROUGH else "200"))
 FIRST_SEED = int(os.environ.get("INTERLEAVINGS_SEED", "0"))
 # Of all reads, those that must have been answered out of Redis: or the schedules would prove nothing.
 LEAST_HITS = 0.15
@@ -391,6 +393,8 @@ def _head_unseen() -> int:
         return int(cursor.fetchone()[0])
 
 
+@pytest.mark.faults
+@pytest.mark.slow
 class InterleavingTests(CommittingCase):
     reset_sequences = True  # so that a key of Redis is the same one in every run of a seed
 

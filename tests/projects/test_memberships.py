@@ -102,7 +102,7 @@ class AddTests(MembershipCase):
 
     def test_nobody_of_a_name_becomes_a_member(self) -> None:
         for username in NO_NAMES:
-            with self.subTest(username[:20]), self.refused(UnknownUser):
+            with self.subTest(ascii(username[:20])), self.refused(UnknownUser):
                 self.add(username=username)
 
     def test_an_account_that_is_switched_off_does_not_become_a_member(self) -> None:

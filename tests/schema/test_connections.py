@@ -478,7 +478,7 @@ class ReportListTests(OpenCase):
         SummaryReportFactory()
         document = "query ($id: ID) { reports(projectId: $id) { nodes { id } totalCount } }"
         for project_id, expected in [(garden.pk, ids(mine[::-1])), *((absent, []) for absent in ABSENT_IDS)]:
-            with self.subTest(project_id):
+            with self.subTest(ascii(project_id)):
                 found = self.data(document, id=project_id)["reports"]
                 self.assertEqual([report["id"] for report in found["nodes"]], expected)
                 self.assertEqual(found["totalCount"], len(expected))

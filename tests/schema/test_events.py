@@ -197,7 +197,7 @@ class EventPageTests(OpenCase):
         self.assertEqual(self.page(after="0", project=self.garden.pk, first=1), ([1], "1", True))
         self.assertEqual(self.page(after="0", project=self.kitchen.pk), ([2], "5", False))
         for absent in ABSENT_IDS:
-            with self.subTest(absent):
+            with self.subTest(ascii(absent)):
                 self.assertEqual(self.page(after="0", project=absent), ([], "5", False))
 
     def test_a_change_that_is_delivered_to_nobody_has_a_position_all_the_same(self) -> None:
@@ -233,7 +233,7 @@ class EventPageTests(OpenCase):
 
     def test_what_is_no_cursor_is_not_executed(self) -> None:
         for after in ("", "x", "-1", "1.5", " 1", "1_0", "٣", str(2**63), "9" * 500, "1\x00", "\ud800", 1, True, []):
-            with self.subTest(after):
+            with self.subTest(ascii(after)):
                 self.assertEqual(self.request_error_code(KINDS, after=after), "GRAPHQL_VALIDATION_FAILED")
         for literal in ('"x"', "1", "-1", "TRUE", "[]"):
             with self.subTest(literal):

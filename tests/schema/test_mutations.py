@@ -455,7 +455,7 @@ class RequestErrorTests(MutationCase):
             ('{id: %s, title: "\ud800"}', "GRAPHQL_PARSE_FAILED"),
             ('{id: %s, title: "Mow}', "GRAPHQL_PARSE_FAILED"),
         ]:
-            with self.subTest(literal), self.nothing_changes():
+            with self.subTest(ascii(literal)), self.nothing_changes():
                 document = f"mutation {{ updateTask(input: {literal % self.task.pk}) {{ __typename }} }}"
                 self.assertEqual(self.request_error_code(document), code)
 

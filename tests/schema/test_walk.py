@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from graphql import (
     GraphQLField,
     GraphQLInterfaceType,
@@ -186,6 +187,7 @@ def named(way: Way) -> str:
 WHO_ASKS = ["session", "user"]
 
 
+@pytest.mark.slow
 class _Walk(ClosedCase):
     reader: User
     # Fields of the query that are not for them.
