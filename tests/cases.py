@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 from django.conf import settings
 from django.db import connection, transaction
 from django.test import TestCase, TransactionTestCase, override_settings
@@ -32,6 +32,8 @@ from backend.projects.models import (
     Token,
     User,
 )
+from tests import processes
+from tests.processes import Process
 
 
 class _Case:
@@ -123,6 +125,7 @@ class CommittingCase(_Case, TransactionTestCase):
         return raised
 
 
+@pytest.mark.server
 class ServerCase(CommittingCase):
     """The web process on the test database, in open mode, new for every test: `base_url`, `ws_url`.
 
@@ -132,24 +135,29 @@ class ServerCase(CommittingCase):
     base_url: str
     ws_url: str
     environment: dict[str, str] = {}
+    # Whether other tests start web processes in the same environment.
+    is_environment_shared = True
 
     def setUp(self) -> None:
         super().setUp()
         given = {"ACCESS": "open", "DATABASE_URL": database_url(), **self.environment}
-        self.server, address = start_server("backend.server", given, self.addCleanup)
+        self.server, address = start_server(
+            "backend.server", given, self.addCleanup, is_environment_shared=self.is_environment_shared
+        )
         self.base_url, self.ws_url = f"http://{address}", f"ws://{address}"
 
 
 def start_server(
-    module: str, environment: dict[str, str], add_cleanup: Callable[..., None]
-) -> tuple[subprocess.Popen[str], str]:
+    module: str,
+    environment: dict[str, str],
+    add_cleanup: Callable[..., None],
+    *,
+    is_environment_shared: bool = False,
+) -> tuple[Process, str]:
     """A process that serves on this machine, and its address. Who has not stopped it by the end has it stopped."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", module],
-        env={**os.environ, "BIND": "127.0.0.1", "PORT": "0", **environment},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    environment = {**os.environ, "BIND": "127.0.0.1", "PORT": "0", **environment}
+    prefork = processes.web(environment) if is_environment_shared else processes.libraries()
+    server = prefork.start(module, environment=environment, stderr=PIPE)
     add_cleanup(_stop, server)
     address = None
     assert server.stderr is not None
@@ -160,7 +168,7 @@ def start_server(
     return server, address[1]
 
 
-def memory_kb(process: subprocess.Popen[str]) -> int:
+def memory_kb(process: Process) -> int:
     """What it holds in the machine's memory."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
@@ -174,7 +182,7 @@ def token_of(user: User, scope: str = Scope.ADMIN, days: int | None = None) -> s
     return secret
 
 
-def _stop(server: subprocess.Popen[str]) -> None:
+def _stop(server: Process) -> None:
     server.terminate()
     server.communicate(timeout=20)
 

@@ -7,8 +7,6 @@ import json
 import os
 import random
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -17,10 +15,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from subprocess import PIPE
 from typing import IO, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import psycopg2
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
@@ -28,7 +28,9 @@ from websockets.typing import Subprotocol
 from backend.local.console import say
 from backend.local.postgres import Postgres
 from backend.local.testing import throwaway_folder
+from tests import processes
 from tests.cases import ServerCase
+from tests.processes import Process
 from tests.servers import FaultyValkey, FixedPort
 
 # Far beyond what any of it takes: who waits this long has failed.
@@ -275,9 +277,12 @@ class StoppedListener:
 
 
 # --- The case --------------------------------------------------------------------------------------------
+@pytest.mark.faults
+@pytest.mark.slow
 class FaultCase(ServerCase):
     """Servers and a web process of its own for every test; the journal is empty."""
 
+    is_environment_shared = False
     queue_events = 1000
 
     def setUp(self) -> None:
@@ -295,9 +300,9 @@ class FaultCase(ServerCase):
             "LIVE_QUEUE_EVENTS": str(self.queue_events),
             "DJANGO_SETTINGS_MODULE": "tests.faults.settings",
         }
-        migrate = [sys.executable, "manage.py", "migrate", "-v0"]
-        subprocess.run(migrate, env={**os.environ, **self.environment}, check=True, timeout=PATIENCE_S)
-        self.webs: list[subprocess.Popen[str]] = []
+        migrate = self.start_process("django", ["migrate", "-v0"])
+        self.assertEqual(migrate.wait(PATIENCE_S), 0)
+        self.webs: list[Process] = []
         self.doors: list[str] = []
         self.log: deque[str] = deque(maxlen=LINES_SHOWN)
         self.listeners: list[Listener] = []
@@ -305,7 +310,7 @@ class FaultCase(ServerCase):
 
     def start_web(self) -> None:
         """One more web process, and its address the last of `doors`."""
-        mine: list[subprocess.Popen[str]] = []
+        mine: list[Process] = []
         self.addCleanup(lambda: [web.kill() for web in mine])  # where it did not stop when it was asked to
         super().setUp()
         mine.append(self.server)
@@ -321,21 +326,25 @@ class FaultCase(ServerCase):
         with pipe:
             self.log.extend(pipe)
 
-    def start_writer(self, **options: Any) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tests.faults.writer", "--seed", self.seed]
+    def start_process(self, module: str, arguments: list[str], **streams: int) -> Process:
+        environment = {**os.environ, **self.environment}
+        return processes.libraries().start(module, arguments, environment=environment, **streams)
+
+    def start_writer(self, **options: Any) -> Process:
+        arguments = ["--seed", self.seed]
         for name, value in options.items():
-            command += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-        writer = subprocess.Popen(command, env={**os.environ, **self.environment}, stdin=subprocess.PIPE)
+            arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        writer = self.start_process("tests.faults.writer", arguments, stdin=PIPE)
         self.addCleanup(_end, writer)
         return writer
 
-    async def stop(self, writer: subprocess.Popen[bytes]) -> int:
+    async def stop(self, writer: Process) -> int:
         """Tell a writer that it is over; its exit code."""
         assert writer.stdin is not None
         writer.stdin.close()
         return await self.end_of(writer)
 
-    async def end_of(self, writer: subprocess.Popen[bytes]) -> int:
+    async def end_of(self, writer: Process) -> int:
         await self.until(lambda: writer.poll() is not None, "the writer ends")
         return writer.returncode
 
@@ -398,7 +407,7 @@ class FaultCase(ServerCase):
         figures.append(f"{self._testMethodName} (seed {self.seed}): {figure}")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: Process) -> None:
     process.kill()
     process.wait()
     assert process.stdin is not None

@@ -8,21 +8,23 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import suppress
+from subprocess import PIPE
 from typing import Any
 
+import pytest
 from redis import Redis
 
 from backend.local.console import say
 from backend.local.testing import throwaway_folder
+from tests import processes
 from tests.cases import CommittingCase, database_url, start_server, token_of
 from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
 from tests.faults.cases import PATIENCE_S, figures
 from tests.faults.racer import WRITERS, Notes
+from tests.processes import Process
 from tests.servers import FaultyValkey
 
 RACE_S = float(os.environ.get("RACE_S", "20"))
@@ -36,6 +38,9 @@ PROJECTS = 3
 LEAST = {"http reads": 4, "http not modified": 0.2, "resolver reads": 10, "resolver hits": 2, "write writes": 2}
 
 
+@pytest.mark.faults
+@pytest.mark.server
+@pytest.mark.slow
 class RaceTests(CommittingCase):
     def test_who_reads_after_a_write_was_answered_is_shown_it_whatever_happens_to_redis(self) -> None:
         seed = os.environ.get("FAULTS_SEED") or str(random.randrange(10**6))
@@ -57,22 +62,13 @@ class RaceTests(CommittingCase):
         roles = ["write"] * WRITERS + [role for role, count in READERS.items() for _ in range(count)]
         racers = []
         for number, role in enumerate(roles):
-            command = [
-                sys.executable,
-                "-m",
+            arguments = [role, "--number", number, "--seed", f"{seed}-{number}", *given]
+            racer = processes.libraries().start(
                 "tests.faults.racer",
-                role,
-                "--number",
-                number,
-                "--seed",
-                f"{seed}-{number}",
-            ]
-            racer = subprocess.Popen(
-                [str(word) for word in (*command, *given)],
-                env={**os.environ, **environment},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
+                list(map(str, arguments)),
+                environment={**os.environ, **environment},
+                stdin=PIPE,
+                stdout=PIPE,
             )
             self.addCleanup(_end, racer)
             racers.append(racer)
@@ -123,7 +119,7 @@ class RaceTests(CommittingCase):
         return kills
 
 
-def _end(racer: subprocess.Popen[str]) -> None:
+def _end(racer: Process) -> None:
     racer.kill()
     racer.wait()
     for pipe in (racer.stdin, racer.stdout):

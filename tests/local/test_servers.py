@@ -18,6 +18,8 @@ from backend.local.processes import Tethered, wait_until
 from backend.local.valkey import Valkey
 from tests.local.machine import PATIENCE_S, all_end, descendants, is_running
 
+pytestmark = pytest.mark.slow
+
 
 def ask(server: Postgres, sql: str) -> Any:
     """The first value of what `sql` answers, over a connection made as the settings make theirs."""
@@ -60,6 +62,7 @@ def postmaster(server: Postgres) -> int:
 def test_servers_answer_from_a_deep_folder_and_leave_no_process(folder: Path) -> None:
     deep = folder / "a folder" / ("x" * 120)
     deep.mkdir(parents=True)
+    others = descendants(os.getpid())
     with Postgres(deep, durable=False) as postgres, Valkey(deep) as valkey:
         assert ask(postgres, "SELECT current_database()") == "taskwire"
         assert ask(postgres, "SHOW server_encoding") == "UTF8"
@@ -70,7 +73,7 @@ def test_servers_answer_from_a_deep_folder_and_leave_no_process(folder: Path) ->
         assert client.ping()
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "volatile-lru"}
         client.close()
-        pids = descendants(os.getpid())
+        pids = descendants(os.getpid()) - others
         sockets = [postgres.sockets, valkey.sockets]
         assert [stat.S_IMODE(place.stat().st_mode) for place in sockets] == [0o700, 0o700]
     assert not any(map(is_running, pids))

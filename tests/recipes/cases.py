@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -14,14 +13,17 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+import pytest
 from django.conf import settings
 from django.db import connection
 
 from backend.projects import services
 from backend.projects.access import SYSTEM
 from backend.projects.models import Event, Membership, Scope, Task, Token
+from tests import processes
 from tests.cases import ServerCase, database_url, token_of
 from tests.factories import MembershipFactory, TaskFactory
+from tests.processes import Process
 
 PAGE = settings.BASE_DIR / "docs" / "live.md"
 TIMEOUT_S = 60
@@ -89,6 +91,7 @@ class Program:
         self.process.stdout.close()
 
 
+@pytest.mark.slow
 class RecipeCase(ServerCase):
     """Closed mode, a member with a token, and one task of theirs that changes."""
 
@@ -155,18 +158,17 @@ class RecipeCase(ServerCase):
     def start_server_again(self) -> None:
         """On the same port and database."""
         place = {"BIND": "127.0.0.1", "PORT": str(urlsplit(self.base_url).port)}
-        self.server = subprocess.Popen(
-            [sys.executable, "-m", "backend.server"],
-            env={**os.environ, **place, "DATABASE_URL": self._database_url, **self.environment},
+        self.server = processes.libraries().start(
+            "backend.server",
+            environment={**os.environ, **place, "DATABASE_URL": self._database_url, **self.environment},
             stderr=subprocess.PIPE,
-            text=True,
         )
         self.addCleanup(self._stop_server, self.server)
         assert self.server.stderr is not None
         assert any("Listening on TCP address" in line for line in self.server.stderr), "the server did not come back"
 
     @staticmethod
-    def _stop_server(server: subprocess.Popen[str]) -> None:
+    def _stop_server(server: Process) -> None:
         server.kill()
         server.communicate(timeout=20)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
+import pytest
 from django.conf import settings
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
@@ -23,12 +23,16 @@ from kombu.exceptions import OperationalError
 from backend.celery import app
 from backend.projects.models import Project, Reminder, Role, SummaryReport
 from tasks.schedule import Scheduler
+from tests import processes
 from tests.cases import CommittingCase, database_url
 from tests.factories import MembershipFactory, TaskFactory
+from tests.processes import Process
 
 DEADLINE_S = 20.0
 
 
+@pytest.mark.server
+@pytest.mark.slow
 class BrokerCase(CommittingCase):
     """Beat and a worker of the test's own, on the test's database and a queue that nobody else uses."""
 
@@ -57,12 +61,17 @@ class BrokerCase(CommittingCase):
 
     def start(self, *arguments: str) -> None:
         """Start `celery <arguments>`; it is stopped with the test."""
-        command = [sys.executable, "-m", "celery", "--app", "backend", *arguments]
         with (self.logs / arguments[0]).open("w") as log:
-            process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+            process = processes.libraries().start(
+                "celery",
+                ["--app", "backend", *arguments],
+                environment=self.environment,
+                stdout=log.fileno(),
+                stderr=log.fileno(),
+            )
         self.addCleanup(self.stop, process)
 
-    def stop(self, process: subprocess.Popen[bytes]) -> None:
+    def stop(self, process: Process) -> None:
         process.terminate()
         try:
             process.wait(timeout=10)
