@@ -311,7 +311,10 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
     "filters": {"now_and_then": {"()": "backend.web.log.NowAndThen"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "line"},
+        "access": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"},
+    },
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
     "loggers": {
         # Celery logs the start and end of every task. The tasks themselves log what they have done.
@@ -322,5 +325,6 @@ LOGGING = {
         # A mistake of the client, which gets a 400. It needs no traceback in our log.
         "django.security.DisallowedHost": {"level": "CRITICAL"},
         "uvicorn.error": {"level": "ERROR"},  # below it, its own lines on starting and stopping
+        "uvicorn.access": {"handlers": ["access"], "propagate": False},
     },
 }

@@ -148,23 +148,6 @@ class SlowClients:
 
         self.assertLess(memory_kb(self.server) - before, GROWTH_KB)
 
-    def test_who_takes_nothing_is_cut_off(self) -> None:
-        self.write(4000)  # more than the kernel takes for a client
-        clients = [self._catching_up("/ws/notifications/?after=1"), self._catching_up("/events/?after=1")]
-        for client in clients:
-            poll = select.poll()
-            poll.register(client, 0)  # reports nothing but the end of the connection
-            self.assertEqual(len(poll.poll((2 * STALLED_S + 5) * 1000)), 1)
-
-    def _catching_up(self, path: str) -> socket.socket:
-        """One that asks, and reads nothing at all."""
-        raw = self._connected()
-        upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\n" if path.startswith("/ws/") else ""
-        key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-        accept = "Accept: text/event-stream\r\n"
-        raw.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{upgrade}{key}{accept}\r\n".encode())
-        return raw
-
     def test_who_falls_behind_and_reads_again_is_told_to_resync(self) -> None:
         reader = self.reader()
         plain, subscribed, (streamed, _) = self.plain_socket(), self.subscription(), self.stream()
@@ -233,6 +216,23 @@ class Stops:
 
 class DaphneSlowClientTests(SlowClients, ClientCase):
     environment = {**ClientCase.environment, "SERVER": "daphne"}
+
+    def test_who_takes_nothing_is_cut_off(self) -> None:
+        self.write(4000)  # more than the kernel takes for a client
+        clients = [self._catching_up("/ws/notifications/?after=1"), self._catching_up("/events/?after=1")]
+        for client in clients:
+            poll = select.poll()
+            poll.register(client, 0)  # reports nothing but the end of the connection
+            self.assertEqual(len(poll.poll((2 * STALLED_S + 5) * 1000)), 1)
+
+    def _catching_up(self, path: str) -> socket.socket:
+        """One that asks, and reads nothing at all."""
+        raw = self._connected()
+        upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\n" if path.startswith("/ws/") else ""
+        key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        accept = "Accept: text/event-stream\r\n"
+        raw.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{upgrade}{key}{accept}\r\n".encode())
+        return raw
 
 
 class UvicornSlowClientTests(SlowClients, ClientCase):
