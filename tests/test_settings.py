@@ -80,7 +80,7 @@ class RefusalTests(SimpleTestCase):
 
     def test_the_prefix_begins_every_key_and_channel_in_redis(self) -> None:
         asking = run("-c", PREFIXES, BROKER_URL="redis://127.0.0.1/1", REDIS_PREFIX="other")
-        self.assertEqual(json.loads(asking.stdout), ["other", "other:bell", "other:"], asking.stderr)
+        self.assertEqual(json.loads(asking.stdout), ["other", "other:notify", "other:"], asking.stderr)
 
 
 class ProductionTests(SimpleTestCase):
