@@ -1,8 +1,8 @@
 """`make bench`: run the benchmarks that are named, or all of them, one after another.
 
-Each is a module of this package with a `main()`, which reports its figures (`support/figures.py`) and finds its servers
-in the environment. A run of all of them writes `docs/benchmarks.md` anew: what it shows was taken in one run. A run of
-some prints and writes nothing.
+Each is a module of this package with a `main()`, which reports its figures (`support/figures.py`) and reads the URLs of
+the servers from the environment. A run of all of them rewrites `docs/benchmarks.md`, so that all figures there are from
+one run. A run of some only prints its figures.
 """
 
 import importlib
@@ -20,10 +20,10 @@ from .support.figures import taken
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def main(wanted: list[str]) -> int:
+def main(selected: list[str]) -> int:
     modules = pkgutil.iter_modules([str(Path(__file__).parent)])
     names = sorted(module.name for module in modules if not module.ispkg and module.name != "__main__")
-    if unknown := sorted(set(wanted) - set(names)):
+    if unknown := sorted(set(selected) - set(names)):
         print(f"No benchmark is called {', '.join(unknown)}: there are {', '.join(names)}.", file=sys.stderr)
         return 2
     for number in STOP_SIGNALS:
@@ -32,12 +32,12 @@ def main(wanted: list[str]) -> int:
     with servers(os.environ) as urls:
         os.environ.update(urls)
         sections = {}
-        for name in wanted or names:
+        for name in selected or names:
             say(f"--- {name}")
             benchmark = importlib.import_module(f"bench.{name}")
             benchmark.main()
             sections[name] = (str(benchmark.__doc__).partition("\n")[0], taken())
-        if not wanted:
+        if not selected:
             from .support import page
 
             page.write(sections)
@@ -46,7 +46,7 @@ def main(wanted: list[str]) -> int:
 
 
 def _stop(*_signal: object) -> None:
-    """End the run as Ctrl-C does; what has to be put away takes a bounded time, and is left undisturbed."""
+    """End the run as Ctrl-C does. Ignore further signals, since the cleanup takes a bounded time."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

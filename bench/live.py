@@ -1,10 +1,10 @@
-"""What live delivery costs, against the smallest application that tells as many sockets the same.
+"""The cost of live delivery, relative to a minimal application that sends the same message to as many sockets.
 
-Run: `make bench live`. The bare application (`bench/support/bare.py`) and the product run in a process each, on the
+Run: `make bench live`. The bare application (`bench/support/bare.py`) and the product run in one process each, on the
 same server; their clients are in this process, on the same machine. A round is a few changes, one after another, each
-timed from its commit (of the bare application: from telling it) until the last socket has heard it. Rounds alternate;
-a figure is the product's best of three against the bare application's. The product is in closed mode, its listeners are
-users with a token each. Memory is that of processes which have served nobody before.
+timed from its commit (bare application: from sending its message) until the last socket has received it. Rounds
+alternate; a figure is the ratio of the product's best of three to the bare application's. The product is in closed
+mode, and its listeners are users with a token each. Memory is measured in processes that have had no clients before.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from django.db import connection, transaction
 
 from backend.local.console import say
 
-from .support import servers  # first: it makes Django ready
+from .support import servers  # first: it sets up Django
 from .support.figures import Figure, report
-from .support.sockets import Crowd, Socket
+from .support.sockets import Socket, SocketGroup
 
 from backend.projects import access, notifier, services  # isort:skip
 from backend.projects.models import Event, Scope, User  # isort:skip
 
 ROUNDS = 3
-# One after another, in each round.
+# Changes per round.
 CHANGES = 10
 USERS = 25
 SOCKETS, SUBSCRIPTIONS = 1500, 500
+HANDSHAKES_AT_ONCE = 20
 LATENCY_CHANGES = 200
-CAUGHT_UP = 10_000
+CATCH_UP_EVENTS = 10_000
 TIMEOUT_S = 60.0
 
 PROTOCOL = "graphql-transport-ws"
@@ -58,7 +59,7 @@ FIELDS = [
 
 
 def documents() -> list[str]:
-    """As many as there are subscriptions, each with other fields; on average they ask for as much as `DOCUMENT`."""
+    """One per subscription, each with different fields. On average they select as many fields as `DOCUMENT`."""
     chosen = [[name for bit, name in enumerate(FIELDS) if number >> bit & 1] for number in range(1, SUBSCRIPTIONS + 1)]
     return [DOCUMENT.replace("title status dueDate updatedAt version", " ".join(names)) for names in chosen]
 
@@ -72,13 +73,13 @@ class Bench:
         self._task_id = task_id
         self._changes = 0
 
-    # -- What happens --
+    # -- Changes --
     def change(self) -> float:
-        """Change the task; the `time.perf_counter()` of the commit."""
+        """Change the task. Return the `time.perf_counter()` of the commit."""
         self._changes += 1
         committed: list[float] = []
         with transaction.atomic():
-            # Before whatever else follows the commit.
+            # Registered first, so it runs before the other commit hooks.
             transaction.on_commit(lambda: committed.append(time.perf_counter()))
             services.task.update_task(
                 actor=access.SYSTEM, task_id=self._task_id, changes={"title": f"Weed the bed {self._changes}"}
@@ -86,7 +87,7 @@ class Bench:
         return committed[0]
 
     def change_often(self, times: int) -> None:
-        """The newest event again and again, faster than a service would write it."""
+        """Append copies of the newest event, faster than a service would write them."""
         table = Event._meta.db_table
         with connection.cursor() as cursor:
             cursor.execute(
@@ -98,16 +99,16 @@ class Bench:
             )
         notifier.notify()
 
-    # -- Who hears it --
-    async def listeners(self, crowd: Crowd, count: int) -> None:
-        ready = crowd.awaits(count)
-        await _in_turn(count, lambda n: crowd.join("/ws/notifications/", token=self.token(n)))
+    # -- Listeners --
+    async def listeners(self, group: SocketGroup, count: int) -> None:
+        ready = group.expect(count)
+        await _in_batches(count, lambda n: group.join("/ws/notifications/", token=self.token(n)))
         await ready
 
-    async def subscriptions(self, crowd: Crowd, documents: list[str]) -> None:
+    async def subscriptions(self, group: SocketGroup, documents: list[str]) -> None:
         async def subscribe(n: int) -> None:
-            socket = await crowd.join("/graphql/", token=self.token(n), subprotocol=PROTOCOL)
-            acknowledged = crowd.awaits(1)
+            socket = await group.join("/graphql/", token=self.token(n), subprotocol=PROTOCOL)
+            acknowledged = group.expect(1)
             socket.send('{"type":"connection_init"}')
             await acknowledged
             payload = {"query": documents[n], "variables": {"kinds": ["TASK_UPDATED"]}}
@@ -115,13 +116,13 @@ class Bench:
 
         for n in range(len(documents)):
             await subscribe(n)
-        # It is not told when a subscription has begun: changes until everybody hears one.
+        # The protocol does not report the start of a subscription: make changes until all subscriptions receive one.
         while True:
-            heard = crowd.awaits(len(documents))
+            received = group.expect(len(documents))
             await asyncio.to_thread(self.change)
             try:
                 async with asyncio.timeout(2):
-                    await heard
+                    await received
                 return
             except TimeoutError:
                 continue
@@ -130,109 +131,111 @@ class Bench:
         return self._tokens[number % len(self._tokens)]
 
 
-async def _in_turn(count: int, connect: Callable[[int], Awaitable[Socket]]) -> None:
-    for first in range(0, count, 20):
-        await asyncio.gather(*(connect(n) for n in range(first, min(first + 20, count))))
+async def _in_batches(count: int, connect: Callable[[int], Awaitable[Socket]]) -> None:
+    for first in range(0, count, HANDSHAKES_AT_ONCE):
+        await asyncio.gather(*(connect(n) for n in range(first, min(first + HANDSHAKES_AT_ONCE, count))))
 
 
 # --- Fan-out ---------------------------------------------------------------------------------------------
-async def rate_of(crowd: Crowd, change: Callable[[], Awaitable[float]]) -> float:
+async def rate_of(group: SocketGroup, change: Callable[[], Awaitable[float]]) -> float:
     """Messages per second of one round."""
     took = 0.0
     for _ in range(CHANGES):
-        heard = crowd.awaits(len(crowd.sockets))
+        received = group.expect(len(group.sockets))
         started = await change()
         async with asyncio.timeout(TIMEOUT_S):
-            took += await heard - started
-    return CHANGES * len(crowd.sockets) / took
+            took += await received - started
+    return CHANGES * len(group.sockets) / took
 
 
 @asynccontextmanager
-async def bare_crowd(bench: Bench, count: int) -> AsyncIterator[tuple[Crowd, Callable[[str], float]]]:
-    """So many sockets of the bare application, and what tells it something."""
-    async with Crowd(bench.bare.port) as crowd, Crowd(bench.bare.port) as teller:
-        await _in_turn(count, lambda _: crowd.join("/"))
-        socket = await teller.join("/tell")
+async def bare_group(bench: Bench, count: int) -> AsyncIterator[tuple[SocketGroup, Callable[[str], float]]]:
+    """`count` sockets of the bare application, and a function that sends a message to all of them."""
+    async with SocketGroup(bench.bare.port) as group, SocketGroup(bench.bare.port) as sender:
+        await _in_batches(count, lambda _: group.join("/"))
+        socket = await sender.join("/send")
 
-        def tell(text: str) -> float:
+        def send(text: str) -> float:
             started = time.perf_counter()
             socket.send(text)
             return started
 
-        yield crowd, tell
+        yield group, send
 
 
-async def fan_out(bench: Bench, name: str, goal: float, count: int, listen: Callable[[Crowd], Awaitable[None]]) -> None:
-    async with Crowd(bench.product.port) as crowd, bare_crowd(bench, count) as (bare, tell):
-        await listen(crowd)
-        await rate_of(crowd, lambda: asyncio.to_thread(bench.change))  # a first round, not counted
-        text = crowd.last.decode()
+async def fan_out(
+    bench: Bench, name: str, goal: float, count: int, listen: Callable[[SocketGroup], Awaitable[None]]
+) -> None:
+    async with SocketGroup(bench.product.port) as group, bare_group(bench, count) as (bare, send):
+        await listen(group)
+        await rate_of(group, lambda: asyncio.to_thread(bench.change))  # warm-up
+        text = group.last.decode()
 
-        async def told() -> float:
-            return tell(text)
+        async def send_text() -> float:
+            return send(text)
 
-        await rate_of(bare, told)
+        await rate_of(bare, send_text)
         rates, references = [], []
         for _ in range(ROUNDS):
-            references.append(await rate_of(bare, told))
-            rates.append(await rate_of(crowd, lambda: asyncio.to_thread(bench.change)))
+            references.append(await rate_of(bare, send_text))
+            rates.append(await rate_of(group, lambda: asyncio.to_thread(bench.change)))
     report(Figure(f"{name}, product / bare", max(rates) / max(references), goal=goal))
-    for who, all_rates in (("product", rates), ("bare", references)):
-        say(f"    {who:8} messages/s: " + ", ".join(f"{rate:,.0f}" for rate in all_rates))
+    for label, all_rates in (("product", rates), ("bare", references)):
+        say(f"    {label:8} messages/s: " + ", ".join(f"{rate:,.0f}" for rate in all_rates))
 
 
 # --- One listener ----------------------------------------------------------------------------------------
 async def latency(bench: Bench) -> None:
     medians = []
-    async with Crowd(bench.product.port) as crowd:
-        await bench.listeners(crowd, 1)
+    async with SocketGroup(bench.product.port) as group:
+        await bench.listeners(group, 1)
         for _ in range(ROUNDS):
             took = []
             for _ in range(LATENCY_CHANGES):
-                heard = crowd.awaits(1)
+                received = group.expect(1)
                 committed = await asyncio.to_thread(bench.change)
-                took.append((await heard - committed) * 1000)
+                took.append((await received - committed) * 1000)
             medians.append(median(took))
     report(Figure("commit to first listener, median", min(medians), "ms", goal=10, is_cost=True))
 
 
 async def catching_up(bench: Bench) -> None:
-    """One socket, from `after` so many events back."""
-    await asyncio.to_thread(bench.change_often, CAUGHT_UP)
-    after = await asyncio.to_thread(Event.head) - CAUGHT_UP
+    """One socket that reads `CATCH_UP_EVENTS` events from `after`."""
+    await asyncio.to_thread(bench.change_often, CATCH_UP_EVENTS)
+    after = await asyncio.to_thread(Event.head) - CATCH_UP_EVENTS
     rates = []
     for _ in range(ROUNDS):
-        async with Crowd(bench.product.port) as crowd:
-            heard = crowd.awaits(1 + CAUGHT_UP)
+        async with SocketGroup(bench.product.port) as group:
+            received = group.expect(1 + CATCH_UP_EVENTS)
             started = time.perf_counter()
-            await crowd.join(f"/ws/notifications/?after={after}", token=bench.token(0))
+            await group.join(f"/ws/notifications/?after={after}", token=bench.token(0))
             async with asyncio.timeout(TIMEOUT_S):
-                rates.append(CAUGHT_UP / (await heard - started))
-    report(Figure(f"{CAUGHT_UP:,} events caught up on one socket", max(rates), "events/s", goal=20_000))
+                rates.append(CATCH_UP_EVENTS / (await received - started))
+    report(Figure(f"{CATCH_UP_EVENTS:,} events caught up on one socket", max(rates), "events/s", goal=20_000))
 
 
 # --- Memory ----------------------------------------------------------------------------------------------
-async def memory(bench: Bench, join: Callable[[Crowd], Awaitable[None]]) -> float:
-    """KB per socket of the product beyond one of the bare application."""
+async def memory(bench: Bench, join: Callable[[SocketGroup], Awaitable[None]]) -> float:
+    """KB per socket of the product, less those per socket of the bare application."""
 
-    async def grown_kb(server: servers.Server, join: Callable[[Crowd], Awaitable[None]]) -> float:
-        async with Crowd(server.port) as crowd:
+    async def growth_kb(server: servers.Server, join: Callable[[SocketGroup], Awaitable[None]]) -> float:
+        async with SocketGroup(server.port) as group:
             before = server.memory_kb
-            await join(crowd)
-            return (server.memory_kb - before) / len(crowd.sockets)
+            await join(group)
+            return (server.memory_kb - before) / len(group.sockets)
 
-    bare = await grown_kb(bench.bare, lambda crowd: _in_turn(SOCKETS, lambda _: crowd.join("/")))
-    return await grown_kb(bench.product, join) - bare
+    bare = await growth_kb(bench.bare, lambda group: _in_batches(SOCKETS, lambda _: group.join("/")))
+    return await growth_kb(bench.product, join) - bare
 
 
 # --- All of it -------------------------------------------------------------------------------------------
 async def measure(bench: Bench) -> None:
     await latency(bench)
     await fan_out(
-        bench, f"one change to {SOCKETS:,} sockets", 0.8, SOCKETS, lambda crowd: bench.listeners(crowd, SOCKETS)
+        bench, f"one change to {SOCKETS:,} sockets", 0.8, SOCKETS, lambda group: bench.listeners(group, SOCKETS)
     )
     await catching_up(bench)
-    for name, goal, asked in (
+    for name, goal, queries in (
         ("the same document", 0.6, [DOCUMENT] * SUBSCRIPTIONS),
         ("a document each", 0.3, documents()),
     ):
@@ -241,7 +244,7 @@ async def measure(bench: Bench) -> None:
             f"one change to {SUBSCRIPTIONS} subscriptions, {name}",
             goal,
             SUBSCRIPTIONS,
-            lambda crowd, asked=asked: bench.subscriptions(crowd, asked),
+            lambda group, queries=queries: bench.subscriptions(group, queries),
         )
 
 
@@ -250,26 +253,26 @@ def main() -> None:
         tokens, task_id = _fill()
 
         @contextmanager
-        def both() -> Iterator[Bench]:
+        def both_servers() -> Iterator[Bench]:
             with (
-                servers.served(ACCESS="closed", DATABASE_URL=database_url) as product,
-                servers.served("bench.support.bare") as bare,
+                servers.run_server(ACCESS="closed", DATABASE_URL=database_url) as product,
+                servers.run_server("bench.support.bare") as bare,
             ):
                 yield Bench(bare, product, tokens, task_id)
 
-        with both() as bench:
+        with both_servers() as bench:
             asyncio.run(measure(bench))
-        with both() as bench:
-            beyond = asyncio.run(memory(bench, lambda crowd: bench.listeners(crowd, SOCKETS)))
-            report(Figure("memory of an idle socket beyond bare's", beyond, "KB", goal=40, is_cost=True))
-        with both() as bench:
-            asked = [DOCUMENT] * SOCKETS
-            beyond = asyncio.run(memory(bench, lambda crowd: bench.subscriptions(crowd, asked)))
-            report(Figure("the same of one with a subscription", beyond, "KB"))
+        with both_servers() as bench:
+            extra_kb = asyncio.run(memory(bench, lambda group: bench.listeners(group, SOCKETS)))
+            report(Figure("memory of an idle socket beyond bare's", extra_kb, "KB", goal=40, is_cost=True))
+        with both_servers() as bench:
+            queries = [DOCUMENT] * SOCKETS
+            extra_kb = asyncio.run(memory(bench, lambda group: bench.subscriptions(group, queries)))
+            report(Figure("the same of one with a subscription", extra_kb, "KB"))
 
 
 def _fill() -> tuple[list[str], int]:
-    """A token of each of the users, and the task that all of them see."""
+    """Return a token of each user, and the id of a task that all of them can read."""
     project = services.project.create_project(actor=access.SYSTEM, name="Garden")
     tokens = []
     for number in range(USERS):

@@ -1,9 +1,9 @@
-"""What an ordered position costs: transactions per second of 16 writers, each inserting a row and its event.
+"""The cost of an ordered position: transactions per second of 16 writers, each inserting a row and its event.
 
 Run: `make bench positions`, or `python -m bench.positions [seconds per round]` with DATABASE_URL set. It works in a
-schema of its own, which it drops at the end. The ways are those weighed in docs/decisions/0001-positions.md; each
-figure is the best of three rounds, and the ratios are taken within one run. The embedded PostgreSQL does not wait for
-its disk: DATABASE_URL names one that does.
+schema of its own, which it drops at the end. It compares the alternatives of docs/decisions/0001-positions.md. Each
+figure is the best of three rounds, and the ratios are from one run. The embedded PostgreSQL does not wait for its disk
+(fsync is off); set DATABASE_URL to measure a server that does.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CREATE TABLE counter (position bigint);
 INSERT INTO counter VALUES (0);
 """
 
-WAYS = {
+ALTERNATIVES = {
     "no event at all": "",
     "a bare sequence (not in commit order)": "INSERT INTO event SELECT nextval('unordered'), %(payload)s",
     "advisory lock, then max + 1": """
@@ -54,15 +54,15 @@ WAYS = {
 
 def connect() -> psycopg2.extensions.connection:
     database = environ.Env().db("DATABASE_URL")
-    given = {
+    parameters = {
         "dbname": database["NAME"],
         "user": database["USER"],
         "password": database["PASSWORD"] or None,
         "host": database["HOST"],
         "port": database["PORT"] or None,
     }
-    # The URL of an embedded server has its host, which is a folder, among the options.
-    connection = psycopg2.connect(**given | database.get("OPTIONS", {}))
+    # The host of an embedded server is a folder, and its URL has it among the options.
+    connection = psycopg2.connect(**parameters | database.get("OPTIONS", {}))
     with connection, connection.cursor() as cursor:
         cursor.execute(f"SET search_path TO {SCHEMA}")
     return connection
@@ -100,10 +100,10 @@ def run(statement: str) -> None:
 
 
 def main(seconds: float = 3.0) -> None:
-    rates = dict.fromkeys(WAYS, 0.0)
+    rates = dict.fromkeys(ALTERNATIVES, 0.0)
     try:
         for _ in range(3):
-            for name, append in WAYS.items():
+            for name, append in ALTERNATIVES.items():
                 rates[name] = max(rates[name], transactions_per_second(append, seconds))
     finally:
         run(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")

@@ -1,9 +1,9 @@
-"""What many tasks cost: to load them, to search them, to read a page far down, and to write one more.
+"""The cost of many tasks: to load them, to search them, to read a page far down, and to write one more.
 
-Run: `make bench tasks`; TASKS says how many (1,000,000). They are loaded with `manage.py demo`, into a database that
-is made for this and dropped at the end. Lists are read without what Redis keeps, by who sees everything, and by a
-member of three projects, the largest among them. What is compared is done in turns: a page far down with the first, a
-write to the full table with one to an empty. A figure is the median, and of writes the mean.
+Run: `make bench tasks`; TASKS sets their number (1,000,000). They are loaded with `manage.py demo`, into a database
+that is created for this and dropped at the end. Lists are read without the cache, by a viewer who sees everything and
+by a member of three projects, the largest included. Measurements that are compared alternate: a page far down and the
+first page, a write to the full table and one to an empty table. A figure is the median, for writes the mean.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from django.db import connection
 
 from backend.local.console import say
 
-from .support import servers  # first: it makes Django ready
+from .support import servers  # first: it sets up Django
 from .support.figures import Figure, report
 
 from backend.projects import access, services  # isort:skip
@@ -39,11 +39,11 @@ DEEP_GOAL = WRITE_GOAL = 1.5
 
 ALL_TASKS, PAGE, DEEP_PAGE = TaskFilter(), 100, 9_000
 READS = 9
-# So many rounds of so many writes to each table.
+# Rounds, and writes per round, for each table.
 ROUNDS, WRITES = 8, 50
 DUE = datetime(2030, 3, 1, 12, tzinfo=UTC)
-# Words of one task in two, 10, ... 10,000; three letters; parts of titles; words that never stand together; none.
-SEARCHED = [*WORDS.values(), "the", "sketch the", "measure the garden 41", "minutes report", "zeppelin"]
+# Words in one task of 2, 10, ... 10,000; three letters; parts of titles; words that never occur together; no match.
+SEARCH_TEXTS = [*WORDS.values(), "the", "sketch the", "measure the garden 41", "minutes report", "zeppelin"]
 
 
 def main() -> None:
@@ -51,30 +51,30 @@ def main() -> None:
     with servers.database("tasks"):
         started = time.perf_counter()
         call_command("demo", tasks=tasks)
-        _tell(f"load {tasks:,} tasks", time.perf_counter() - started, LOAD_GOAL_S, "s")
+        _report(f"load {tasks:,} tasks", time.perf_counter() - started, LOAD_GOAL_S, "s")
         with connection.cursor() as cursor:
             cursor.execute("VACUUM ANALYZE projects_task")
         viewers = {"all": access.SYSTEM, "three projects": _member_of_three()}
         for name, viewer in viewers.items():
-            for text in SEARCHED:
-                _tell_search(viewer, name, text)
+            for text in SEARCH_TEXTS:
+                _report_search(viewer, name, text)
         for name, viewer in viewers.items():
             for field in ("id", "due_date"):
-                _tell_deep(viewer, name, Order(field, False))
+                _report_deep_page(viewer, name, Order(field, False))
         full = connection.settings_dict["NAME"]
         with servers.database("tasks_empty"):
-            _tell_writes(full, connection.settings_dict["NAME"])
+            _report_writes(full, connection.settings_dict["NAME"])
 
 
-def _tell(what: str, figure: float, goal: float, unit: str, more: str = "") -> None:
-    report(Figure(what, figure, unit, goal=goal, is_cost=True))
-    if more:
-        say(f"    {more}")
+def _report(name: str, figure: float, goal: float, unit: str, details: str = "") -> None:
+    report(Figure(name, figure, unit, goal=goal, is_cost=True))
+    if details:
+        say(f"    {details}")
 
 
 # --- Lists -----------------------------------------------------------------------------------------------
 def _member_of_three() -> Viewer:
-    """Of the largest project, one in the middle and one of the smallest."""
+    """A member of the largest project, of one in the middle and of the smallest."""
     user = User(username="bench")
     user.set_unusable_password()
     services.user.save_user(actor=access.SYSTEM, user=user)
@@ -85,37 +85,37 @@ def _member_of_three() -> Viewer:
 
 
 def _read(viewer: Viewer, filter: TaskFilter, order: Order, page: PageRequest) -> tuple[int, float]:
-    """How many rows there were, and the milliseconds that they took without the cache."""
+    """The number of rows, and the milliseconds to read them without the cache."""
     cache.delete_pattern("*")
     started = time.perf_counter()
     rows = list_tasks(viewer, filter=filter, order=order, page=page).page.rows
     return len(rows), (time.perf_counter() - started) * 1000
 
 
-def _tell_search(viewer: Viewer, name: str, text: str) -> None:
+def _report_search(viewer: Viewer, name: str, text: str) -> None:
     reads = [_read(viewer, TaskFilter(search=text), Order(), PageRequest(default_size=PAGE)) for _ in range(READS)]
-    took = [ms for _, ms in reads]
-    more = f"{reads[0][0]} rows, the first time {took[0]:.0f} ms"
-    _tell(f"search {text!r}, {name}", median(took), SEARCH_GOAL_MS, "ms", more)
+    times_ms = [ms for _, ms in reads]
+    details = f"{reads[0][0]} rows, the first time {times_ms[0]:.0f} ms"
+    _report(f"search {text!r}, {name}", median(times_ms), SEARCH_GOAL_MS, "ms", details)
 
 
-def _tell_deep(viewer: Viewer, name: str, order: Order) -> None:
+def _report_deep_page(viewer: Viewer, name: str, order: Order) -> None:
     rows = access.visible_tasks(viewer)
     before = min(PAGE * (DEEP_PAGE - 1), rows.count() - PAGE) - 1
     row = TaskRow.of(rows.order_by(*order.columns)[before])
     deep = PageRequest(default_size=PAGE, after=tasks_listing(ALL_TASKS, order).page_cursor(row))
-    took: dict[PageRequest, list[float]] = {PageRequest(default_size=PAGE): [], deep: []}
+    times_ms: dict[PageRequest, list[float]] = {PageRequest(default_size=PAGE): [], deep: []}
     for _ in range(READS):
-        for page, times in took.items():
+        for page, times in times_ms.items():
             times.append(_read(viewer, ALL_TASKS, order, page)[1])
-    first, far = (median(times) for times in took.values())
-    what = f"page {(before + 1) // PAGE + 1:,} / page 1 by {order.field}, {name}"
-    _tell(what, far / first, DEEP_GOAL, "", f"{far:.1f} and {first:.1f} ms")
+    first, far = (median(times) for times in times_ms.values())
+    figure_name = f"page {(before + 1) // PAGE + 1:,} / page 1 by {order.field}, {name}"
+    _report(figure_name, far / first, DEEP_GOAL, "", f"{far:.1f} and {first:.1f} ms")
 
 
 # --- Writes ----------------------------------------------------------------------------------------------
 @contextmanager
-def _at(database: str) -> Iterator[None]:
+def _using_database(database: str) -> Iterator[None]:
     before = connection.settings_dict["NAME"]
     connection.close()
     connection.settings_dict["NAME"] = database
@@ -126,24 +126,24 @@ def _at(database: str) -> Iterator[None]:
         connection.settings_dict["NAME"] = before
 
 
-def _tell_writes(full: str, empty: str) -> None:
+def _report_writes(full: str, empty: str) -> None:
     projects = {}
     for database in (full, empty):
-        with _at(database):
+        with _using_database(database):
             projects[database] = services.project.create_project(actor=access.SYSTEM, name="Written to").pk
-    took: dict[tuple[str, str], list[float]] = {(what, at): [] for what in ("create", "update") for at in projects}
+    times_ms: dict[tuple[str, str], list[float]] = {(kind, at): [] for kind in ("create", "update") for at in projects}
     for _ in range(ROUNDS):
         for database, project_id in projects.items():
-            with _at(database):
-                first = [_create(project_id, 0) for _ in range(5)]  # what a new connection costs is not told
+            with _using_database(database):
+                first = [_create(project_id, 0) for _ in range(5)]  # untimed: these open the connection
                 for number in range(WRITES):
-                    took["create", database].append(_timed(partial(_create, project_id, number)))
+                    times_ms["create", database].append(_timed(partial(_create, project_id, number)))
                 for number, pk in enumerate(range(first[-1] + 1, first[-1] + 1 + WRITES)):
-                    took["update", database].append(_timed(partial(_update, pk, number)))
-    for what in ("create", "update"):
-        there, here = (sum(took[what, at]) / len(took[what, at]) for at in (full, empty))
-        more = f"{there:.2f} and {here:.2f} ms"
-        _tell(f"{what} a task, full / empty table", there / here, WRITE_GOAL, "", more)
+                    times_ms["update", database].append(_timed(partial(_update, pk, number)))
+    for kind in ("create", "update"):
+        full_ms, empty_ms = (sum(times_ms[kind, at]) / len(times_ms[kind, at]) for at in (full, empty))
+        details = f"{full_ms:.2f} and {empty_ms:.2f} ms"
+        _report(f"{kind} a task, full / empty table", full_ms / empty_ms, WRITE_GOAL, "", details)
 
 
 def _create(project_id: int, number: int) -> int:
@@ -161,7 +161,7 @@ def _update(pk: int, number: int) -> Task:
 
 
 def _timed(write: Callable[[], object]) -> float:
-    """Milliseconds. Their mean is told: now and then one does the work of many, and fills the index of words."""
+    """The milliseconds of one write. The mean is reported, since a few flush the pending list of the GIN index."""
     started = time.perf_counter()
     write()
     return (time.perf_counter() - started) * 1000

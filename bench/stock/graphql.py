@@ -1,4 +1,4 @@
-"""strawberry-django, by its guide: types over the models, a list by the optimizer, a mutation of its own making."""
+"""strawberry-django as in its guide: types over the models, a list with the optimizer, a generated mutation."""
 
 import strawberry
 import strawberry_django

@@ -1,4 +1,4 @@
-"""The product's settings for Django's own ASGI handler, which has a new thread, hence a connection, per request."""
+"""The product's settings for Django's ASGI handler, which opens a thread, and so a connection, for each request."""
 
 from bench.support.settings import *  # noqa: F403
 from bench.support.settings import DATABASES

@@ -1,4 +1,4 @@
-"""DRF, by its tutorial. Its pages by cursor are those that count nothing, as ours."""
+"""DRF as in its tutorial, with cursor pagination, which counts no rows, like ours."""
 
 from rest_framework.pagination import CursorPagination
 from rest_framework.serializers import ModelSerializer

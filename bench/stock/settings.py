@@ -1,4 +1,4 @@
-"""As `startproject` leaves them, with the product's models and database, and the three applications of the twins."""
+"""The settings of `startproject`, with the product's models and database, DRF and strawberry-django."""
 
 import environ
 
@@ -8,7 +8,7 @@ SECRET_KEY = env.str("SECRET_KEY")
 DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1"]
 
-# What `backend.server` listens on.
+# For `backend.server`.
 BIND = env.str("BIND", default="127.0.0.1")
 PORT = env.int("PORT", default=8000)
 SERVER = env.str("SERVER", default="daphne")
@@ -48,7 +48,7 @@ USE_TZ = True
 
 REST_FRAMEWORK = {"DEFAULT_AUTHENTICATION_CLASSES": [], "UNAUTHENTICATED_USER": None}
 
-# The server says where it listens.
+# The server logs the address that it listens on.
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

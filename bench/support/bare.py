@@ -1,6 +1,6 @@
-"""The smallest application that tells many sockets the same: what the product's live delivery is measured against.
+"""A minimal application that sends a message to many sockets: the reference for the product's live delivery.
 
-It keeps sockets in a set. What it is told on a socket at `/tell` it sends, ready as it is, to each of them.
+It stores the sockets in a set. It sends each message that it receives at `/send` to all of them, unchanged.
 Run as a server: `python -m bench.support.bare`, on BIND and PORT.
 """
 
@@ -20,11 +20,11 @@ sockets: set[Send] = set()
 async def application(scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]], send: Send) -> None:
     await receive()
     await send({"type": "websocket.accept"})
-    if scope["path"] != "/tell":
+    if scope["path"] != "/send":
         sockets.add(send)
     while (message := await receive())["type"] != "websocket.disconnect":
-        for tell in sockets:
-            await tell({"type": "websocket.send", "text": message["text"]})
+        for send_to in sockets:
+            await send_to({"type": "websocket.send", "text": message["text"]})
     sockets.discard(send)
 
 

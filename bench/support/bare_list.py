@@ -1,7 +1,7 @@
-"""The smallest application that answers with what Redis holds: what the product's cached lists are measured against.
+"""A minimal application that returns a value from Redis: the reference for the product's cached lists.
 
-One GET of the key BARE_KEY per request, by one client; whatever is asked for is answered with that value, as JSON. Run
-as a server: `python -m bench.support.bare_list`, on BIND and PORT.
+Each request runs one GET of the key BARE_KEY, on one client, and gets its value as JSON, whatever the path is. Run as a
+server: `python -m bench.support.bare_list`, on BIND and PORT.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What the benchmarks found, as data: each figure is said when it is taken, and kept for the page of all of them."""
+"""The results of the benchmarks. `report` prints a figure and collects it for `docs/benchmarks.md`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _taken: list[Figure] = []
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number. Without a unit it is a ratio; without a goal it is there to be compared.
+    """One number. Without a unit it is a ratio; without a goal it is for comparison only.
 
-    The goal is the least that it should be or, of what `is_cost`, the most.
+    The goal is a minimum or, if `is_cost`, a maximum.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Figure:
         return {None: "", True: "reached", False: "falls short"}[self.is_reached]
 
     def _shown(self, value: float) -> str:
-        """Rounded to the worse side, so that what falls short never looks like its goal."""
+        """Round to the worse side, so that a value that misses its goal never looks equal to it."""
         digits = (0 if value >= 20 else 1) if self.unit else (2 if value >= 1 else 3)
         rounded = (ceil if self.is_cost else floor)(round(value * 10**digits, 6)) / 10**digits
         return f"{rounded:,.{digits}f} {self.unit}".strip()
@@ -55,7 +55,7 @@ def report(figure: Figure) -> None:
 
 
 def taken() -> list[Figure]:
-    """Those since the last call."""
+    """The figures that were reported since the last call."""
     figures = list(_taken)
     _taken.clear()
     return figures

@@ -1,4 +1,4 @@
-"""Retained-alive connections that ask for the same over and over, and do next to nothing else."""
+"""Keep-alive connections that repeat one request, with as little work in the client as possible."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from backend.local.console import Refusal
 from .servers import Server
 
 CONNECTIONS = 16
-# Far beyond what the slowest answer takes.
-ANSWER_TIMEOUT_S = 20.0
+# Far more than the slowest response takes.
+RESPONSE_TIMEOUT_S = 20.0
 
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)\r\n")
 
@@ -21,7 +21,7 @@ _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)\r\n")
 def request(
     server: Server, path: str, *, token: str | None = None, json: bytes | None = None, if_none_match: str | None = None
 ) -> bytes:
-    """GET, or POST where there is a body."""
+    """The bytes of a request: POST if there is a body, else GET."""
     method = "GET" if json is None else "POST"
     lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{server.port}", "Accept: application/json"]
     if token is not None:
@@ -34,9 +34,9 @@ def request(
 
 
 class Load:
-    """What is asked of one server. Every answer has `status` and a body that `check` finds good.
+    """One request, repeated to one server. Every response must have `status` and a body that `check` accepts.
 
-    Without a `check` every body has to be that of the first answer.
+    Without a `check` every body must equal that of the first response.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Load:
     ) -> None:
         self.server = server
         self.request = request
-        self.answers = 0
+        self.responses = 0
         self.head = self.body = b""
         self._status = f"HTTP/1.1 {status} ".encode()
         self.has_body = status != 304
@@ -71,35 +71,35 @@ class Load:
         self._connections.clear()
 
     async def rate(self, seconds: float) -> float:
-        """Answers per second of one round, on all connections. Raises Refusal where an answer is not the right one."""
-        before, started = self.answers, time.perf_counter()
+        """Responses per second of one round, over all connections. Raises Refusal if a response is not as expected."""
+        before, started = self.responses, time.perf_counter()
         self._end = started + seconds
         self._ended = asyncio.get_running_loop().create_future()
         self._busy = len(self._connections)
         for connection in self._connections:
-            connection.ask()
+            connection.send_request()
         try:
-            async with asyncio.timeout(seconds + ANSWER_TIMEOUT_S):
+            async with asyncio.timeout(seconds + RESPONSE_TIMEOUT_S):
                 await self._ended
         except TimeoutError:
-            raise Refusal(f"{self.server.log_end}\n{self._named} was not answered.") from None
-        return (self.answers - before) / (time.perf_counter() - started)
+            raise Refusal(f"{self.server.log_end}\n{self._description} got no response.") from None
+        return (self.responses - before) / (time.perf_counter() - started)
 
     def size_of(self, head: bytes) -> int:
-        """Bytes of the body that follows. Raises Refusal where the status is another, or nothing tells the size."""
+        """Bytes of the body after `head`. Raises Refusal for another status, or without a Content-Length."""
         length = _LENGTH.search(head)
         if not head.startswith(self._status) or (self.has_body and length is None):
-            raise Refusal(f"{self._named} was answered with {head.decode(errors='replace')}")
+            raise Refusal(f"{self._description} got the response {head.decode(errors='replace')}")
         return int(length[1]) if length and self.has_body else 0
 
-    def take(self, head: bytes, body: bytes) -> bool:
-        """Count an answer; whether the round goes on."""
-        if not self.answers:
+    def add_response(self, head: bytes, body: bytes) -> bool:
+        """Check and count a response. Return whether the round continues."""
+        if not self.responses:
             self.head, self.body = head, body
-        is_good = self._check(body) if self._check else body == self.body
-        if not is_good:
-            raise Refusal(f"{self._named} was answered with {body[:300].decode(errors='replace')}")
-        self.answers += 1
+        is_expected = self._check(body) if self._check else body == self.body
+        if not is_expected:
+            raise Refusal(f"{self._description} got the response {body[:300].decode(errors='replace')}")
+        self.responses += 1
         if time.perf_counter() < self._end:
             return True
         self._busy -= 1
@@ -111,12 +111,12 @@ class Load:
         if not self._ended.done():
             self._ended.set_exception(error)
 
-    def lost(self) -> None:
+    def report_lost_connection(self) -> None:
         if self._busy:
-            self.fail(Refusal(f"{self.server.log_end}\n{self._named}: the server closed a connection."))
+            self.fail(Refusal(f"{self.server.log_end}\n{self._description}: the server closed a connection."))
 
     @property
-    def _named(self) -> str:
+    def _description(self) -> str:
         return self.request.partition(b" HTTP")[0].decode()
 
 
@@ -124,8 +124,8 @@ class _Connection(asyncio.Protocol):
     def __init__(self, load: Load) -> None:
         self._load = load
         self._parts: list[bytes] = []
-        # Bytes that are here, and those that the whole answer has, once its head has told.
-        self._held = 0
+        # Bytes received, and bytes of the whole response: 0 until its head is complete.
+        self._received = 0
         self._size = 0
         self._head_size = 0
 
@@ -133,14 +133,14 @@ class _Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
-    def ask(self) -> None:
+    def send_request(self) -> None:
         self._parts.clear()
-        self._held = self._size = 0
+        self._received = self._size = 0
         self.transport.write(self._load.request)
 
     def data_received(self, data: bytes) -> None:
         self._parts.append(data)
-        self._held += len(data)
+        self._received += len(data)
         try:
             if not self._size:
                 start = b"".join(self._parts)
@@ -148,13 +148,13 @@ class _Connection(asyncio.Protocol):
                 if self._head_size < 4:
                     return
                 self._size = self._head_size + self._load.size_of(start[: self._head_size])
-            if self._held < self._size:
+            if self._received < self._size:
                 return
-            answer = b"".join(self._parts)
-            if self._load.take(answer[: self._head_size], answer[self._head_size :]):
-                self.ask()
+            response = b"".join(self._parts)
+            if self._load.add_response(response[: self._head_size], response[self._head_size :]):
+                self.send_request()
         except Refusal as error:
             self._load.fail(error)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._load.lost()
+        self._load.report_lost_connection()

@@ -1,4 +1,4 @@
-"""`docs/benchmarks.md`: every figure of one run, beside what it was taken on."""
+"""`docs/benchmarks.md`: the figures of one run, with the machine and the versions that they were measured on."""
 
 from __future__ import annotations
 
@@ -35,25 +35,27 @@ PACKAGES = [
 
 
 def write(sections: dict[str, tuple[str, list[Figure]]]) -> None:
-    """`sections` has, by the name of each benchmark, what it says of itself and its figures."""
-    figures = [figure for _, of_one in sections.values() for figure in of_one]
-    short = [figure for figure in figures if figure.is_reached is False]
+    """Write the page. `sections` maps the name of each benchmark to its summary and its figures."""
+    figures = [figure for _, section in sections.values() for figure in section]
+    missed = [figure for figure in figures if figure.is_reached is False]
     with_goal = [figure for figure in figures if figure.goal is not None]
     lines = [
-        "# What it costs",
+        "# Benchmarks",
         "",
-        "Written by `make bench`: every benchmark, one after another, on one machine. A figure without a unit is",
-        "a ratio of two, taken in turn in one run. How each is taken stands at the top of its module in `bench/`.",
+        "Written by `make bench`: every benchmark, one after another, on one machine. A figure without a unit is the",
+        "ratio of two that were measured in turn. The docstring of each module in `bench/` describes its method.",
         "",
-        f"{len(with_goal) - len(short)} of {len(with_goal)} goals are reached.",
+        f"{len(with_goal) - len(missed)} of {len(with_goal)} goals are reached.",
         "",
-        "| taken on | |",
+        "| measured on | |",
         "|---|---|",
-        *(f"| {name} | {value} |" for name, value in _taken_on().items()),
+        *(f"| {name} | {value} |" for name, value in _environment().items()),
     ]
-    for name, (about, of_one) in sections.items():
+    for name, (about, section) in sections.items():
         lines += ["", f"## {name}", "", about, "", "| figure | value | goal | |", "|---|---|---|---|"]
-        lines += [f"| {one.name} | {one.shown_value} | {one.shown_goal} | {_mark(one)} |" for one in of_one]
+        lines += [
+            f"| {figure.name} | {figure.shown_value} | {figure.shown_goal} | {_mark(figure)} |" for figure in section
+        ]
     PAGE.write_text("\n".join([*lines, ""]))
 
 
@@ -61,8 +63,8 @@ def _mark(figure: Figure) -> str:
     return f"**{figure.mark}**" if figure.is_reached is False else figure.mark
 
 
-def _taken_on() -> dict[str, str]:
-    """Nothing that tells whose machine it is."""
+def _environment() -> dict[str, str]:
+    """The hardware and the versions, without anything that identifies the machine or its owner."""
     memory_kb = int(re.findall(r"MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text())[0])
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -77,8 +79,8 @@ def _taken_on() -> dict[str, str]:
 
 
 def _processor() -> str:
-    found = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    return found[0].strip() if found else platform.processor() or "unknown"
+    models = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    return models[0].strip() if models else platform.processor() or "unknown"
 
 
 def _system() -> str:
@@ -96,5 +98,5 @@ def _postgres() -> str:
 
 
 def _redis() -> str:
-    told = get_redis_connection("default").info("server")
-    return f"Valkey {told['valkey_version']}" if "valkey_version" in told else str(told["redis_version"])
+    info = get_redis_connection("default").info("server")
+    return f"Valkey {info['valkey_version']}" if "valkey_version" in info else str(info["redis_version"])

@@ -1,17 +1,17 @@
-"""What the benchmarks of lists read."""
+"""The data of the benchmarks of lists."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from . import servers  # noqa: F401  first: it makes Django ready
+from . import servers  # noqa: F401  first: it sets up Django
 
 from backend.projects import access, services  # isort:skip
 from backend.projects.models import Scope, User  # isort:skip
 
 
 def fill(projects: int, tasks_each: int, scope: Scope) -> tuple[list[int], str]:
-    """Projects full of tasks, made in turn; their ids, and a token of a user who is an editor of each."""
+    """Create projects, and their tasks in turn. Return the ids, and a token of a user who is an editor of each."""
     user = User(username="bench")
     user.set_unusable_password()
     services.user.save_user(actor=access.SYSTEM, user=user)
@@ -20,13 +20,13 @@ def fill(projects: int, tasks_each: int, scope: Scope) -> tuple[list[int], str]:
         project = services.project.create_project(actor=access.SYSTEM, name=f"Project {number}")
         services.membership.add_member(actor=access.SYSTEM, project_id=project.pk, username=user.username)
         project_ids.append(project.pk)
-    for done in range(tasks_each):
+    for index in range(tasks_each):
         for project_id in project_ids:
-            due_date = datetime(2030, 1 + done % 12, 1 + done % 28, 12, tzinfo=UTC)
+            due_date = datetime(2030, 1 + index % 12, 1 + index % 28, 12, tzinfo=UTC)
             services.task.create_task(
                 actor=access.SYSTEM,
                 project_id=project_id,
-                changes={"title": f"Build the part {done}", "description": "As drawn. " * 10, "due_date": due_date},
+                changes={"title": f"Build the part {index}", "description": "As drawn. " * 10, "due_date": due_date},
             )
     _, token = services.token.create_token(actor=access.SYSTEM, user_id=user.pk, name="bench", scope=scope, days=1)
     return project_ids, token

@@ -1,6 +1,6 @@
-"""What the benchmarks of the product stand on: a database of their own, and servers in processes of their own.
+"""The database of a benchmark, and its servers, each in a process of its own.
 
-Importing this makes Django ready, with the settings of a benchmark.
+Importing this module sets up Django with the settings of a benchmark.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ START_TIMEOUT_S = 30.0
 
 @contextmanager
 def database(name: str) -> Iterator[str]:
-    """The URL of a database of our own, migrated; what a killed run left of it is dropped first."""
+    """The URL of a new, migrated database, which is dropped at the end, as is one that a killed run left behind."""
 
     def run(statement: str) -> None:
         with connection._nodb_cursor() as cursor:
@@ -46,7 +46,7 @@ def database(name: str) -> Iterator[str]:
         run(f"DROP DATABASE IF EXISTS {name}")
         run(f"CREATE DATABASE {name}")
     except DatabaseError as error:
-        raise Refusal(f"The database {name} could not be made: {error}".rstrip()) from None
+        raise Refusal(f"The database {name} could not be created: {error}".rstrip()) from None
     try:
         connection.close()
         connection.settings_dict["NAME"] = name
@@ -55,11 +55,11 @@ def database(name: str) -> Iterator[str]:
     finally:
         connection.close()
         connection.settings_dict["NAME"] = before
-        run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")  # a thread of ours may have kept its connection
-        _forget_keys()
+        run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")  # a thread of this process may still be connected
+        _delete_keys()
 
 
-def _forget_keys() -> None:
+def _delete_keys() -> None:
     redis = get_redis_connection("default")
     for key in redis.scan_iter(f"{PREFIX}*", count=1000):
         redis.delete(key)
@@ -67,7 +67,7 @@ def _forget_keys() -> None:
 
 @dataclass(frozen=True)
 class Server:
-    """One that listens on 127.0.0.1."""
+    """A server that listens on 127.0.0.1."""
 
     port: int
     log: Path
@@ -79,21 +79,21 @@ class Server:
 
     @property
     def memory_kb(self) -> int:
-        """What it holds in the machine's memory."""
+        """The resident memory of its process."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0])
 
 
 @contextmanager
-def served(module: str = "backend.server", **environment: str) -> Iterator[Server]:
-    """A server of the product, or of another module that listens as it does."""
+def run_server(module: str = "backend.server", **environment: str) -> Iterator[Server]:
+    """Run the product's server, or another module that uses it."""
     folder = Path(tempfile.mkdtemp(prefix="taskwire-bench-"))
     log = folder / "server.log"
-    given = {"BIND": "127.0.0.1", "PORT": "0", **environment}
-    # The shell says its process id, which stays the server's.
+    environment = {"BIND": "127.0.0.1", "PORT": "0", **environment}
+    # The shell prints its process id, which `exec` passes on to the server.
     command = ["/bin/sh", "-c", f'echo "pid $$"; exec "{sys.executable}" -m {module}']
     with log.open("wb") as output:
-        process = Tethered(command, removes=[folder], env={**os.environ, **given}, cwd=CHECKOUT, output=output)
+        process = Tethered(command, removes=[folder], env={**os.environ, **environment}, cwd=CHECKOUT, output=output)
     try:
         address = re.compile(r"Listening on TCP address 127\.0\.0\.1:(\d+)")
         wait_until(
@@ -101,9 +101,9 @@ def served(module: str = "backend.server", **environment: str) -> Iterator[Serve
             timeout_s=START_TIMEOUT_S,
         )
         text = log.read_text()
-        found = address.search(text)
-        if found is None:
+        match = address.search(text)
+        if match is None:
             raise Refusal(f"{text}\nThe server did not start; its log is above.")
-        yield Server(int(found[1]), log, int(re.findall(r"pid (\d+)", text)[0]))
+        yield Server(int(match[1]), log, int(re.findall(r"pid (\d+)", text)[0]))
     finally:
         process.stop()

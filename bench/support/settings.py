@@ -1,4 +1,4 @@
-"""The settings of a benchmark's servers: the product's, with keys and channels in Redis that are theirs alone."""
+"""The settings of a benchmark's servers: the product's, with a prefix of their own in Redis."""
 
 import os
 

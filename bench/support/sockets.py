@@ -1,4 +1,4 @@
-"""Clients of a WebSocket (RFC 6455) that do next to nothing, so that what is measured is the server."""
+"""WebSocket clients (RFC 6455) that do as little work as possible, so that the server is measured."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from types import TracebackType
 from backend.local.console import Refusal
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
-# Handshakes at once.
-_AT_ONCE = 20
 
 
 class Socket(asyncio.Protocol):
-    """One open connection. `on_text` is called with each message: unfragmented and uncompressed, as we send it."""
+    """One connection. `on_text` gets each message, which is unfragmented and uncompressed, as our server sends it."""
 
     def __init__(self, handshake: bytes, on_text: Callable[[bytes], None]) -> None:
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -59,14 +57,14 @@ class Socket(asyncio.Protocol):
         self._send(TEXT, text.encode())
 
     def _send(self, kind: int, payload: bytes) -> None:
-        """Masked with zeros, which leaves it as it is."""
+        """Send one frame. The masking key is zero, which leaves the payload unchanged."""
         size = len(payload)
         length = bytes([0x80 | size]) if size < 126 else b"\xfe" + struct.pack(">H", size)
         self.transport.write(bytes([0x80 | kind]) + length + bytes(4) + payload)
 
 
 def _frame(data: bytes, start: int) -> tuple[int, int, int] | None:
-    """Opcode, start and end of the payload of the frame at `start`; None where it is not there yet as a whole."""
+    """Opcode, start and end of the payload of the frame at `start`; None if the frame is not complete yet."""
     if len(data) < start + 2:
         return None
     size, first = data[start + 1], start + 2
@@ -76,18 +74,18 @@ def _frame(data: bytes, start: int) -> tuple[int, int, int] | None:
     return (data[start] & 0x0F, first, first + size) if first + size <= len(data) else None
 
 
-class Crowd:
-    """Sockets that are told the same, and how long that takes. An asynchronous context: its sockets end with it."""
+class SocketGroup:
+    """Sockets that get the same messages, and the time until all have them. The context manager closes the sockets."""
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.sockets: list[Socket] = []
         self.last = b""
-        self._heard = 0
-        self._awaited = 0
+        self._received = 0
+        self._expected = 0
         self._complete: asyncio.Future[float] | None = None
 
-    async def __aenter__(self) -> Crowd:
+    async def __aenter__(self) -> SocketGroup:
         return self
 
     async def __aexit__(
@@ -97,7 +95,7 @@ class Crowd:
             socket.transport.abort()
 
     async def join(self, path: str, *, token: str | None = None, subprotocol: str | None = None) -> Socket:
-        """One more socket, once the server has accepted it."""
+        """Open one more socket. Return it once the server has accepted it."""
         lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", "Upgrade: websocket", "Connection: Upgrade"]
         lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"]
         if token is not None:
@@ -106,19 +104,19 @@ class Crowd:
             lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
         handshake = "\r\n".join([*lines, "", ""]).encode()
         loop = asyncio.get_running_loop()
-        _, socket = await loop.create_connection(lambda: Socket(handshake, self._hear), "127.0.0.1", self.port)
+        _, socket = await loop.create_connection(lambda: Socket(handshake, self._count_message), "127.0.0.1", self.port)
         self.sockets.append(socket)
         await socket.opened
         return socket
 
-    def awaits(self, messages: int) -> asyncio.Future[float]:
-        """Resolves with the `time.perf_counter()` at which so many messages more have come, over all sockets."""
-        self._heard, self._awaited = 0, messages
+    def expect(self, messages: int) -> asyncio.Future[float]:
+        """Resolves with the `time.perf_counter()` at which so many more messages have arrived, over all sockets."""
+        self._received, self._expected = 0, messages
         self._complete = asyncio.get_running_loop().create_future()
         return self._complete
 
-    def _hear(self, text: bytes) -> None:
+    def _count_message(self, text: bytes) -> None:
         self.last = text
-        self._heard += 1
-        if self._heard == self._awaited and self._complete is not None:
+        self._received += 1
+        if self._received == self._expected and self._complete is not None:
             self._complete.set_result(time.perf_counter())
