@@ -78,7 +78,7 @@ class Bench:
     # -- Relative to the bare application --
     def measure_cached(self) -> None:
         ours = self.product("cached")
-        first = Load(ours, self.authenticated(ours, "/tasks/"))
+        first = Load(ours, self.token_request(ours, "/tasks/"))
         asyncio.run(_rates(first, seconds=0, rounds=1))
         etag = re.search(rb"(?i)\r\netag: *(.+?)\r\n", first.head)
         assert etag is not None
@@ -94,7 +94,7 @@ class Bench:
         against_bare("GET /tasks/", 0.8, Load(ours, first.request))
         conditional = request(ours, "/tasks/", token=self.token, if_none_match=etag[1].decode())
         against_bare("GET /tasks/ with a matching If-None-Match", 1.0, Load(ours, conditional, status=304))
-        operation = self.authenticated(ours, "/graphql/", OURS)
+        operation = self.token_request(ours, "/graphql/", OURS)
         against_bare("GraphQL tasks, 7 fields and the project", 0.65, Load(ours, operation))
         self.cleanup.close()
 
@@ -106,12 +106,12 @@ class Bench:
         pairs = {
             ("GraphQL tasks / strawberry-django", 2.5): (
                 Load(open_mode, request(open_mode, "/graphql/", json=our_query)),
-                Load(ours, self.authenticated(ours, "/graphql/", OURS)),
+                Load(ours, self.token_request(ours, "/graphql/", OURS)),
                 Load(stock, request(stock, "/graphql/", json=stock_query)),
             ),
             ("GET /tasks/ / DRF", 3.0): (
                 Load(open_mode, request(open_mode, "/tasks/")),
-                Load(ours, self.authenticated(ours, "/tasks/")),
+                Load(ours, self.token_request(ours, "/tasks/")),
                 Load(stock, request(stock, "/tasks/")),
             ),
         }
@@ -126,8 +126,8 @@ class Bench:
         self.compare(
             "uncached GET of one task / the same view by Django's ASGI handler",
             1.5,
-            Load(ours, self.authenticated(ours, path)),
-            Load(handler, self.authenticated(handler, path)),
+            Load(ours, self.token_request(ours, path)),
+            Load(handler, self.token_request(handler, path)),
             reads=True,
         )
         self.cleanup.close()
@@ -139,7 +139,7 @@ class Bench:
             "query": STOCK_CREATE,
             "variables": {"input": {"project": {"set": str(self.project_id)}, **new}},
         }
-        our_mutation = self.authenticated(ours, "/graphql/", OUR_CREATE, projectId=self.project_id, **new)
+        our_mutation = self.token_request(ours, "/graphql/", OUR_CREATE, projectId=self.project_id, **new)
         loads = [
             Load(ours, our_mutation, check=_is_new_task),
             Load(stock, request(stock, "/graphql/", json=orjson.dumps(stock_mutation)), check=_is_new_task),
@@ -173,7 +173,7 @@ class Bench:
     def stock(self) -> servers.Server:
         return self.run_server("bench.stock.server", DJANGO_SETTINGS_MODULE="bench.stock.settings")
 
-    def authenticated(self, server: servers.Server, path: str, query: str | None = None, **variables: object) -> bytes:
+    def token_request(self, server: servers.Server, path: str, query: str | None = None, **variables: object) -> bytes:
         """A request with the token. A `query` is posted, with `variables` as its input."""
         if query is None:
             return request(server, path, token=self.token)

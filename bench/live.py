@@ -86,7 +86,7 @@ class Bench:
             )
         return committed[0]
 
-    def change_often(self, times: int) -> None:
+    def append_copies(self, times: int) -> None:
         """Append copies of the newest event, faster than a service would write them."""
         table = Event._meta.db_table
         with connection.cursor() as cursor:
@@ -201,7 +201,7 @@ async def latency(bench: Bench) -> None:
 
 async def catching_up(bench: Bench) -> None:
     """One socket that reads `CATCH_UP_EVENTS` events from `after`."""
-    await asyncio.to_thread(bench.change_often, CATCH_UP_EVENTS)
+    await asyncio.to_thread(bench.append_copies, CATCH_UP_EVENTS)
     after = await asyncio.to_thread(Event.head) - CATCH_UP_EVENTS
     rates = []
     for _ in range(ROUNDS):
