@@ -107,7 +107,7 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
         head = f'{{"id":{json.dumps(operation.id)},"type":"next","payload":'
         async with aclosing(await subscriber.events()) as events:
             async for event in events:
-                answer = await subscriber.answer(event)
+                answer = await subscriber.payload(event)
                 await send({"type": "websocket.send", "text": f"{head}{answer}}}"})
         await operation.send_operation_message({"id": operation.id, "type": "complete"})
 

@@ -21,7 +21,7 @@ from backend.projects.visibility import EventFilter
 from .connections import Connection, PageArguments
 from .context import Info, viewer
 from .events import Event, EventPage
-from .execution.position import read_before_rows
+from .execution.position import cursor_before_rows
 from .inputs import ProjectFilter, ProjectOrder, TaskFilter, TaskOrder, id_filter
 from .scalars import Cursor
 from .types import AuditEntry, Project, SummaryReport, Task, Token, Viewer
@@ -44,7 +44,7 @@ def _connection(info: Info, read: Callable[..., Page[Any]], count: Callable[...,
 
 def _cached_connection(info: Info, read: Callable[..., CachedPage[Any]], count: Callable[..., int]) -> Connection[Any]:
     """As `_connection`, over a cached list that is as new as the position this operation tells."""
-    position = read_before_rows()
+    position = cursor_before_rows()
 
     def read_page(asking: DomainViewer) -> Page[Any]:
         return read(asking, min_position=position).page
@@ -136,7 +136,7 @@ class Query:
         " falls between."
     )
     async def cursor(self, info: Info) -> Cursor:
-        return cast(Cursor, read_before_rows())
+        return cast(Cursor, cursor_before_rows())
 
     @strawberry.field(description="Null where nobody is signed in.")
     async def me(self, info: Info) -> Viewer | None:

@@ -7,9 +7,9 @@ from strawberry.schema.config import StrawberryConfig
 from .events import EVENT_TYPES
 from .execution.cacheable import RecordTagVersions
 from .execution.columns import Executor
-from .execution.documents import KeepDocuments
+from .execution.documents import CacheDocuments
 from .execution.limits import LIMITS, OneOperation
-from .execution.position import ReadCursorFirst
+from .execution.position import ReadCursorBeforeRows
 from .mutations import Mutation
 from .queries import Query
 from .scalars import SCALARS
@@ -19,22 +19,22 @@ from .subscriptions import Subscription
 class Schema(strawberry.Schema):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._leave_out_null_defaults()
+        self._remove_null_defaults()
 
     def process_errors(self, errors: Any, execution_context: Any = None) -> None:
-        """Nothing: `errors.describe` logs what is our own fault, a client's mistake is none of the log's business."""
+        """Does nothing: `errors.describe` logs internal errors, and a client's errors are not logged."""
 
-    def _leave_out_null_defaults(self) -> None:
-        """Print `first: Int`, not `first: Int = null`: Python's default of an absent argument stays None."""
+    def _remove_null_defaults(self) -> None:
+        """Print `first: Int` instead of `first: Int = null`. In Python an absent argument is still None."""
         for graphql_type in self._schema.type_map.values():
             inputs: list[Any] = []
             if isinstance(graphql_type, GraphQLInputObjectType):
                 inputs = list(graphql_type.fields.values())
             elif isinstance(graphql_type, GraphQLObjectType | GraphQLInterfaceType):
                 inputs = [argument for field in graphql_type.fields.values() for argument in field.args.values()]
-            for one in inputs:
-                if one.default_value is None:
-                    one.default_value = Undefined
+            for input_value in inputs:
+                if input_value.default_value is None:
+                    input_value.default_value = Undefined
 
 
 schema = Schema(
@@ -42,7 +42,7 @@ schema = Schema(
     mutation=Mutation,
     subscription=Subscription,
     types=EVENT_TYPES,
-    extensions=[*LIMITS, KeepDocuments, OneOperation, RecordTagVersions, ReadCursorFirst],
+    extensions=[*LIMITS, CacheDocuments, OneOperation, RecordTagVersions, ReadCursorBeforeRows],
     execution_context_class=Executor,
     config=StrawberryConfig(scalar_map=SCALARS),
 )

@@ -22,22 +22,22 @@ from backend.projects.resolvers.task import tasks_of_projects_listing
 from .connections import Connection, PageArguments
 from .context import Info
 from .enums import AuditAction, Role, TaskStatus, TokenScope
-from .execution.columns import leads_to_one
+from .execution.columns import resolves_related
 from .inputs import TaskFilter, TaskOrder
 from .loaders import Nested, TaskPage
 
 
-@leads_to_one("project", "project_id")
+@resolves_related("project", "project_id")
 async def _project_of(root: strawberry.Parent[rows.TaskRow | rows.ReportRow], info: Info) -> Project | None:
     return await info.context.loaders.project.load(root.project_id)  # type: ignore[return-value]
 
 
-@leads_to_one("task", "task_id")
+@resolves_related("task", "task_id")
 async def _task_of(root: strawberry.Parent[rows.CommentRow], info: Info) -> Task | None:
     return await info.context.loaders.task.load(root.task_id)  # type: ignore[return-value]
 
 
-@leads_to_one("user", "assignee_id")
+@resolves_related("user", "assignee_id")
 async def _assignee_of(root: strawberry.Parent[rows.TaskRow], info: Info) -> User | None:
     if root.assignee_id is None:
         return None

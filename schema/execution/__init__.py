@@ -1,4 +1,4 @@
-"""How operations are executed: limits, kept documents, lists column by column, and the fan-out of events.
+"""Execution of operations: limits, cached documents, lists completed by columns, and the fan-out of events.
 
-Everything here works on documents and executors of graphql-core; the API itself is the package above.
+The modules work on graphql-core's documents and executors. The API itself is in the parent package.
 """

@@ -1,4 +1,4 @@
-"""Which answers may be kept: those to queries for projects, tasks and reports, and for what belongs to them."""
+"""Decides which responses are cacheable: those of queries that select projects, tasks, reports and their contents."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from backend.projects.cache.versions import versions_after_reading, versions_bef
 from ..context import Context
 from .documents import root_fields
 
-# Of the fields of Query those that show nothing but what the tags of projects tell of.
-_LISTS = frozenset(["project", "projects", "report", "reports", "task", "tasks"])
-_BESIDE_LISTS = frozenset(["__typename", "cursor"])
+# Fields of Query whose contents change only with a bump of a project's tag.
+_TAGGED_FIELDS = frozenset(["project", "projects", "report", "reports", "task", "tasks"])
+# Fields that a cacheable query may select besides: they depend on no tag.
+_UNTAGGED_FIELDS = frozenset(["__typename", "cursor"])
 
 
 class RecordTagVersions(SchemaExtension):
-    """Notes in the context what an answer that may be kept will have been read from, before its first row is read.
+    """Records the tag versions of a cacheable response in the context, before its first row is read.
 
-    Nothing is executed for a client that holds the answer already.
+    If the ETag matches already, the operation is not executed.
     """
 
     async def on_execute(self) -> AsyncIterator[None]:
         context = self.execution_context.context
         project_ids: Collection[int] | None = None
         if isinstance(context, Context) and context.records_tag_versions:
-            project_ids = await self._note(context)
+            project_ids = await self._record(context)
         yield
         if isinstance(context, Context) and context.tag_versions is not None and not context.etag_matches:
             context.tag_versions = await context.in_database(
                 versions_after_reading, context.tag_versions, context.viewer, project_ids
             )
 
-    async def _note(self, context: Context) -> Collection[int] | None:
-        """The projects that the operation is narrowed to."""
+    async def _record(self, context: Context) -> Collection[int] | None:
+        """Returns the ids of the projects that the operation is filtered by."""
         document = self.execution_context.graphql_document
         if document is None:
             return None
@@ -48,7 +49,7 @@ class RecordTagVersions(SchemaExtension):
             return None
         fields = list(root_fields(document, operation))
         names = {field.name.value for field in fields}
-        if not names & _LISTS or names - _LISTS - _BESIDE_LISTS:
+        if not names & _TAGGED_FIELDS or names - _TAGGED_FIELDS - _UNTAGGED_FIELDS:
             return None
         defaults = {
             node.variable.name.value: value_from_ast_untyped(node.default_value)
@@ -63,19 +64,19 @@ class RecordTagVersions(SchemaExtension):
 
 
 def _project_ids(fields: Iterable[FieldNode], variables: dict[str, Any]) -> Collection[int] | None:
-    """The projects that all of the fields are narrowed to; None where one of them is not."""
-    found = set()
+    """Ids of the projects that the fields are filtered by; None if a field is not filtered by project."""
+    project_ids = set()
     for field in fields:
-        if field.name.value in _BESIDE_LISTS:
+        if field.name.value in _UNTAGGED_FIELDS:
             continue
-        given = {node.name.value: value_from_ast_untyped(node.value, variables) for node in field.arguments or ()}
-        match field.name.value, given:
+        arguments = {node.name.value: value_from_ast_untyped(node.value, variables) for node in field.arguments or ()}
+        match field.name.value, arguments:
             case ("project", {"id": str() | int() as text}):
-                found.add(parse_id_filter(text))
+                project_ids.add(parse_id_filter(text))
             case ("tasks", {"filter": {"projectId": str() | int() as text}}):
-                found.add(parse_id_filter(text))
+                project_ids.add(parse_id_filter(text))
             case ("reports", {"projectId": str() | int() as text}):
-                found.add(parse_id_filter(text))
+                project_ids.add(parse_id_filter(text))
             case _:
                 return None
-    return found
+    return project_ids

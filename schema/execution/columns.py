@@ -1,9 +1,9 @@
-"""How lists are executed: row after row by graphql-core, or, where nothing but rows is shown, column after column.
+"""Completes lists column by column instead of field by field, where the selection allows it.
 
-graphql-core makes a path, an info and often a coroutine for each field of each row. Most of what a list shows needs
-none of them: a field without a resolver is an attribute, and one that leads to a single row shows the same to all who
-lead there. Such a list is shown at once (`_Columns`). Whatever is out of the ordinary (a field with arguments, a value
-of another kind than its type promises, an error) is graphql-core's, from the beginning of the list.
+graphql-core creates a path, an info and often a coroutine for each field of each row. Most fields of a list need none
+of them: a field without a resolver is an attribute, and a related row is the same for all rows that refer to it. Such a
+list is completed by `_Columns`. For every other list (a field has arguments, a value does not match its type, an error
+is raised) graphql-core completes the whole list.
 """
 
 from __future__ import annotations
@@ -38,37 +38,38 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 logger = logging.getLogger(__name__)
 
-_INT = range(-(2**31), 2**31)
-_KINDS: dict[Any, type] = {GraphQLBoolean: bool, GraphQLID: str, GraphQLInt: int, GraphQLString: str}
+_INT_RANGE = range(-(2**31), 2**31)
+_PYTHON_TYPES: dict[Any, type] = {GraphQLBoolean: bool, GraphQLID: str, GraphQLInt: int, GraphQLString: str}
 
 
-def leads_to_one(loader: str, attribute: str) -> Callable[[F], F]:
-    """Says of a resolver that it shows what this loader has for the id in this attribute, or null."""
+def resolves_related(loader: str, attribute: str) -> Callable[[F], F]:
+    """Declare that a resolver returns the row whose id is in `attribute`, as `loader` loads it, or null."""
 
     def set_loader(resolver: F) -> F:
-        resolver.leads_to_one = (loader, attribute)  # type: ignore[attr-defined]
+        resolver.related = (loader, attribute)  # type: ignore[attr-defined]
         return resolver
 
     return set_loader
 
 
-class _Unusual(Exception):
-    """graphql-core is to say what becomes of it."""
+class _Unsupported(Exception):
+    """The list has to be completed by graphql-core."""
 
 
 class _Column(Protocol):
-    """One field of all rows, as it is in the answer. Raises _Unusual."""
+    """One selected field of all rows."""
 
-    async def show(self, rows: Sequence[Any], loaders: Any) -> Sequence[Any]: ...
+    async def complete(self, rows: Sequence[Any], loaders: Any) -> Sequence[Any]:
+        """The field's values in the result, in the order of the rows. Raises _Unsupported."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Name:
+class _TypeName:
     """`__typename`."""
 
     name: str
 
-    async def show(self, rows: Sequence[Any], loaders: Any) -> Sequence[Any]:
+    async def complete(self, rows: Sequence[Any], loaders: Any) -> Sequence[Any]:
         return [self.name] * len(rows)
 
 
@@ -78,78 +79,78 @@ class _Leaf:
     type: GraphQLLeafType
     can_be_null: bool
 
-    async def show(self, rows: Sequence[Any], loaders: Any) -> Sequence[Any]:
-        return list(map(self._shown, map(attrgetter(self.attribute), rows)))
+    async def complete(self, rows: Sequence[Any], loaders: Any) -> Sequence[Any]:
+        return list(map(self._serialize, map(attrgetter(self.attribute), rows)))
 
-    def _shown(self, value: Any) -> Any:
-        kind, expected = type(value), _KINDS.get(self.type)
-        if kind is expected and (kind is not int or value in _INT):
+    def _serialize(self, value: Any) -> Any:
+        python_type, expected = type(value), _PYTHON_TYPES.get(self.type)
+        if python_type is expected and (python_type is not int or value in _INT_RANGE):
             return value
         if value is None and self.can_be_null:
             return None
-        if self.type is GraphQLID and kind is int:
+        if self.type is GraphQLID and python_type is int:
             return str(value)
-        shown = self.type.coerce_output_value(value) if expected is None else None  # a moment, or a word of ours
-        if shown is None:
-            raise _Unusual
-        return shown
+        serialized = self.type.coerce_output_value(value) if expected is None else None  # a custom scalar or an enum
+        if serialized is None:
+            raise _Unsupported
+        return serialized
 
 
 @dataclass(frozen=True, slots=True)
 class _Object:
-    """What an attribute holds: an edge's node."""
+    """An object in an attribute: an edge's node."""
 
     attribute: str
     columns: _Columns
 
-    async def show(self, rows: Sequence[Any], loaders: Any) -> Sequence[Any]:
-        return await self.columns.show([getattr(row, self.attribute) for row in rows], loaders)
+    async def complete(self, rows: Sequence[Any], loaders: Any) -> Sequence[Any]:
+        return await self.columns.complete([getattr(row, self.attribute) for row in rows], loaders)
 
 
 @dataclass(frozen=True, slots=True)
-class _ToOne:
-    """What an attribute has the id of: loaded for all rows together, and shown once."""
+class _Related:
+    """The row whose id is in an attribute. Each distinct row is loaded and completed once."""
 
     loader: str
     attribute: str
     columns: _Columns
 
-    async def show(self, rows: Sequence[Any], loaders: Any) -> Sequence[Any]:
+    async def complete(self, rows: Sequence[Any], loaders: Any) -> Sequence[Any]:
         ids = [getattr(row, self.attribute) for row in rows]
-        wanted = list(dict.fromkeys(pk for pk in ids if pk is not None))
-        loaded = await asyncio.gather(*map(getattr(loaders, self.loader).load, wanted))
-        found = {pk: row for pk, row in zip(wanted, loaded, strict=True) if row is not None}
-        shown = dict(zip(found, await self.columns.show(list(found.values()), loaders), strict=True))
-        return [shown.get(pk) for pk in ids]
+        distinct_ids = list(dict.fromkeys(pk for pk in ids if pk is not None))
+        loaded = await asyncio.gather(*map(getattr(loaders, self.loader).load, distinct_ids))
+        by_id = {pk: row for pk, row in zip(distinct_ids, loaded, strict=True) if row is not None}
+        completed = dict(zip(by_id, await self.columns.complete(list(by_id.values()), loaders), strict=True))
+        return [completed.get(pk) for pk in ids]
 
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """What is asked of each row of one type."""
+    """The selected fields of rows of one type, by response key."""
 
     type: GraphQLObjectType
-    named: list[tuple[str, _Column]]
+    by_key: list[tuple[str, _Column]]
 
-    async def show(self, rows: Sequence[Any], loaders: Any) -> list[dict[str, Any]]:
+    async def complete(self, rows: Sequence[Any], loaders: Any) -> list[dict[str, Any]]:
         is_of_type = self.type.is_type_of
         if is_of_type is not None and not all(is_of_type(row, None) for row in rows):  # type: ignore[arg-type]
-            raise _Unusual
-        names = [name for name, _ in self.named]
-        columns = [await column.show(rows, loaders) for _, column in self.named]
-        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+            raise _Unsupported
+        keys = [key for key, _ in self.by_key]
+        columns = [await column.complete(rows, loaders) for _, column in self.by_key]
+        return [dict(zip(keys, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-_LOGGED_DOCUMENTS = 1_000
+_MAX_LOGGED_DOCUMENTS = 1_000
 _logged: set[int] = set()
 
 
 def _log_fault(info: GraphQLResolveInfo[Any]) -> None:
-    """Log the exception, once per document: the answer is right all the same, only slower."""
+    """Log the exception once per document. The result is still correct, only slower."""
     location = info.operation.loc
     document = hash(location.source.body if location else None)
     if document in _logged:
         return
-    if len(_logged) >= _LOGGED_DOCUMENTS:
+    if len(_logged) >= _MAX_LOGGED_DOCUMENTS:
         _logged.clear()
     _logged.add(document)
     path = ".".join(str(key) for key in info.path.as_list())
@@ -157,7 +158,7 @@ def _log_fault(info: GraphQLResolveInfo[Any]) -> None:
 
 
 class Executor(StrawberryGraphQLCoreExecutionContext):
-    """Strawberry's, for the schema's `execution_context_class`."""
+    """The schema's `execution_context_class`."""
 
     def complete_iterable_value(
         self,
@@ -175,9 +176,9 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
 
         async def by_columns(columns: _Columns, rows: list[Any]) -> Any:
             try:
-                return await columns.show(rows, self.context_value.loaders)
+                return await columns.complete(rows, self.context_value.loaders)
             except Exception as error:
-                if not isinstance(error, _Unusual):
+                if not isinstance(error, _Unsupported):
                     _log_fault(info)
                 completed = by_rows()
                 return await completed if isinstance(completed, Awaitable) else completed
@@ -186,40 +187,40 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         return by_rows() if columns is None else by_columns(columns, items)  # type: ignore[arg-type]
 
     def _columns(self, output_type: GraphQLOutputType, details: FieldDetailsList) -> _Columns | None:
-        """None where something is asked for that takes more than rows."""
+        """None if a selected field needs graphql-core."""
         row_type = get_nullable_type(output_type)
         if not is_object_type(row_type):
             return None
         collected = self.collect_subfields(row_type, details)
         if collected.new_defer_usages:
             return None
-        named = []
-        for name, field_details in collected.grouped_field_set.items():
+        by_key = []
+        for key, field_details in collected.grouped_field_set.items():
             column = self._column(row_type, field_details)
             if column is None:
                 return None
-            named.append((name, column))
-        return _Columns(row_type, named) if named else None  # a directive may leave out every field
+            by_key.append((key, column))
+        return _Columns(row_type, by_key) if by_key else None  # directives may exclude every field
 
     def _column(self, row_type: GraphQLObjectType, details: FieldDetailsList) -> _Column | None:
         name = details[0].node.name.value
         if name == "__typename":
-            return _Name(row_type.name)
+            return _TypeName(row_type.name)
         field: GraphQLField | None = row_type.fields.get(name)
         definition = field and field.extensions.get("strawberry-definition")
         if field is None or not isinstance(definition, StrawberryField):
             return None
-        shown_type = get_nullable_type(field.type)
-        can_be_null = shown_type is field.type
-        if definition.is_basic_field and is_leaf_type(shown_type):
-            return _Leaf(definition.python_name, shown_type, can_be_null)
+        field_type = get_nullable_type(field.type)
+        can_be_null = field_type is field.type
+        if definition.is_basic_field and is_leaf_type(field_type):
+            return _Leaf(definition.python_name, field_type, can_be_null)
         columns = self._columns(field.type, details)
         if columns is None:
             return None
         if definition.base_resolver is None:
             return None if can_be_null else _Object(definition.python_name, columns)
-        leads_to_one = getattr(definition.base_resolver.wrapped_func, "leads_to_one", None)
-        if leads_to_one is None or not can_be_null:
+        related = getattr(definition.base_resolver.wrapped_func, "related", None)
+        if related is None or not can_be_null:
             return None
-        loader, attribute = leads_to_one
-        return _ToOne(loader, attribute, columns)
+        loader, attribute = related
+        return _Related(loader, attribute, columns)

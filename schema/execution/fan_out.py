@@ -1,10 +1,10 @@
-"""What subscribers hear of an event, worked out once for all who ask the same.
+"""Executes an event once for all subscriptions with the same document and variables (docs/decisions/0005-fan-out.md).
 
-Two ways lead from an event to the text of an answer. Where a document asks for nothing but what the event itself holds,
-all of that is resolved once per event, by the schema, and each document picks its part (`_Plan`). Where it asks for
-more (the project's name, comments), graphql-core executes it once for all who gave the same document and variables, as
-somebody who sees the event's project and nothing else; each of them is asked for their right to it afterwards. The rows
-that such documents show are kept for an event while it is among the newest, for all documents and subscribers.
+An event becomes a payload in one of two ways. If the document selects only fields that the event itself contains, the
+schema resolves all of these once per event, and each document selects its part of the data (`_Plan`). If it selects
+more (the project's name, comments), graphql-core executes it once for all subscribers with the same document and
+variables, as a project observer; each subscriber's access to the project is checked afterwards. The rows that these
+documents load are cached per event, for the newest events, and shared by all documents and subscribers.
 """
 
 from __future__ import annotations
@@ -56,17 +56,18 @@ from .limits import MAX_TOKENS, RULES
 
 T = TypeVar("T")
 
-# Longer documents are read anew for each subscriber: what is kept must not be anybody's to fill.
-_KEPT_LENGTH = 4_000
-_KEPT_DOCUMENTS = 64
-# Events of which rows are kept, and of which each document's answers are. Those who keep up ask at about the same time.
-_KEPT_EVENTS = 32
-_KEPT_ANSWERS = 2
+# Longer documents are parsed for each subscriber, so that no client can fill the memory.
+_MAX_CACHED_LENGTH = 4_000
+_MAX_CACHED_DOCUMENTS = 64
+# Events whose rows are cached, and events whose payload is cached per document. Subscribers that keep up need the same
+# event at about the same time.
+_MAX_CACHED_EVENTS = 32
+_MAX_CACHED_PAYLOADS = 2
 
 _core = schema._schema
 _TYPES: dict[str, GraphQLObjectType] = {
-    one.of_kind: _core.type_map[one.__strawberry_definition__.name]  # type: ignore[attr-defined,misc]
-    for one in EVENT_TYPES
+    event_type.of_kind: _core.type_map[event_type.__strawberry_definition__.name]  # type: ignore[attr-defined,misc]
+    for event_type in EVENT_TYPES
 }
 
 
@@ -74,12 +75,12 @@ _TYPES: dict[str, GraphQLObjectType] = {
 class _Subscription(NamedTuple):
     document: DocumentNode
     operation: OperationDefinitionNode
-    # Of the variables those that shape the answers; the others say from where and what of to hear.
-    shaping: frozenset[str]
+    # The variables that affect the payload; the others only set the position and the filter of `events`.
+    payload_variables: frozenset[str]
 
 
-def _read_subscription(query: str, operation_name: str | None) -> _Subscription | None:
-    """None where it is something else, or not valid: there are others to say what is wrong with it."""
+def _parse_subscription(query: str, operation_name: str | None) -> _Subscription | None:
+    """None if it is another operation or invalid; Strawberry reports the error."""
     try:
         document = parse(query, max_tokens=MAX_TOKENS)
         operation = get_operation_ast(document, operation_name)
@@ -89,44 +90,44 @@ def _read_subscription(query: str, operation_name: str | None) -> _Subscription 
             return None
     except (GraphQLError, RecursionError, ValueError):
         return None
-    return _Subscription(document, operation, frozenset(_shaping_variables(document, operation)))
+    return _Subscription(document, operation, frozenset(_payload_variables(document, operation)))
 
 
-_kept_subscription = lru_cache(_KEPT_DOCUMENTS)(_read_subscription)
+_cached_subscription = lru_cache(_MAX_CACHED_DOCUMENTS)(_parse_subscription)
 
 
-def _shaping_variables(document: DocumentNode, operation: OperationDefinitionNode) -> Iterator[str]:
+def _payload_variables(document: DocumentNode, operation: OperationDefinitionNode) -> Iterator[str]:
     fragments = (node for node in document.definitions if isinstance(node, FragmentDefinitionNode))
     for node in (operation.selection_set, *fragments):
-        names = _VariableNames()
-        visit(node, names)
-        yield from names.found
+        visitor = _VariableNames()
+        visit(node, visitor)
+        yield from visitor.names
 
 
 class _VariableNames(Visitor):
-    """Of all variables but the arguments of `events`, which is a field of the subscription alone."""
+    """Collects the variables that are used anywhere but as arguments of the root field `events`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: set[str] = set()
+        self.names: set[str] = set()
 
     def enter_variable(self, node: VariableNode, key: Any, parent: Any, path: Any, ancestors: list[Any]) -> None:
-        fields = [one for one in ancestors if isinstance(one, FieldNode)]
+        fields = [ancestor for ancestor in ancestors if isinstance(ancestor, FieldNode)]
         is_argument = "arguments" in path
         if not (is_argument and len(fields) == 1 and fields[0].name.value == "events" and "directives" not in path):
-            self.found.add(node.name.value)
+            self.names.add(node.name.value)
 
 
 # --- Subscribers -----------------------------------------------------------------------------------------
 class Subscriber:
-    """One subscription. Made by `subscriber`."""
+    """One client's subscription, created by `subscriber`."""
 
-    def __init__(self, executor: Executor[Any], shape: _Shape) -> None:
+    def __init__(self, executor: Executor[Any], operation: _SharedOperation) -> None:
         self._executor = executor
-        self._shape = shape
+        self._operation = operation
 
     async def events(self) -> AsyncGenerator[JournalEvent]:
-        """What its field brings. Raises GraphQLError, and while it is iterated whatever the field raises."""
+        """The source events. Raises GraphQLError; iterating it raises the errors of `Subscription.events`."""
         source = create_source_event_stream(self._executor)
         if not isinstance(source, AsyncIterable | ExecutionResult):
             source = await source
@@ -135,27 +136,27 @@ class Subscriber:
             raise source.errors[0]
         return cast(AsyncGenerator[JournalEvent], source)
 
-    async def answer(self, event: JournalEvent) -> str:
+    async def payload(self, event: JournalEvent) -> str:
         """The `payload` of a `next` message, as JSON."""
-        shared = self._shape.plain_answer(event)
-        if shared is not None:
-            return shared
+        payload = self._operation.selected_payload(event)
+        if payload is not None:
+            return payload
         viewer: Viewer = self._executor.context_value.viewer
-        observed = _observe(event)
-        answer = await self._shape.nested_answer(event, observed)
-        with suppress(DatabaseError, InterfaceError):  # of which the fields will tell
-            if await observed.is_shown_to(viewer):
-                return answer
-        return _text(await _execute(self._executor, event))
+        execution = _shared_execution(event)
+        payload = await self._operation.executed_payload(event, execution)
+        with suppress(DatabaseError, InterfaceError):  # the execution below reports these
+            if await execution.is_visible_to(viewer):
+                return payload
+        return _encode(await _execute(self._executor, event))
 
 
 def subscriber(
     query: str, variables: dict[str, Any] | None, operation_name: str | None, context: Context
 ) -> Subscriber | None:
-    """None where the operation is no subscription, or cannot be executed: there are others to say why."""
-    is_short = len(query) + len(operation_name or "") <= _KEPT_LENGTH
-    read = _kept_subscription if is_short else _read_subscription
-    subscription = read(query, operation_name)
+    """None if the operation is not a subscription or cannot be executed; Strawberry reports the error."""
+    is_short = len(query) + len(operation_name or "") <= _MAX_CACHED_LENGTH
+    parse_subscription = _cached_subscription if is_short else _parse_subscription
+    subscription = parse_subscription(query, operation_name)
     if subscription is None:
         return None
     executor = StrawberryGraphQLCoreExecutionContext.build(
@@ -163,76 +164,76 @@ def subscriber(
     )
     if isinstance(executor, list):
         return None
-    shaping = {name: value for name, value in (variables or {}).items() if name in subscription.shaping}
-    key = (query, operation_name, json.dumps(shaping, sort_keys=True))
-    shape = _shapes.get(key)
-    if shape is None:
-        shape = _shapes[key] = _Shape(executor)
-    return Subscriber(executor, shape)
+    used = {name: value for name, value in (variables or {}).items() if name in subscription.payload_variables}
+    key = (query, operation_name, json.dumps(used, sort_keys=True))
+    operation = _operations.get(key)
+    if operation is None:
+        operation = _operations[key] = _SharedOperation(executor)
+    return Subscriber(executor, operation)
 
 
-# --- Answers ---------------------------------------------------------------------------------------------
-# Of an object: the key of each field in the answer, its name in the schema, and of an object below it the same.
+# --- Payloads --------------------------------------------------------------------------------------------
+# Per selected field of an object: its response key, its name in the schema, and the plan of its own fields, if any.
 _Plan = list[tuple[str, str, "_Plan | None"]]
 
 
-class _Shape:
-    """What one document asks for with the same variables, for all who do."""
+class _SharedOperation:
+    """One document with one set of variables, shared by its subscribers."""
 
     def __init__(self, executor: Executor[Any]) -> None:
         self._executor = executor.build_per_event_executor(None)
         self._executor.context_value = None
         self._plans: dict[str, _Plan | None] = {}
         self._newest: tuple[JournalEvent, str] | None = None
-        self._nested: dict[_Key, asyncio.Future[str]] = {}
+        self._executed: dict[_EventKey, asyncio.Future[str]] = {}
 
-    def plain_answer(self, event: JournalEvent) -> str | None:
-        """None where the event itself does not hold all that is asked for."""
+    def selected_payload(self, event: JournalEvent) -> str | None:
+        """None if the document selects more than the event itself contains."""
         if self._newest is not None and self._newest[0] is event:
             return self._newest[1]
         if event.kind not in self._plans:
-            self._plans[event.kind] = self._planned(event.kind)
+            self._plans[event.kind] = self._compile(event.kind)
         plan = self._plans[event.kind]
-        whole = None if plan is None else _whole(event)
-        if plan is None or whole is None:
+        data = None if plan is None else _event_data(event)
+        if plan is None or data is None:
             return None
-        text = orjson.dumps({"data": _pick(plan, whole)}).decode()
-        self._newest = event, text
-        return text
+        payload = orjson.dumps({"data": _select(plan, data)}).decode()
+        self._newest = event, payload
+        return payload
 
-    async def nested_answer(self, event: JournalEvent, observed: _ObservedEvent) -> str:
-        """As an project_observer sees it."""
-        key = _key(event)
-        if key not in self._nested:
-            _make_room(self._nested, _KEPT_ANSWERS)
-            self._nested[key] = asyncio.ensure_future(self._executed(event, observed))
-        return await asyncio.shield(self._nested[key])
+    async def executed_payload(self, event: JournalEvent, execution: _SharedExecution) -> str:
+        """The payload for a project observer."""
+        key = _event_key(event)
+        if key not in self._executed:
+            _evict_oldest(self._executed, _MAX_CACHED_PAYLOADS)
+            self._executed[key] = asyncio.ensure_future(self._execute_shared(event, execution))
+        return await asyncio.shield(self._executed[key])
 
-    async def _executed(self, event: JournalEvent, observed: _ObservedEvent) -> str:
+    async def _execute_shared(self, event: JournalEvent, execution: _SharedExecution) -> str:
         executor = self._executor.build_per_event_executor(None)
-        executor.context_value = observed.context
-        is_good = False
+        executor.context_value = execution.context
+        has_succeeded = False
         try:
             result = await _execute(executor, event)
-            is_good = not result.errors
-            return _text(result)
+            has_succeeded = not result.errors
+            return _encode(result)
         finally:
-            if not is_good:  # the next who asks may have more luck
-                self._nested.pop(_key(event), None)
-                _observed_events.pop(_key(event), None)
+            if not has_succeeded:  # the next subscriber tries again
+                self._executed.pop(_event_key(event), None)
+                _shared_executions.pop(_event_key(event), None)
 
-    def _planned(self, kind: str) -> _Plan | None:
+    def _compile(self, kind: str) -> _Plan | None:
         executor, root = self._executor, _core.subscription_type
         assert root is not None
         collected = collect_fields(
             _core, executor.fragments, executor.variable_values, root, executor.operation, executor.hide_suggestions
         )
         [(key, details)] = collected.grouped_field_set.items()
-        plan = self._plan(_TYPES[kind], details)
+        plan = self._compile_fields(_TYPES[kind], details)
         return None if plan is None else [(key, "events", plan)]
 
-    def _plan(self, parent: GraphQLObjectType, details: FieldDetailsList) -> _Plan | None:
-        """None where something is asked for that the event does not hold."""
+    def _compile_fields(self, parent: GraphQLObjectType, details: FieldDetailsList) -> _Plan | None:
+        """None if a selected field is not contained in the event."""
         executor = self._executor
         collected = collect_subfields(
             _core,
@@ -244,27 +245,27 @@ class _Shape:
             executor.hide_suggestions,
         )
         plan: _Plan = []
-        for key, below in collected.grouped_field_set.items():
-            name = below[0].node.name.value
+        for key, field_details in collected.grouped_field_set.items():
+            name = field_details[0].node.name.value
             inner: _Plan | None = None
             if name != "__typename":
-                fields = _plain_fields(parent)
+                fields = _event_fields(parent)
                 if name not in fields:
                     return None
-                kind = fields[name]
-                if kind is not None and (inner := self._plan(kind, below)) is None:
+                object_type = fields[name]
+                if object_type is not None and (inner := self._compile_fields(object_type, field_details)) is None:
                     return None
             plan.append((key, name, inner))
         return plan
 
 
-_shapes: WeakValueDictionary[tuple[str, str | None, str], _Shape] = WeakValueDictionary()
+_operations: WeakValueDictionary[tuple[str, str | None, str], _SharedOperation] = WeakValueDictionary()
 
 
-def _pick(plan: _Plan, whole: dict[str, Any]) -> dict[str, Any]:
+def _select(plan: _Plan, data: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: whole[name] if below is None or whole[name] is None else _pick(below, whole[name])
-        for key, name, below in plan
+        key: data[name] if inner is None or data[name] is None else _select(inner, data[name])
+        for key, name, inner in plan
     }
 
 
@@ -274,17 +275,17 @@ async def _execute(executor: Executor[Any], event: JournalEvent) -> ExecutionRes
     return executed
 
 
-def _text(result: ExecutionResult) -> str:
-    answer: dict[str, Any] = {"data": result.data}
+def _encode(result: ExecutionResult) -> str:
+    payload: dict[str, Any] = {"data": result.data}
     if result.errors:
-        answer["errors"] = [describe(error).formatted for error in result.errors]
-    return orjson.dumps(answer).decode()
+        payload["errors"] = [describe(error).formatted for error in result.errors]
+    return orjson.dumps(payload).decode()
 
 
-# --- What an event holds ---------------------------------------------------------------------------------
+# --- The data of an event --------------------------------------------------------------------------------
 @lru_cache
-def _plain_fields(parent: GraphQLObjectType) -> dict[str, GraphQLObjectType | None]:
-    """The fields that are resolved from the event alone: they take no arguments, and wait for nothing."""
+def _event_fields(parent: GraphQLObjectType) -> dict[str, GraphQLObjectType | None]:
+    """The fields that the event alone resolves (no arguments, no async resolver), each with its object type, if any."""
     return {
         name: get_named_type(field.type) if is_object_type(get_named_type(field.type)) else None
         for name, field in parent.fields.items()
@@ -292,76 +293,80 @@ def _plain_fields(parent: GraphQLObjectType) -> dict[str, GraphQLObjectType | No
     }
 
 
-def _all_plain(parent: GraphQLObjectType) -> str:
-    fields = (f"{name} {{ {_all_plain(below)} }}" if below else name for name, below in _plain_fields(parent).items())
+def _full_selection(parent: GraphQLObjectType) -> str:
+    fields = (
+        f"{name} {{ {_full_selection(object_type)} }}" if object_type else name
+        for name, object_type in _event_fields(parent).items()
+    )
     return " ".join(["__typename", *fields])
 
 
 @lru_cache
-def _whole_of(kind: str) -> Executor[Any]:
-    document = f"subscription {{ events {{ ... on {_TYPES[kind].name} {{ {_all_plain(_TYPES[kind])} }} }} }}"
+def _full_executor(kind: str) -> Executor[Any]:
+    document = f"subscription {{ events {{ ... on {_TYPES[kind].name} {{ {_full_selection(_TYPES[kind])} }} }} }}"
     executor = StrawberryGraphQLCoreExecutionContext.build(_core, parse(document))
     assert isinstance(executor, Executor)
     return executor
 
 
-# As long as it waits for somebody.
-_wholes: WeakKeyDictionary[JournalEvent, dict[str, Any] | None] = WeakKeyDictionary()
+# Data is cached while a listener's queue or a subscriber still refers to the event.
+_data_of_events: WeakKeyDictionary[JournalEvent, dict[str, Any] | None] = WeakKeyDictionary()
 
 
-def _whole(event: JournalEvent) -> dict[str, Any] | None:
-    """All that the event holds, under the names of the schema; None where that went wrong."""
-    if event not in _wholes:
-        result = _whole_of(event.kind).build_per_event_executor(event).execute_operation(False)
+def _event_data(event: JournalEvent) -> dict[str, Any] | None:
+    """All data that the event contains, by the schema's field names; None if a field failed."""
+    if event not in _data_of_events:
+        result = _full_executor(event.kind).build_per_event_executor(event).execute_operation(False)
         assert isinstance(result, ExecutionResult)
-        _wholes[event] = None if result.errors else result.data
-    return _wholes[event]
+        _data_of_events[event] = None if result.errors else result.data
+    return _data_of_events[event]
 
 
-# --- What it leads to ------------------------------------------------------------------------------------
-class _ObservedEvent:
-    """What those who see an event's project see beside the event, read once for all of them."""
+# --- Rows beyond the event -------------------------------------------------------------------------------
+class _SharedExecution:
+    """The context in which an event is executed for all its subscribers: a project observer's, with cached rows."""
 
     def __init__(self, event: JournalEvent) -> None:
         assert event.project_id is not None
         self._project_id = event.project_id
         self._is_deleted = event.kind == EventKind.PROJECT_DELETED
         self.context = Context(viewer=access.project_observer(event.project_id), is_long_lived=True, caches_rows=True)
-        self._visible: Loader[Viewer, bool] = Loader(load_fn=self._who_see, cache=False)
+        self._visible: Loader[Viewer, bool] = Loader(load_fn=self._load_visible, cache=False)
 
-    async def is_shown_to(self, viewer: Viewer) -> bool:
-        """Whether the viewer may see what was read, asked after it was; all who ask together are asked for together.
+    async def is_visible_to(self, viewer: Viewer) -> bool:
+        """Whether the viewer may see the rows that were read. Concurrent calls share one query.
 
-        Of a project that is deleted there was nothing to read.
+        Must be called after the read. A deleted project has no rows to read.
         """
         return self._is_deleted or not viewer.is_signed_in or await self._visible.load(viewer)
 
-    async def _who_see(self, viewers: list[Viewer]) -> list[bool]:
-        seeing = await self.context.in_database(access.who_see, self._project_id, viewers)
-        return [viewer in seeing for viewer in viewers]
+    async def _load_visible(self, viewers: list[Viewer]) -> list[bool]:
+        allowed = await self.context.in_database(access.who_see, self._project_id, viewers)
+        return [viewer in allowed for viewer in viewers]
 
 
-# Of an event, however often it is read; after a restored backup another has its position.
-_Key: TypeAlias = tuple[int, datetime]
+# The same however often the event is read. After a restored backup another event may have its position.
+_EventKey: TypeAlias = tuple[int, datetime]
 
 
-def _key(event: JournalEvent) -> _Key:
+def _event_key(event: JournalEvent) -> _EventKey:
     return event.position, event.at
 
 
-_observed_events: dict[_Key, _ObservedEvent] = {}
+# Least recently used first.
+_shared_executions: dict[_EventKey, _SharedExecution] = {}
 
 
-def _observe(event: JournalEvent) -> _ObservedEvent:
-    key = _key(event)
-    found = _observed_events.pop(key, None)
-    if found is None:
-        _make_room(_observed_events, _KEPT_EVENTS)
-        found = _ObservedEvent(event)
-    _observed_events[key] = found  # the last to go
-    return found
+def _shared_execution(event: JournalEvent) -> _SharedExecution:
+    key = _event_key(event)
+    execution = _shared_executions.pop(key, None)
+    if execution is None:
+        _evict_oldest(_shared_executions, _MAX_CACHED_EVENTS)
+        execution = _SharedExecution(event)
+    _shared_executions[key] = execution
+    return execution
 
 
-def _make_room(kept: dict[_Key, T], size: int) -> None:
-    while len(kept) >= size:
-        del kept[next(iter(kept))]
+def _evict_oldest(cache: dict[_EventKey, T], max_size: int) -> None:
+    while len(cache) >= max_size:
+        del cache[next(iter(cache))]

@@ -1,4 +1,4 @@
-"""What an operation may ask for at most, refused before it is executed."""
+"""Limits of an operation. One that exceeds them is rejected before execution."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ MAX_TOKENS = 2000
 
 
 class OneOperation(SchemaExtension):
-    """GetOperation() of the spec: of several operations one must be named. Strawberry by itself takes the first."""
+    """Requires an operation name if the document has several operations (GetOperation() of the spec).
+
+    Strawberry would execute the first one.
+    """
 
     def on_parse(self) -> Iterator[None]:
         yield
@@ -43,10 +46,10 @@ class _Size(NamedTuple):
 
 
 class DepthAndAliases(ValidationRule):
-    """Measures each operation; introspection counts for nothing.
+    """Limits the depth and aliases of each operation. Introspection fields do not count.
 
-    A fragment is measured once, however often it is spread. Strawberry's own limiters walk it at every spread, so that
-    fragments which double at each level keep them busy for minutes, and fail where a fragment is unknown.
+    A fragment is measured once, however often it is spread. Strawberry's own limiters walk it at every spread, so
+    fragments that double at each level keep them busy for minutes. They also fail on an unknown fragment.
     """
 
     def __init__(self, context: ValidationContext) -> None:
@@ -69,7 +72,7 @@ class DepthAndAliases(ValidationRule):
             if isinstance(selection, FragmentSpreadNode):
                 name = selection.name.value
                 if name not in self._sizes:
-                    self._sizes[name] = inner  # while it is measured, and where it is unknown or within itself
+                    self._sizes[name] = inner  # for a cycle or an unknown fragment
                     if name in self._fragments:
                         self._sizes[name] = self._measure(self._fragments[name].selection_set)
                 inner = self._sizes[name]

@@ -1,4 +1,4 @@
-"""`Query.cursor`: the position read before the first row, whatever the order in which fields are resolved."""
+"""Reads `Query.cursor` before the first row, in whichever order the fields are resolved."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from ..context import Context
 from ..scalars import Cursor
 from .documents import root_fields
 
-_read: ContextVar[Cursor | None] = ContextVar("cursor", default=None)
+_cursor: ContextVar[Cursor | None] = ContextVar("cursor", default=None)
 
 
-class ReadCursorFirst(SchemaExtension):
+class ReadCursorBeforeRows(SchemaExtension):
     async def on_execute(self) -> AsyncIterator[None]:
         document = self.execution_context.graphql_document
         context = self.execution_context.context
         name = self.execution_context.operation_name
-        if document is not None and isinstance(context, Context) and _asks_for_cursor(document, name):
-            token = _read.set(Cursor(await context.in_database(resolvers.event.current_cursor, context.viewer)))
+        if document is not None and isinstance(context, Context) and _selects_cursor(document, name):
+            token = _cursor.set(Cursor(await context.in_database(resolvers.event.current_cursor, context.viewer)))
             try:
                 yield
             finally:
-                _read.reset(token)
+                _cursor.reset(token)
         else:
             yield
 
 
-def read_before_rows() -> Cursor | None:
-    """None where the operation does not ask for it."""
-    return _read.get()
+def cursor_before_rows() -> Cursor | None:
+    """None if the operation does not select `cursor`."""
+    return _cursor.get()
 
 
-def _asks_for_cursor(document: DocumentNode, operation_name: str | None) -> bool:
+def _selects_cursor(document: DocumentNode, operation_name: str | None) -> bool:
     operation = get_operation_ast(document, operation_name)
     if operation is None or operation.operation is not OperationType.QUERY:
         return False

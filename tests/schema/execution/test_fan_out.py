@@ -93,7 +93,7 @@ class EqualTests(CommittingCase):
         assert isinstance(executor, Executor)
         result = executor.build_per_event_executor(event).execute_operation(False)
         executed = await result if hasattr(result, "__await__") else result
-        answer = json.loads(await ours.answer(event))
+        answer = json.loads(await ours.payload(event))
         for error in answer.get("errors", ()):
             del error["extensions"]  # which `describe` adds
         return answer, executed.formatted

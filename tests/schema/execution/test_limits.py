@@ -92,17 +92,17 @@ class KeptDocumentTests(OpenCase):
     """What was parsed and validated before is not looked at again, but for what was sent with it."""
 
     def setUp(self) -> None:
-        self.enterContext(patch.dict(documents._good, clear=True))
+        self.enterContext(patch.dict(documents._documents, clear=True))
 
     def test_a_good_document_is_parsed_and_validated_once(self) -> None:
         query = "query ($n: Int) { tasks(first: $n) { nodes { id } } }"
         self.data(query)
-        self.assertEqual(list(documents._good), [query])
+        self.assertEqual(list(documents._documents), [query])
         self.assertEqual(self.gql(query, n=0)["errors"][0]["extensions"]["argument"], "first")
         refused = self.client.post("/graphql/", {"query": query, "variables": {"n": "x"}}, "application/json")
         self.assertEqual(refused.status_code, 400)
         # It is what is kept that is executed, as it is.
-        documents._good[query] = parse("{ nothing }")
+        documents._documents[query] = parse("{ nothing }")
         self.assertEqual(self.data(query), {})
 
     def test_one_that_is_refused_is_refused_again(self) -> None:
@@ -111,16 +111,16 @@ class KeptDocumentTests(OpenCase):
             for _ in range(2):
                 refused = self.client.post("/graphql/", {"query": query}, "application/json")
                 self.assertEqual((query, refused.status_code), (query, 400))
-        self.assertEqual(documents._good, {})
+        self.assertEqual(documents._documents, {})
         named = self.client.post("/graphql/", {"query": two, "operationName": "A"}, "application/json")
         self.assertEqual(named.status_code, 200)
         # It is good for who names one of them; for who does not it still is not.
         self.assertEqual(self.client.post("/graphql/", {"query": two}, "application/json").status_code, 400)
 
     def test_so_many_are_kept_and_none_that_is_long(self) -> None:
-        with patch.object(documents, "_KEPT_DOCUMENTS", 2):
+        with patch.object(documents, "_MAX_DOCUMENTS", 2):
             for name in ("a", "b", "c"):
                 self.data(f"{{ {name}: cursor }}")
-        self.assertEqual(list(documents._good), ["{ b: cursor }", "{ c: cursor }"])
-        self.data("{ cursor }" + " " * documents._KEPT_LENGTH)
-        self.assertEqual(list(documents._good), ["{ b: cursor }", "{ c: cursor }"])
+        self.assertEqual(list(documents._documents), ["{ b: cursor }", "{ c: cursor }"])
+        self.data("{ cursor }" + " " * documents._MAX_LENGTH)
+        self.assertEqual(list(documents._documents), ["{ b: cursor }", "{ c: cursor }"])
