@@ -38,10 +38,10 @@ _OPTIONAL = {"variables": dict, "operationName": str, "extensions": dict}
 
 
 class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
-    """The stock handler, strict about what it is sent.
+    """Strawberry's handler with strict validation of messages.
 
-    Stock, a frame that is no object kills the handler and leaves the socket open with nobody reading it; a syntax error
-    or a listener that cannot resume would end more than its own operation, or look like data.
+    In the stock handler a frame that is not an object ends the handler and leaves the socket open and unread. A syntax
+    error, or a listener that cannot resume, would end more than its own operation or look like data.
     """
 
     async def handle_message(self, message: Any) -> None:
@@ -62,7 +62,7 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
             await self.websocket.close(code=FAILED, reason="Something went wrong on our side.")
 
     async def handle_subscribe(self, message: Any) -> None:
-        """The stock one's error has no code."""
+        """Adds an error code, which the stock handler's error lacks."""
         limit = self.max_subscriptions_per_connection
         is_new = self.connection_acknowledged and message["id"] not in self.operations
         if is_new and limit is not None and len(self.operations) >= limit:
@@ -75,7 +75,7 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
         await super().handle_subscribe(message)
 
     async def run_operation(self, operation: Operation[Context, None]) -> None:
-        """For the viewer as of now: a socket may outlive what it was opened with."""
+        """Execute for the viewer's current state: a socket may outlive the credential that opened it."""
         try:
             viewer = await self.context.in_database(current_viewer, self.context.viewer)
         except InvalidCredential as error:
@@ -84,7 +84,7 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
         except (DatabaseError, InterfaceError) as error:
             await operation.send_initial_errors([describe(GraphQLError(str(error), original_error=error))])
             return
-        self.context.look_as(viewer)
+        self.context.set_viewer(viewer)
         try:
             subscriber = fan_out.subscriber(
                 operation.query, operation.variables, operation.operation_name, self.context
@@ -93,22 +93,22 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
                 await self._relay(operation, subscriber)
                 return
         except Exception as error:
-            refusal = error if isinstance(error, GraphQLError) else GraphQLError(str(error), original_error=error)
-            await operation.send_initial_errors([describe(refusal)])
+            graphql_error = error if isinstance(error, GraphQLError) else GraphQLError(str(error), original_error=error)
+            await operation.send_initial_errors([describe(graphql_error)])
             return
         await super().run_operation(operation)
 
     async def _relay(self, operation: Operation[Context, None], subscriber: fan_out.Subscriber) -> None:
-        """The stock handler would execute, wrap and encode every event for every subscriber.
+        """Send encoded payloads. The stock handler would execute, wrap and encode every event for every subscriber.
 
-        Raises what ends the subscription.
+        Raises the error that ends the subscription.
         """
         send = cast("GraphQLConsumer", self.view).base_send
         head = f'{{"id":{json.dumps(operation.id)},"type":"next","payload":'
         async with aclosing(await subscriber.events()) as events:
             async for event in events:
-                answer = await subscriber.payload(event)
-                await send({"type": "websocket.send", "text": f"{head}{answer}}}"})
+                payload = await subscriber.payload(event)
+                await send({"type": "websocket.send", "text": f"{head}{payload}}}"})
         await operation.send_operation_message({"id": operation.id, "type": "complete"})
 
     @staticmethod
@@ -119,9 +119,9 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
         async def results() -> Any:
             async for result in result_source:
                 if isinstance(result, ExecutionResult):
-                    refused = is_request_error(result)
+                    has_request_error = is_request_error(result)
                     describe_all(result)
-                    if refused:
+                    if has_request_error:
                         await operation.send_initial_errors(result.errors or [])
                         return
                 yield result
@@ -143,15 +143,15 @@ def _is_well_formed(message: Any) -> bool:
         isinstance(payload, dict)
         and isinstance(payload.get("query"), str)
         and bool(payload["query"])
-        and all(isinstance(payload.get(name), kind | None) for name, kind in _OPTIONAL.items())
+        and all(isinstance(payload.get(name), type_ | None) for name, type_ in _OPTIONAL.items())
     )
 
 
 class GraphQLConsumer(GraphQLWSConsumer[Context, None]):
     graphql_transport_ws_handler_class = TransportHandler
-    # Nothing is sent to a socket by name: it takes from `live`, and needs no Redis to open.
+    # A socket gets its events from `live`. Without a channel layer it opens even while Redis is down.
     channel_layer_alias = "none"
-    _watching: asyncio.Task[None] | None = None
+    _expiry_task: asyncio.Task[None] | None = None
 
     def __init__(self) -> None:
         super().__init__(
@@ -163,45 +163,45 @@ class GraphQLConsumer(GraphQLWSConsumer[Context, None]):
         self._open = ExitStack()
 
     def is_websocket_origin_allowed(self, request: GraphQLWSConsumer, origin: str) -> bool:
-        return True  # `SameSite` has asked, and knows the origins that are trusted
+        return True  # the `SameSite` middleware has checked it against the trusted origins
 
     def decode_json(self, data: str | bytes) -> object:
-        """Raises JSONDecodeError for everything that is no message; whatever else is raised here kills the handler."""
+        """Raises JSONDecodeError for all malformed input. Any other exception would end the handler."""
         try:
             return super().decode_json(data)
         except (ValueError, RecursionError):
             raise JSONDecodeError("This is not JSON.", "", 0) from None
 
     async def get_context(self, request: GraphQLWSConsumer, response: GraphQLWSConsumer) -> Context:
-        """Who asks is not known before the first message, `connection_init`."""
+        """The viewer is unknown until the first message, `connection_init`."""
         return Context(viewer=ANONYMOUS, request=request, response=response, is_long_lived=True)
 
     async def on_ws_connect(self, context: Context) -> Any:
-        """Raises InvalidCredential, TooManyConnections, ConnectionRejectionError (4403) for who may see nothing."""
-        said = {name.lower(): value for name, value in context.connection_params.items()}.get("authorization")
-        viewer = await context.in_database(viewer_of_socket, self.scope, None if said is None else str(said))
+        """Raises InvalidCredential, TooManyConnections; ConnectionRejectionError (4403) if the viewer sees nothing."""
+        header = {name.lower(): value for name, value in context.connection_params.items()}.get("authorization")
+        viewer = await context.in_database(viewer_of_socket, self.scope, None if header is None else str(header))
         if not viewer.may_look:
             raise ConnectionRejectionError
         self._open.enter_context(live.connection(viewer))
         context.viewer = viewer
-        self._watching = asyncio.create_task(self._close_when_invalid(viewer))
+        self._expiry_task = asyncio.create_task(self._close_when_invalid(viewer))
         return UNSET
 
     async def disconnect(self, code: int) -> None:
         try:
             await super().disconnect(code)
         finally:
-            # Only now: the handler may have been about to start it.
-            if self._watching is not None:
-                self._watching.cancel()
-                await asyncio.gather(self._watching, return_exceptions=True)
+            # After the handler has ended, which may still have started the task.
+            if self._expiry_task is not None:
+                self._expiry_task.cancel()
+                await asyncio.gather(self._expiry_task, return_exceptions=True)
             self._open.close()
 
     async def _close_when_invalid(self, viewer: Viewer) -> None:
         try:
             reason = await live.until_invalid(viewer)
         except Exception:
-            logger.exception("A socket's credential is watched no longer.")
+            logger.exception("A socket's credential is no longer checked.")
             await self.close(code=FAILED)
         else:
             await self.close(code=UNAUTHORIZED, reason=str(reason))

@@ -1,4 +1,4 @@
-"""What an operation knows beside its document: who asks, and the loaders that batch what it asks for."""
+"""The context of an operation: its viewer and the loaders that batch its nested fields."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 @dataclass
 class Context:
-    """One per HTTP request, or per socket: there it serves every operation, so it keeps nothing of any.
+    """One per HTTP request or per socket. A socket's context serves all its operations and stores no state of any.
 
-    A request is executed in a thread that has a database connection, and calls there and then. A socket is served from
-    the event loop: it `is_long_lived`, and has such a thread make its calls. One that `caches_rows` reads none twice.
+    A request is executed in a thread with a database connection and queries the database in that thread. A socket runs
+    in the event loop (`is_long_lived`) and queries in a worker thread. With `caches_rows` no row is loaded twice.
     """
 
     viewer: Viewer
@@ -37,28 +37,28 @@ class Context:
     connection_params: dict[str, Any] = field(default_factory=dict)
     is_long_lived: bool = False
     caches_rows: bool = False
-    # Of one operation whose answer may be kept: the versions of the tags it is read from, once they are known. `name`
-    # stands for the operation in an ETag; None where the answer takes none.
+    # Set for one operation with a cacheable response: the versions of the tags that it is read from, once they are
+    # known, and `etag_key`, which identifies the operation in an ETag. None means that the response has no ETag.
     records_tag_versions: bool = False
-    name: str | None = None
+    etag_key: str | None = None
     if_none_match: str | None = None
     tag_versions: TagVersions | None = None
 
     @property
     def etag(self) -> str | None:
-        return None if self.tag_versions is None or self.name is None else etag_of(self.tag_versions, self.name)
+        return None if self.tag_versions is None or self.etag_key is None else etag_of(self.tag_versions, self.etag_key)
 
     @property
     def etag_matches(self) -> bool:
-        """Whether the client holds the answer already."""
+        """Whether the client already has the current response."""
         return self.etag is not None and etag_matches(self.if_none_match, self.etag)
 
     @cached_property
     def loaders(self) -> Loaders:
         return Loaders(self.viewer, self.in_database, is_cached=self.caches_rows)
 
-    def look_as(self, viewer: Viewer) -> None:
-        """Go on with the rights of now; the client is the same."""
+    def set_viewer(self, viewer: Viewer) -> None:
+        """Replace the viewer by their current state; the client's address stays."""
         if viewer != self.viewer:
             self.viewer = replace(viewer, address=self.viewer.address)
             self.__dict__.pop("loaders", None)
@@ -67,47 +67,47 @@ class Context:
         """Call a resolver or service from async code."""
         if self.is_long_lived:
             return await threads.requests.call(function, *args, **kwargs)
-        # Django refuses the database to code under a running event loop, so `run_here` calls while its loop is stopped.
-        called: asyncio.Future[T] = _here.loop.create_future()
+        # Django forbids database access while an event loop runs, so `run_in_thread` calls while its loop is stopped.
+        future: asyncio.Future[T] = _thread.loop.create_future()
         context = contextvars.copy_context()
-        _here.calls.append((called, partial(context.run, function, *args, **kwargs)))
-        _here.loop.stop()
-        return await called
+        _thread.calls.append((future, partial(context.run, function, *args, **kwargs)))
+        _thread.loop.stop()
+        return await future
 
 
-class _Here(threading.local):
-    """Of a thread: the event loop that it executes operations in, and the calls that wait for it to stop."""
+class _Thread(threading.local):
+    """Per thread: the event loop that executes operations, and the calls to make once it has stopped."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.calls: list[tuple[asyncio.Future[Any], Callable[[], Any]]] = []
 
 
-_here = _Here()
+_thread = _Thread()
 
 
-def run_here(operation: Coroutine[Any, Any, T]) -> T:
-    """Execute an operation in this thread, in an event loop that the thread keeps for it.
+def run_in_thread(operation: Coroutine[Any, Any, T]) -> T:
+    """Execute an operation in the calling thread, in the thread's own event loop.
 
-    The loop stops for each call of `Context.in_database`, and goes on with its result.
+    The loop stops for each call of `Context.in_database` and then continues with the result.
     """
-    task = _here.loop.create_task(operation, context=contextvars.copy_context())
-    task.add_done_callback(lambda _: _here.loop.stop())
+    task = _thread.loop.create_task(operation, context=contextvars.copy_context())
+    task.add_done_callback(lambda _: _thread.loop.stop())
     while not task.done():
-        _here.loop.run_forever()
-        calls, _here.calls = _here.calls, []
-        for called, call in calls:
-            _call(called, call)
+        _thread.loop.run_forever()
+        calls, _thread.calls = _thread.calls, []
+        for future, call in calls:
+            _call(future, call)
     return task.result()
 
 
-def _call(called: asyncio.Future[T], call: Callable[[], T]) -> None:
-    if called.done():  # its field was cancelled, as a sibling failed
+def _call(future: asyncio.Future[T], call: Callable[[], T]) -> None:
+    if future.done():  # a sibling field failed, and this field was cancelled
         return
     try:
-        called.set_result(call())
+        future.set_result(call())
     except Exception as error:
-        called.set_exception(error)
+        future.set_exception(error)
 
 
 Info: TypeAlias = strawberry.Info[Context, None]

@@ -1,4 +1,4 @@
-"""Top-level errors: each has `extensions.code`, and what is our own fault shows neither trace nor SQL."""
+"""Top-level errors. Each has `extensions.code`; an internal error shows neither a stack trace nor SQL."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ logger = logging.getLogger(__name__)
 
 
 def is_request_error(result: ExecutionResult) -> bool:
-    """True where nothing was executed: the document, the variables or the operation's name were refused.
+    """Whether nothing was executed, because the document, the variables or the operation name were rejected.
 
-    In a subscription it is what the source of events raised. An error that a field raised has a path.
+    For a subscription: whether the source of events raised an error. An error of a field has a path.
     """
     return result.data is None and any(error.path is None for error in result.errors or ())
 
 
-def is_our_fault(result: ExecutionResult) -> bool:
-    """Of a result that was described."""
+def is_internal_error(result: ExecutionResult) -> bool:
+    """`describe_all` has to be called first."""
     return any((error.extensions or {}).get("code") == "INTERNAL_SERVER_ERROR" for error in result.errors or ())
 
 
 def describe_all(result: ExecutionResult) -> None:
-    """Make the errors of `result` what a client is to see."""
+    """Replace the errors of `result` by those that the client sees."""
     if result.errors:
         result.errors = [describe(error) for error in result.errors]
 
 
 def describe(error: GraphQLError) -> GraphQLError:
-    """`error` with its code; what is our own fault is logged here, and said without a trace."""
+    """`error` with its code. An internal error is logged, and returned without details."""
     if "code" in (error.extensions or {}):
         return error
     cause = _cause(error)
@@ -56,7 +56,7 @@ def describe(error: GraphQLError) -> GraphQLError:
             message, extensions = cause.as_http_error_reason(), {"code": "GRAPHQL_VALIDATION_FAILED"}
         case RecursionError():
             message, extensions = "The document is nested too deeply.", {"code": "GRAPHQL_VALIDATION_FAILED"}
-        # A number in the document may be too long for Python to read: that is a ValueError, and no fault of ours.
+        # A number in the document may be too long for Python's parser: a ValueError, but the client's error.
         case GraphQLError() | ValueError() if error.path is None and (error.nodes or cause is error):
             message, extensions = error.message, {"code": "GRAPHQL_VALIDATION_FAILED"}
         case _:
@@ -73,7 +73,7 @@ def describe(error: GraphQLError) -> GraphQLError:
 
 
 def missing_scope(result: ExecutionResult) -> MissingScope | None:
-    """Why nothing was done, where it is that the viewer's token was for less."""
+    """The error, if nothing was executed because the token's scope is too small."""
     causes = [_cause(error) for error in result.errors or ()]
     if result.data is None and causes and all(isinstance(cause, MissingScope) for cause in causes):
         return causes[0]  # type: ignore[return-value]

@@ -25,19 +25,20 @@ class Subscription:
         self,
         info: Info,
         after: Annotated[
-            Cursor | None, strawberry.argument(description="The last position seen, of an event or a query.")
+            Cursor | None,
+            strawberry.argument(description="The last position seen, of an event or a query."),
         ] = None,
         project_id: ID | None = None,
         task_id: ID | None = None,
         kinds: list[EventKind] | None = None,
     ) -> AsyncGenerator[Event, None]:
-        wanted = EventFilter(
+        event_filter = EventFilter(
             project_id=id_filter(project_id),
             task_id=id_filter(task_id),
             kinds=None if kinds is None else frozenset(kind.value for kind in kinds),
         )
-        async with live.listen(viewer(info), after=after, filter=wanted) as listener:
+        async with live.listen(viewer(info), after=after, filter=event_filter) as listener:
             while True:
                 event = await listener.next()
-                info.context.look_as(listener.viewer)
+                info.context.set_viewer(listener.viewer)
                 yield cast(Event, event)

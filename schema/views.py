@@ -1,4 +1,4 @@
-"""GraphQL over HTTP (https://graphql.github.io/graphql-over-http/draft/), to the letter; GraphiQL for a browser."""
+"""GraphQL over HTTP, exactly as the spec has it (https://graphql.github.io/graphql-over-http/draft/); GraphiQL."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from backend.projects.authentication import challenge_for, viewer_of_request
 from backend.projects.cache.responses import declare_cacheable, has_response_cache
 from backend.projects.errors import ForeignOrigin, NotSignedIn
 
-from .context import Context, run_here
-from .errors import describe_all, is_our_fault, is_request_error, missing_scope
+from .context import Context, run_in_thread
+from .errors import describe_all, is_internal_error, is_request_error, missing_scope
 
 GRAPHQL_RESPONSE = "application/graphql-response+json"
 JSON = "application/json"
 _OFFERS = (GRAPHQL_RESPONSE, JSON)
 _UTF_8 = "; charset=utf-8"
 
-# The one style element that GraphiQL adds while a menu or dialog is open; everything else it needs is a file of ours.
+# The one style element that GraphiQL adds while a menu or dialog is open. All its other resources are our own files.
 GRAPHIQL_STYLE = "'sha256-nzTgYzXYDNe6BAHiiI7NNlfK8n/auuOAhh2t92YvuXo='"
 
 _CODES = {
@@ -63,9 +63,9 @@ class _CsrfCheck(CsrfViewMiddleware):
 
 @method_decorator(csrf_exempt, name="dispatch")
 class GraphQLView(StrawberryView[Context, None]):
-    """Strawberry's view executes; what HTTP asks for around that is here.
+    """Adds the requirements of HTTP to Strawberry's view, which executes the operation.
 
-    CSRF is checked by hand, for cookie sessions alone: a script has no cookie that another site could ride on.
+    CSRF is checked explicitly and for cookie sessions only: other credentials cannot be sent by another site.
     """
 
     viewer: Viewer
@@ -76,26 +76,26 @@ class GraphQLView(StrawberryView[Context, None]):
             if request.method not in ("GET", "POST"):
                 raise HTTPException(405, "Use GET for queries and POST for every operation.")
             self.viewer = viewer_of_request(request)
-            if _wants_page(request):
-                page = _page(request, self.viewer)
+            if _prefers_html(request):
+                page = _graphiql_or_sign_in(request, self.viewer)
                 patch_vary_headers(page, ["Accept"])
                 return page
-            _acceptable(request)
+            _response_type(request)
             require_access(self.viewer)
             if request.method == "POST" and self.viewer.session_key is not None:
                 _check_csrf(request)
-            return self._cacheable(request, self.run(request=request))
+            return self._with_caching(request, self.run(request=request))
         except HTTPException as error:
-            return _refusal(request, error)
+            return _error_response(request, error)
         except ForeignOrigin as error:
-            return _refusal(request, HTTPException(403, str(error)))
+            return _error_response(request, HTTPException(403, str(error)))
         except NotSignedIn as error:
-            response = _refusal(request, HTTPException(401, str(error)))
+            response = _error_response(request, HTTPException(401, str(error)))
             response["WWW-Authenticate"] = challenge_for(error)
             return response
 
-    def _cacheable(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        """The answer with what HTTP and our own cache are told of it, if it may be kept."""
+    def _with_caching(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        """Add caching headers to a cacheable response and declare it to the response cache; or return a 304."""
         if self.context.tag_versions is None:
             return response
         declare_cacheable(request, self.context.tag_versions)
@@ -111,11 +111,11 @@ class GraphQLView(StrawberryView[Context, None]):
     def encode_json(self, data: object) -> str | bytes:
         try:
             return orjson.dumps(data)
-        except TypeError:  # half of a surrogate pair, in a message that repeats what was sent
+        except TypeError:  # a lone surrogate, in a message that quotes the input
             return json.dumps(data, separators=(",", ":"))
 
     def should_render_graphql_ide(self, request: Any) -> bool:
-        return False  # `dispatch` has done so
+        return False  # `dispatch` renders it
 
     def get_context(self, request: HttpRequest, response: HttpResponse) -> Context:
         is_get = request.method == "GET"
@@ -130,7 +130,7 @@ class GraphQLView(StrawberryView[Context, None]):
 
     def get_sub_response(self, request: HttpRequest) -> TemporalHttpResponse:
         response = super().get_sub_response(request)
-        response["Content-Type"] = f"{_acceptable(request)}{_UTF_8}"
+        response["Content-Type"] = f"{_response_type(request)}{_UTF_8}"
         response["Vary"] = "Accept"
         return response
 
@@ -139,7 +139,7 @@ class GraphQLView(StrawberryView[Context, None]):
             parameters = {name: value for name, value in request.query_params.items() if value not in (None, "")}
             for name in ("variables", "extensions"):
                 if name in parameters:
-                    parameters[name] = _json(str(parameters[name]))
+                    parameters[name] = _parse_json(str(parameters[name]))
             return _request_data(parameters)
         media_type, _, options = request.headers.get("Content-Type", "").lower().partition(";")
         if media_type.strip() != JSON or options.strip().replace('"', "") not in ("", "charset=utf-8"):
@@ -148,7 +148,7 @@ class GraphQLView(StrawberryView[Context, None]):
             body = request.body
         except UnicodeDecodeError:
             raise HTTPException(400, "The body is not UTF-8.") from None
-        return _request_data(_json(body))
+        return _request_data(_parse_json(body))
 
     def execute_single(
         self,
@@ -160,10 +160,10 @@ class GraphQLView(StrawberryView[Context, None]):
         request_data: GraphQLRequestData,
     ) -> ExecutionResult:
         if request_adapter.method == "GET":
-            shaping = [request_data.query, request_data.variables, request_data.operation_name]
-            context.name = json.dumps([*shaping, context.viewer.key, sub_response["Content-Type"]])
+            operation = [request_data.query, request_data.variables, request_data.operation_name]
+            context.etag_key = json.dumps([*operation, context.viewer.key, sub_response["Content-Type"]])
         try:
-            result = run_here(
+            result = run_in_thread(
                 self.schema.execute(
                     request_data.query,
                     root_value=root_value,
@@ -175,36 +175,36 @@ class GraphQLView(StrawberryView[Context, None]):
                 )
             )
         except CannotGetOperationTypeError as error:
-            result = _request_error(error.as_http_error_reason())
+            result = _request_error_result(error.as_http_error_reason())
         except InvalidOperationTypeError as error:
             if error.operation_type is OperationType.MUTATION:
                 raise HTTPException(405, "Send a mutation by POST.") from error
-            result = _request_error("Subscribe over a WebSocket at this address, with graphql-transport-ws.")
-        # What was not executed is an error in HTTP too; application/json says 200 to all that is GraphQL.
+            result = _request_error_result("Subscribe over a WebSocket at this address, with graphql-transport-ws.")
+        # A request error has an error status, except in application/json, where every GraphQL response has 200.
         if is_request_error(result) and sub_response["Content-Type"].startswith(GRAPHQL_RESPONSE):
             describe_all(result)
-            sub_response.status_code = 500 if is_our_fault(result) else 400
-        elif (refused := missing_scope(result)) and sub_response["Content-Type"].startswith(GRAPHQL_RESPONSE):
+            sub_response.status_code = 500 if is_internal_error(result) else 400
+        elif (scope_error := missing_scope(result)) and sub_response["Content-Type"].startswith(GRAPHQL_RESPONSE):
             sub_response.status_code = 403
-            sub_response["WWW-Authenticate"] = challenge_for(refused)
+            sub_response["WWW-Authenticate"] = challenge_for(scope_error)
         return result
 
     def process_result(self, request: HttpRequest, result: ExecutionResult) -> GraphQLHTTPResponse:
-        refused = is_request_error(result)
+        has_request_error = is_request_error(result)
         describe_all(result)
         if result.errors:
             self.context.tag_versions = None
         response = super().process_result(request, result)
-        if refused:
+        if has_request_error:
             del response["data"]
         return response
 
 
-def _wants_page(request: HttpRequest) -> bool:
+def _prefers_html(request: HttpRequest) -> bool:
     return request.method == "GET" and "query" not in request.GET and "text/html" in request.headers.get("Accept", "")
 
 
-def _page(request: HttpRequest, viewer: Viewer) -> HttpResponseBase:
+def _graphiql_or_sign_in(request: HttpRequest, viewer: Viewer) -> HttpResponseBase:
     if not viewer.may_look:
         return redirect_to_login(request.get_full_path())
     return _graphiql(request)
@@ -216,14 +216,14 @@ def _graphiql(request: HttpRequest) -> HttpResponse:
     return render(request, "graphiql.html")
 
 
-def _acceptable(request: HttpRequest) -> str:
-    """The media type that the client likes best; since 2025 the spec's default is the GraphQL one."""
+def _response_type(request: HttpRequest) -> str:
+    """The media type that the client prefers. Without `Accept` it is the GraphQL type, as the spec says since 2025."""
     if "Accept" not in request.headers:
         return GRAPHQL_RESPONSE
-    chosen = request.get_preferred_type([f"{offer}{charset}" for offer in _OFFERS for charset in ("", _UTF_8)])
-    if chosen is None:
+    preferred = request.get_preferred_type([f"{offer}{charset}" for offer in _OFFERS for charset in ("", _UTF_8)])
+    if preferred is None:
         raise HTTPException(406, f"Accept {GRAPHQL_RESPONSE} or {JSON}.")
-    return chosen.removesuffix(_UTF_8)
+    return preferred.removesuffix(_UTF_8)
 
 
 def _check_csrf(request: HttpRequest) -> None:
@@ -234,7 +234,7 @@ def _check_csrf(request: HttpRequest) -> None:
         raise HTTPException(403, f"CSRF check failed: {rejection}")
 
 
-def _json(text: str | bytes) -> Any:
+def _parse_json(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -242,19 +242,19 @@ def _json(text: str | bytes) -> Any:
 
 
 def _request_data(parameters: Any) -> GraphQLRequestData:
-    """Raises HTTPException where this is no well-formed GraphQL-over-HTTP request."""
+    """Raises HTTPException if this is not a well-formed GraphQL-over-HTTP request."""
     if not isinstance(parameters, dict):
         raise HTTPException(400, "A request is one JSON object.")
     query = parameters.get("query")
     if not isinstance(query, str) or not query:
         raise HTTPException(400, "`query` must be a string: the GraphQL document.")
-    for name, kind, called in (
+    for name, expected_type, description in (
         ("operationName", str, "a string"),
         ("variables", dict, "an object"),
         ("extensions", dict, "an object"),
     ):
-        if not isinstance(parameters.get(name), kind | None):
-            raise HTTPException(400, f"`{name}` must be {called} or null.")
+        if not isinstance(parameters.get(name), expected_type | None):
+            raise HTTPException(400, f"`{name}` must be {description} or null.")
     return GraphQLRequestData(
         query=query,
         variables=parameters.get("variables"),
@@ -264,12 +264,12 @@ def _request_data(parameters: Any) -> GraphQLRequestData:
     )
 
 
-def _request_error(message: str) -> PreExecutionError:
+def _request_error_result(message: str) -> PreExecutionError:
     return PreExecutionError(data=None, errors=[GraphQLError(message)])
 
 
-def _refusal(request: HttpRequest, error: HTTPException) -> HttpResponse:
-    """No well-formed GraphQL response could be made: still JSON in the shape of one, for the client's eyes."""
+def _error_response(request: HttpRequest, error: HTTPException) -> HttpResponse:
+    """The response to a request that is not well-formed: not a GraphQL response, but JSON in its shape."""
     body = {"errors": [{"message": error.reason, "extensions": {"code": _CODES[HTTPStatus(error.status_code)]}}]}
     response = HttpResponse(json.dumps(body), status=error.status_code, content_type=f"{JSON}{_UTF_8}")
     response["Vary"] = "Accept"

@@ -10,7 +10,7 @@ from django.test import SimpleTestCase
 
 from backend.projects.access import SYSTEM
 from backend.projects.models import Project
-from schema.context import Context, run_here
+from schema.context import Context, run_in_thread
 from tests.cases import Case
 
 _said: ContextVar[str] = ContextVar("said", default="nothing")
@@ -33,7 +33,7 @@ class CallTests(SimpleTestCase):
             _said.set("something")
             return await asyncio.gather(*[self.context.in_database(look) for _ in range(3)])
 
-        self.assertEqual(run_here(operation()), ["something"] * 3)
+        self.assertEqual(run_in_thread(operation()), ["something"] * 3)
         self.assertEqual(_said.get(), "nothing")
 
     def test_calls_are_made_in_their_order(self) -> None:
@@ -43,7 +43,7 @@ class CallTests(SimpleTestCase):
             await asyncio.gather(*[self.context.in_database(made.append, number) for number in range(3)])
             await self.context.in_database(made.append, 3)
 
-        run_here(operation())
+        run_in_thread(operation())
         self.assertEqual(made, [0, 1, 2, 3])
 
     def test_what_a_call_raises_is_raised_where_it_is_awaited_and_the_next_operation_is_none_the_worse(self) -> None:
@@ -52,10 +52,10 @@ class CallTests(SimpleTestCase):
                 await self.context.in_database(fail)
             return await self.context.in_database(int, "7")
 
-        self.assertEqual(run_here(operation()), 7)
+        self.assertEqual(run_in_thread(operation()), 7)
         with self.assertRaisesMessage(ValueError, "as told"):
-            run_here(self.context.in_database(fail))
-        self.assertEqual(run_here(operation()), 7)
+            run_in_thread(self.context.in_database(fail))
+        self.assertEqual(run_in_thread(operation()), 7)
 
     def test_a_call_whose_field_was_cancelled_is_not_made(self) -> None:
         made: list[int] = []
@@ -65,7 +65,7 @@ class CallTests(SimpleTestCase):
             asyncio.get_running_loop().call_soon(calling.cancel)
             await asyncio.gather(calling, return_exceptions=True)
 
-        run_here(operation())
+        run_in_thread(operation())
         self.assertEqual(made, [])
 
 
@@ -76,4 +76,4 @@ class DatabaseTests(Case):
                 Project.objects.count()
             return await Context(viewer=SYSTEM).in_database(Project.objects.count)
 
-        self.assertEqual(run_here(operation()), 0)
+        self.assertEqual(run_in_thread(operation()), 0)

@@ -13,7 +13,7 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from backend.projects.access import SYSTEM, Viewer, viewer_for
 from backend.projects.models import Role, Task
 from backend.projects.rows import TaskRow
-from schema.context import Context, run_here
+from schema.context import Context, run_in_thread
 from schema.execution.columns import Executor
 from schema.schema import schema
 from tests.cases import Case
@@ -57,7 +57,7 @@ class AnswerTests(Case):
 
     def answer(self, document: str, viewer: Viewer, executor: type) -> Any:
         with patch.object(schema, "execution_context_class", executor):
-            result = run_here(schema.execute(document, context_value=Context(viewer=viewer)))
+            result = run_in_thread(schema.execute(document, context_value=Context(viewer=viewer)))
         return json.dumps([result.data, [error.formatted for error in result.errors or ()]])
 
     @override_settings(CACHE_LIST_S=0)
