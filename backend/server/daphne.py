@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from functools import partial
 from typing import Any
 
 # First, since it installs the reactor that everything of Twisted is bound to.
@@ -88,26 +87,29 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
     """A WebSocket."""
 
     def connectionMade(self) -> None:  # noqa: N802
+        """Put the valve in the place of the HTTP channel: Twisted tells one producer that the buffer is full."""
         self.valve = Valve(self.transport)
         self._abort: Any = None
-        self.transport.unregisterProducer()  # the HTTP that it began as
+        self.transport.unregisterProducer()
         self.transport.registerProducer(self.valve, True)
         super().connectionMade()
 
     def serverClose(self, code: int | None = None) -> None:  # noqa: N802
-        if code in (GOING_AWAY, INTERNAL_ERROR, RESTART, TRY_LATER):  # autobahn keeps them from applications
+        """Send these codes too, which autobahn refuses to send for an application."""
+        if code in (GOING_AWAY, INTERNAL_ERROR, RESTART, TRY_LATER):
             self.sendCloseFrame(code=code)
         else:
             super().serverClose(code)
 
     def dropConnection(self, abort: bool = False) -> None:  # noqa: N802
-        super().dropConnection(abort)  # which takes the valve off
+        """Abort after `CLOSE_S`: Twisted closes once everything is sent, and the client may have stopped reading."""
+        super().dropConnection(abort)  # unregisters the valve
         self.valve.stopProducing()
         if not abort and self._abort is None:
-            # What is still to be sent goes first, and may have nobody who reads it.
             self._abort = reactor.callLater(CLOSE_S, self.transport.abortConnection)
 
     def connectionLost(self, reason: Any) -> None:  # noqa: N802
+        """Cancel the timer of `dropConnection`."""
         if self._abort is not None:
             self._abort.cancel()
             self._abort = None
@@ -131,34 +133,34 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
 class Request(WebRequest):  # type: ignore[misc]
     """An HTTP request, maybe one that is about to become a WebSocket."""
 
-    # Twisted's are Python functions, and daphne asks for them at every turn.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
-
     def __init__(self, channel: HTTPChannel, *args: Any) -> None:
+        """Leave forms to the application: Twisted parses them, and refuses those that it cannot parse."""
         self.valve = Valve(channel.transport)
-        # Forms are the application's to parse.
         super().__init__(channel, *args, parsePOSTFormSubmission=False)
 
     def process(self) -> Any:
+        """Answer 503 while the server stops: connections that are open already still send requests."""
         if not self.server.is_stopping:
             return super().process()
-        self.channel.persistent = 0  # it came on a connection that was open already
+        self.channel.persistent = 0
         self.basic_error(503, b"Service Unavailable", "The server is stopping.")
         return None
 
     def handle_reply(self, message: dict[str, Any]) -> None:
+        """Register the valve before the first byte of the answer."""
         if message["type"] == "http.response.start" and not self.finished and not self.producer:
             self.registerProducer(self.valve, True)
         super().handle_reply(message)
 
     def finish(self) -> None:
+        """Unregister the valve, or Twisted logs that it was left behind."""
         if self.producer:
             self.unregisterProducer()
         super().finish()
         self.valve.stopProducing()
 
     def connectionLost(self, reason: Any) -> None:  # noqa: N802
+        """Let the sender go on that waits for this client."""
         super().connectionLost(reason)
         self.valve.stopProducing()
 
@@ -172,12 +174,13 @@ class Request(WebRequest):  # type: ignore[misc]
 
 class Requests(HTTPFactory):  # type: ignore[misc]
     def buildProtocol(self, addr: Any) -> Any:  # noqa: N802
+        """Name our class of a request: daphne names its own here."""
         protocol = super().buildProtocol(addr)
         protocol.requestFactory = Request
         return protocol
 
     def log(self, request: Request) -> None:
-        """Nothing: the access log is daphne's, and nobody reads Twisted's."""
+        """Write nothing: the access log is daphne's, and Twisted formats a line of its own for nobody, in 5 µs."""
 
 
 class Sockets(WebSocketFactory):  # type: ignore[misc]
@@ -196,7 +199,7 @@ class Server(daphne.Server):  # type: ignore[misc]
     is_stopping = False
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. As daphne's, with our classes."""
+        """Serve until SIGTERM or SIGINT: daphne's `run`, which has no hook, with our classes and our stop."""
         self.connections: dict[Any, dict[str, Any]] = {}
         self._ports: list[Any] = []
         self.http_factory = Requests(self)
@@ -226,27 +229,18 @@ class Server(daphne.Server):  # type: ignore[misc]
             reactor.run()
 
     def listen_success(self, port: Any) -> None:
+        """Keep the port, which a stop closes first."""
         self._ports.append(port)
         super().listen_success(port)
 
     def create_application(self, protocol: Socket | Request, scope: dict[str, Any]) -> Any:
-        """With an extension of the ASGI scope, for whoever has one text for many sockets (`Socket.try_send`)."""
+        """Add an extension to the ASGI scope: `Socket.try_send`, for one text that goes to many sockets."""
         if isinstance(protocol, Socket):
             scope["extensions"] = {TRY_SEND: {"send": protocol.try_send}}
-        received = super().create_application(protocol, scope)
-        running = self.connections.get(protocol, {}).get("application_instance")
-        if running is not None:
-            running.add_done_callback(partial(self._forget, protocol))
-        return received
-
-    def _forget(self, protocol: Socket | Request, application: asyncio.Task[None]) -> None:
-        """Of a client that has its answer, at once: daphne looks through all that came within the last second."""
-        has_ended_well = not application.cancelled() and application.exception() is None
-        if has_ended_well and "disconnected" in self.connections.get(protocol, ()):
-            del self.connections[protocol]
+        return super().create_application(protocol, scope)
 
     async def handle_reply(self, protocol: Socket | Request, message: dict[str, Any]) -> None:
-        """An application's `send`."""
+        """Make an application's `send` wait while the valve is shut; daphne's buffers without bound."""
         if not protocol.valve.is_open and message.get("type") in ("websocket.send", "http.response.body"):
             await protocol.valve.passed()
         await super().handle_reply(protocol, message)
