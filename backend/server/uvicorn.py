@@ -46,7 +46,7 @@ class Guard:
 
         async def end() -> None:
             while not self.is_stopping:
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.5)
             await send({"type": "http.response.body"})
 
         async def send_and_watch(message: dict[str, Any]) -> None:
