@@ -1,8 +1,8 @@
 """Connections after the Relay pagination spec (https://relay.dev/graphql/connections.htm), with `nodes` beside `edges`.
 
-One class for all lists, top-level and nested. Its page is read when `edges`, `nodes` or `pageInfo` is asked for, and
-its count when `totalCount` is: each at most once, whatever the aliases. strawberry-django's own follow only `edges`,
-one alias and an explicit `first`.
+One class for all lists, top-level and nested. `edges`, `nodes` and `pageInfo` load the page, `totalCount` the count:
+each at most once, however many aliases there are. strawberry-django's optimizer supports only `edges`, one alias and an
+explicit `first`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ PAGE_SIZE = 50
 
 
 class PageArguments(FieldExtension):
-    """Gives a field `first`, `after`, `last` and `before`, where its resolver takes one `page: PageRequest`."""
+    """Replaces the resolver's argument `page: PageRequest` by `first`, `after`, `last` and `before`."""
 
     def apply(self, field: StrawberryField) -> None:
-        [place] = [place for place, argument in enumerate(field.arguments) if argument.python_name == "page"]
-        field.arguments = [*field.arguments[:place], *_page_arguments(), *field.arguments[place + 1 :]]
+        [index] = [index for index, argument in enumerate(field.arguments) if argument.python_name == "page"]
+        field.arguments = [*field.arguments[:index], *_page_arguments(), *field.arguments[index + 1 :]]
 
     async def resolve_async(
         self,
@@ -56,10 +56,10 @@ def _page_arguments() -> list[StrawberryArgument]:
             description=description,
         )
         for name, type_, description in (
-            ("first", int, f"Rows to return: {PAGE_SIZE} unless told, {MAX_PAGE} at most."),
-            ("after", str, "Rows after the row with this `Edge.cursor`."),
-            ("last", int, "Rows to return, counted from the end."),
-            ("before", str, "Rows before the row with this `Edge.cursor`."),
+            ("first", int, f"The number of rows: {PAGE_SIZE} by default, {MAX_PAGE} at most."),
+            ("after", str, "Return rows after the one with this `Edge.cursor`."),
+            ("last", int, "The number of rows, counted from the end."),
+            ("before", str, "Return rows before the one with this `Edge.cursor`."),
         )
     ]
 
@@ -80,7 +80,7 @@ class Edge(Generic[T]):
 
 @strawberry.type
 class Connection(Generic[T]):
-    """`load_page` and `load_count` are called at most once, and only if the document asks for what they bring."""
+    """Calls `load_page` and `load_count` at most once, and only if the document selects their data."""
 
     load_page: strawberry.Private[Callable[[], Awaitable[Page[Any]]]]
     load_count: strawberry.Private[Callable[[], Awaitable[int]]]
@@ -114,7 +114,7 @@ class Connection(Generic[T]):
             end_cursor=page.page_cursor(page.rows[-1]) if page.rows else None,
         )
 
-    @strawberry.field(description="How many rows there are on all pages; counted only when asked for.")
+    @strawberry.field(description="The number of rows on all pages. Counted only if selected.")
     async def total_count(self) -> int:
         count: int = await self._once("count", self.load_count)
         return count

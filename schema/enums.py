@@ -14,14 +14,14 @@ TaskStatus: TypeAlias = Status
 strawberry.enum(
     DomainRole,
     name="Role",
-    description="What a member may do: an owner manages and deletes, an editor writes, a viewer reads.",
+    description="The rights of a member: an owner manages and deletes, an editor writes, a viewer reads.",
 )
 Role: TypeAlias = DomainRole
 
 strawberry.enum(
     Scope,
     name="TokenScope",
-    description="What a token may do of that which its user may; each has the ones before it in it.",
+    description="Restricts a token to a part of its user's rights. Each scope includes the ones before it.",
 )
 TokenScope: TypeAlias = Scope
 

@@ -1,4 +1,4 @@
-"""The types of events, over the journal's rows: an event's object comes from its payload, as it was at that moment."""
+"""Event types over the journal's rows. An event's object comes from its payload: its state at that moment."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def _changes(root: _Event) -> list[str]:
     return [to_camel_case(name) for name in root.data["changes"]]
 
 
-@strawberry.interface(description="A change, as the journal tells it.")
+@strawberry.interface(description="A change, as recorded in the journal.")
 class Event:
     of_kind: ClassVar[DomainEventKind]
 
-    cursor: Cursor = strawberry.field(resolver=_cursor, description="Its position: resume with it as `after`.")
+    cursor: Cursor = strawberry.field(resolver=_cursor, description="The event's position. Resume with it as `after`.")
     kind: EventKind
     at: datetime
-    actor: User | None = strawberry.field(resolver=_actor, description="Null where nobody was signed in.")
+    actor: User | None = strawberry.field(resolver=_actor, description="Null if the actor was not signed in.")
     project_id: strawberry.ID
 
     @classmethod
@@ -72,7 +72,7 @@ class TaskCreated(Event):
 class TaskUpdated(Event):
     of_kind = DomainEventKind.TASK_UPDATED
     task: Task = strawberry.field(resolver=_task)
-    changes: list[str] = strawberry.field(resolver=_changes, description="Names of the fields that changed.")
+    changes: list[str] = strawberry.field(resolver=_changes, description="The names of the changed fields.")
 
 
 @strawberry.type
@@ -98,7 +98,7 @@ class ProjectCreated(Event):
 class ProjectUpdated(Event):
     of_kind = DomainEventKind.PROJECT_UPDATED
     project: Project = strawberry.field(resolver=_project)
-    changes: list[str] = strawberry.field(resolver=_changes, description="Names of the fields that changed.")
+    changes: list[str] = strawberry.field(resolver=_changes, description="The names of the changed fields.")
 
 
 @strawberry.type
@@ -128,5 +128,5 @@ EVENT_TYPES = [
 @strawberry.type
 class EventPage:
     nodes: list[Event]
-    cursor: Cursor = strawberry.field(description="Where the next page starts, whether or not this one has events.")
+    cursor: Cursor = strawberry.field(description="The `after` of the next page, even if this page is empty.")
     has_more: bool

@@ -1,6 +1,6 @@
-"""Input types, and how each becomes what the domain takes. Ids are parsed here, and nowhere else in this package.
+"""Input types and their conversion to the domain's arguments.
 
-In an update what is absent stays untouched, and null clears what may be empty.
+In an update an absent field stays unchanged, and null clears a field that may be empty.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .enums import Direction, ProjectOrderField, Role, TaskOrderField, TaskStatu
 
 
 def id_filter(id: ID | None) -> int | None:
-    """None is any id, NO_SUCH_ID one that is no number."""
+    """None means any id. Text that is not a number becomes NO_SUCH_ID."""
     return None if id is None else parse_id_filter(id)
 
 
@@ -33,7 +33,7 @@ def id_filter(id: ID | None) -> int | None:
 @strawberry.input
 class ProjectFilter:
     search: str | None = strawberry.field(
-        default=None, description="A part of the name or description, 3 letters at least."
+        default=None, description="A substring of the name or description, at least 3 letters."
     )
 
     def to_domain(self) -> DomainProjectFilter:
@@ -48,7 +48,7 @@ class TaskFilter:
     due_after: datetime | None = strawberry.field(default=None, description="Due at this moment or later.")
     due_before: datetime | None = strawberry.field(default=None, description="Due before this moment.")
     search: str | None = strawberry.field(
-        default=None, description="A part of the title or description, 3 letters at least."
+        default=None, description="A substring of the title or description, at least 3 letters."
     )
 
     def to_domain(self) -> DomainTaskFilter:
@@ -67,25 +67,23 @@ class ProjectOrder:
     field: ProjectOrderField
     direction: Direction = Direction.ASC
 
-    def to_domain(self) -> Order:
-        return Order(self.field.value, self.direction is Direction.DESC)
-
 
 @strawberry.input
 class TaskOrder:
     field: TaskOrderField
     direction: Direction = Direction.ASC
 
-    def to_domain(self) -> Order:
-        return Order(self.field.value, self.direction is Direction.DESC)
+
+def domain_order(order: ProjectOrder | TaskOrder | None) -> Order:
+    return Order(order.field.value, order.direction is Direction.DESC) if order else Order()
 
 
 # --- Mutations -------------------------------------------------------------------------------------------
 def _changes(values: Any) -> dict[str, Any]:
-    """What an input sets of its object's fields, by their names in the domain."""
+    """The object's fields that the input sets, by their names in the domain."""
     changes = {field.name: getattr(values, field.name) for field in fields(values)}
-    for address in ("id", "version", "project_id"):
-        changes.pop(address, None)
+    for name in ("id", "version", "project_id"):
+        changes.pop(name, None)
     changes = {name: value for name, value in changes.items() if value is not UNSET}
     if isinstance(changes.get("status"), Status):
         changes["status"] = changes["status"].value
@@ -106,7 +104,7 @@ class CreateProjectInput:
 @strawberry.input
 class UpdateProjectInput:
     id: ID
-    version: int | None = strawberry.field(default=None, description="Change it only while this is its version.")
+    version: int | None = strawberry.field(default=None, description="Update only if this is the current version.")
     name: str | None = UNSET
     description: str | None = UNSET
 
@@ -117,7 +115,7 @@ class UpdateProjectInput:
 @strawberry.input
 class DeleteProjectInput:
     id: ID
-    version: int | None = strawberry.field(default=None, description="Delete it only while this is its version.")
+    version: int | None = strawberry.field(default=None, description="Delete only if this is the current version.")
 
 
 @strawberry.input
@@ -132,19 +130,19 @@ class CreateTaskInput:
     def changes(self) -> TaskChanges:
         changes = _changes(self)
         if changes.get("status", UNSET) is None:
-            del changes["status"]  # null is no status, and a task without one is pending
+            del changes["status"]  # null means no status: the task is pending
         return cast(TaskChanges, changes)
 
 
 @strawberry.input
 class UpdateTaskInput:
     id: ID
-    version: int | None = strawberry.field(default=None, description="Change it only while this is its version.")
+    version: int | None = strawberry.field(default=None, description="Update only if this is the current version.")
     title: str | None = UNSET
     description: str | None = UNSET
     status: TaskStatus | None = UNSET
     due_date: datetime | None = UNSET
-    assignee_id: ID | None = strawberry.field(default=UNSET, description="Null takes the task off its assignee.")
+    assignee_id: ID | None = strawberry.field(default=UNSET, description="Null removes the assignee.")
 
     def changes(self) -> TaskChanges:
         return cast(TaskChanges, _changes(self))
@@ -153,7 +151,7 @@ class UpdateTaskInput:
 @strawberry.input
 class DeleteTaskInput:
     id: ID
-    version: int | None = strawberry.field(default=None, description="Delete it only while this is its version.")
+    version: int | None = strawberry.field(default=None, description="Delete only if this is the current version.")
 
 
 @strawberry.input
@@ -161,14 +159,14 @@ class AddCommentInput:
     task_id: ID
     content: str
     author: str | None = strawberry.field(
-        default=None, description="Needed where nobody is signed in; who is, comments under their own name."
+        default=None, description="Required if you are not signed in. A signed-in user comments under their own name."
     )
 
 
 @strawberry.input
 class AddMemberInput:
     project_id: ID
-    username: str = strawberry.field(description="What they sign in with, in whichever case.")
+    username: str = strawberry.field(description="The name that the user signs in with, in any case.")
     role: Role = Role.EDITOR
 
 
@@ -190,7 +188,7 @@ class CreateTokenInput:
     name: str
     scope: TokenScope
     days: int | None = strawberry.field(
-        default=DAYS, description=f"How long it lasts, 1 to {MAX_DAYS}; with null it does not expire."
+        default=DAYS, description=f"Days until it expires, 1 to {MAX_DAYS}. With null it does not expire."
     )
 
 

@@ -1,7 +1,7 @@
-"""Nested fields, batched: one query for all parents with equal arguments, whatever their number.
+"""Loaders for nested fields: one query for all parents with equal arguments, whatever their number.
 
-By default nothing is cached from one batch to the next: a socket's loaders live as long as the socket, and what they
-cached would be stale by the next event.
+By default nothing is cached from one batch to the next: a socket's loaders live as long as the socket, and a cached row
+would be stale by the next event.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 class Loader(DataLoader[A, T]):
     """Shields a load that several callers share from the cancellation of one of them.
 
-    graphql-core cancels a field where a sibling failed.
+    graphql-core cancels a field if a sibling failed.
     """
 
     def load(self, key: A) -> Awaitable[T]:
@@ -51,9 +51,9 @@ class TaskPage:
 
 
 class Loaders:
-    """One loader per nested field. `call` runs a function in a thread that has the database.
+    """One loader per nested field. `call` runs a function in a thread with a database connection.
 
-    With `is_cached` no row is read twice for as long as the loaders live.
+    With `is_cached` each row is read once in the lifetime of the loaders.
     """
 
     def __init__(self, viewer: Viewer, call: Callable[..., Awaitable[Any]], *, is_cached: bool = False) -> None:
@@ -94,8 +94,8 @@ def _member_counts(viewer: Viewer, project_ids: Sequence[int], _: None) -> dict[
 
 def _by_id(read: Callable[[Sequence[int]], Awaitable[dict[int, T]]], is_cached: bool) -> DataLoader[int, T | None]:
     async def load(ids: list[int]) -> list[T | None]:
-        found = await read(ids)
-        return [found.get(pk) for pk in ids]
+        rows = await read(ids)
+        return [rows.get(pk) for pk in ids]
 
     return Loader(load_fn=load, cache=is_cached)
 
@@ -107,7 +107,7 @@ def _by_parent(
         parents: defaultdict[A, list[int]] = defaultdict(list)
         for key in keys:
             parents[key.arguments].append(key.parent_id)
-        found = {arguments: await read(sorted(set(ids)), arguments) for arguments, ids in parents.items()}
-        return [found[key.arguments][key.parent_id] for key in keys]
+        loaded = {arguments: await read(sorted(set(ids)), arguments) for arguments, ids in parents.items()}
+        return [loaded[key.arguments][key.parent_id] for key in keys]
 
     return Loader(load_fn=load, cache=is_cached)

@@ -1,4 +1,4 @@
-"""Each mutation is one service. What the domain refuses comes back as `OperationInfo`, so none has a `try`."""
+"""Each mutation calls one service. Domain errors become `OperationInfo`, so no mutation has a `try`."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from .types import Comment, Member, NewToken, Project, Task, Token
 
 @strawberry.type
 class Mutation:
-    @strawberry_django.mutation(description="A new project, owned by you.")
+    @strawberry_django.mutation(description="Create a project that you own.")
     async def create_project(self, info: Info, input: CreateProjectInput) -> Project:
         project = await info.context.in_database(services.project.create_project, actor=viewer(info), **input.changes())
         return cast(Project, ProjectRow.of(project))
 
-    @strawberry_django.mutation(description="Change what the input names of a project.")
+    @strawberry_django.mutation(description="Update the fields of a project that the input sets.")
     async def update_project(self, info: Info, input: UpdateProjectInput) -> Project:
         project = await info.context.in_database(
             services.project.update_project,
@@ -47,14 +47,14 @@ class Mutation:
         )
         return cast(Project, ProjectRow.of(project))
 
-    @strawberry_django.mutation(description="Delete a project with all that is in it; answers with it as it was.")
+    @strawberry_django.mutation(description="Delete a project and everything in it. Returns the project as it was.")
     async def delete_project(self, info: Info, input: DeleteProjectInput) -> Project:
         row = await info.context.in_database(
             services.project.delete_project, actor=viewer(info), project_id=parse_id(input.id), version=input.version
         )
         return cast(Project, row)
 
-    @strawberry_django.mutation(description="A new task, pending unless told otherwise.")
+    @strawberry_django.mutation(description="Create a task. Its default status is pending.")
     async def create_task(self, info: Info, input: CreateTaskInput) -> Task:
         task = await info.context.in_database(
             services.task.create_task,
@@ -64,7 +64,7 @@ class Mutation:
         )
         return cast(Task, TaskRow.of(task))
 
-    @strawberry_django.mutation(description="Change what the input names of a task.")
+    @strawberry_django.mutation(description="Update the fields of a task that the input sets.")
     async def update_task(self, info: Info, input: UpdateTaskInput) -> Task:
         task = await info.context.in_database(
             services.task.update_task,
@@ -75,14 +75,14 @@ class Mutation:
         )
         return cast(Task, TaskRow.of(task))
 
-    @strawberry_django.mutation(description="Delete a task with its comments; answers with the task as it was.")
+    @strawberry_django.mutation(description="Delete a task and its comments. Returns the task as it was.")
     async def delete_task(self, info: Info, input: DeleteTaskInput) -> Task:
         row = await info.context.in_database(
             services.task.delete_task, actor=viewer(info), task_id=parse_id(input.id), version=input.version
         )
         return cast(Task, row)
 
-    @strawberry_django.mutation(description="A remark on a task.")
+    @strawberry_django.mutation(description="Comment on a task.")
     async def add_comment(self, info: Info, input: AddCommentInput) -> Comment:
         comment = await info.context.in_database(
             services.comment.add_comment,
@@ -93,7 +93,7 @@ class Mutation:
         )
         return cast(Comment, CommentRow.of(comment))
 
-    @strawberry_django.mutation(description="Let somebody into a project that you own.")
+    @strawberry_django.mutation(description="Add a member to a project that you own.")
     async def add_member(self, info: Info, input: AddMemberInput) -> Member:
         membership = await info.context.in_database(
             services.membership.add_member,
@@ -104,7 +104,7 @@ class Mutation:
         )
         return cast(Member, MemberRow.of(membership))
 
-    @strawberry_django.mutation(description="Give a member of a project that you own another role.")
+    @strawberry_django.mutation(description="Change the role of a member of a project that you own.")
     async def change_role(self, info: Info, input: ChangeRoleInput) -> Member:
         membership = await info.context.in_database(
             services.membership.change_role,
@@ -116,8 +116,8 @@ class Mutation:
         return cast(Member, MemberRow.of(membership))
 
     @strawberry_django.mutation(
-        description="Leave a project, or take somebody out of one that you own; answers with the member as they were."
-        " Their tasks stay, unassigned."
+        description="Leave a project, or remove a member from one that you own. Returns the member as it was."
+        " The member's tasks stay, without an assignee."
     )
     async def remove_member(self, info: Info, input: RemoveMemberInput) -> Member:
         membership = await info.context.in_database(
@@ -128,13 +128,13 @@ class Mutation:
         )
         return cast(Member, MemberRow.of(membership))
 
-    @strawberry_django.mutation(description="A new token of yours.")
+    @strawberry_django.mutation(description="Create a token for your account.")
     async def create_token(self, info: Info, input: CreateTokenInput) -> NewToken:
-        asking = viewer(info)
+        actor = viewer(info)
         token, secret = await info.context.in_database(
             services.token.create_token,
-            actor=asking,
-            user_id=asking.user_id,
+            actor=actor,
+            user_id=actor.user_id,
             name=input.name,
             scope=input.scope.value,
             days=input.days,
@@ -142,7 +142,7 @@ class Mutation:
         return NewToken(token=cast(Token, TokenRow.of(token)), secret=secret)
 
     @strawberry_django.mutation(
-        description="End a token of yours at once, with every socket that it opened; answers with it as it was."
+        description="Revoke one of your tokens and close every socket that it opened. Returns the token as it was."
     )
     async def revoke_token(self, info: Info, input: RevokeTokenInput) -> Token:
         row = await info.context.in_database(

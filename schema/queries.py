@@ -12,7 +12,7 @@ from backend.projects.access import Viewer as DomainViewer
 from backend.projects.access import parse_id
 from backend.projects.errors import NotFound
 from backend.projects.resolvers.cached import CachedPage
-from backend.projects.resolvers.page import Order, Page, PageRequest
+from backend.projects.resolvers.page import Page, PageRequest
 from backend.projects.resolvers.project import ProjectFilter as DomainProjectFilter
 from backend.projects.resolvers.report import ReportFilter
 from backend.projects.resolvers.task import TaskFilter as DomainTaskFilter
@@ -22,14 +22,14 @@ from .connections import Connection, PageArguments
 from .context import Info, viewer
 from .events import Event, EventPage
 from .execution.position import cursor_before_rows
-from .inputs import ProjectFilter, ProjectOrder, TaskFilter, TaskOrder, id_filter
+from .inputs import ProjectFilter, ProjectOrder, TaskFilter, TaskOrder, domain_order, id_filter
 from .scalars import Cursor
 from .types import AuditEntry, Project, SummaryReport, Task, Token, Viewer
 
 R = TypeVar("R")
 
 
-async def _found(info: Info, get: Callable[[DomainViewer, int | None], R], id: ID) -> R | None:
+async def _find(info: Info, get: Callable[[DomainViewer, int | None], R], id: ID) -> R | None:
     try:
         return await info.context.in_database(get, viewer(info), parse_id(id))
     except NotFound:
@@ -38,27 +38,27 @@ async def _found(info: Info, get: Callable[[DomainViewer, int | None], R], id: I
 
 def _connection(info: Info, read: Callable[..., Page[Any]], count: Callable[..., int]) -> Connection[Any]:
     """A connection over a list. `read` and `count` take the viewer."""
-    asking, call = viewer(info), info.context.in_database
-    return Connection(load_page=lambda: call(read, asking), load_count=lambda: call(count, asking))
+    current, call = viewer(info), info.context.in_database
+    return Connection(load_page=lambda: call(read, current), load_count=lambda: call(count, current))
 
 
 def _cached_connection(info: Info, read: Callable[..., CachedPage[Any]], count: Callable[..., int]) -> Connection[Any]:
-    """As `_connection`, over a cached list that is as new as the position this operation tells."""
+    """As `_connection`, over a cached list that is at least as new as the operation's `cursor`."""
     position = cursor_before_rows()
 
-    def read_page(asking: DomainViewer) -> Page[Any]:
-        return read(asking, min_position=position).page
+    def read_page(current: DomainViewer) -> Page[Any]:
+        return read(current, min_position=position).page
 
     return _connection(info, read_page, count)
 
 
 @strawberry.type
 class Query:
-    @strawberry.field(description="Null where there is none, or none that you may see.")
+    @strawberry.field(description="Null if it does not exist or is not visible to you.")
     async def project(self, info: Info, id: ID) -> Project | None:
-        return cast(Project | None, await _found(info, resolvers.project.get_project, id))
+        return cast(Project | None, await _find(info, resolvers.project.get_project, id))
 
-    @strawberry.field(extensions=[PageArguments()], description="Newest first, unless ordered.")
+    @strawberry.field(extensions=[PageArguments()], description="Newest first, unless `order` is set.")
     async def projects(
         self,
         info: Info,
@@ -66,17 +66,17 @@ class Query:
         filter: ProjectFilter | None = None,
         order: ProjectOrder | None = None,
     ) -> Connection[Project]:
-        narrowed = filter.to_domain() if filter else DomainProjectFilter()
-        ordered = order.to_domain() if order else Order()
-        resolvers.project.projects_listing(narrowed, ordered).check(page)
-        read = partial(resolvers.project.list_projects, filter=narrowed, order=ordered, page=page)
-        return _cached_connection(info, read, partial(resolvers.project.count_projects, filter=narrowed))
+        domain_filter = filter.to_domain() if filter else DomainProjectFilter()
+        ordering = domain_order(order)
+        resolvers.project.projects_listing(domain_filter, ordering).check(page)
+        read = partial(resolvers.project.list_projects, filter=domain_filter, order=ordering, page=page)
+        return _cached_connection(info, read, partial(resolvers.project.count_projects, filter=domain_filter))
 
-    @strawberry.field(description="Null where there is none, or none that you may see.")
+    @strawberry.field(description="Null if it does not exist or is not visible to you.")
     async def task(self, info: Info, id: ID) -> Task | None:
-        return cast(Task | None, await _found(info, resolvers.task.get_task, id))
+        return cast(Task | None, await _find(info, resolvers.task.get_task, id))
 
-    @strawberry.field(extensions=[PageArguments()], description="Newest first, unless ordered.")
+    @strawberry.field(extensions=[PageArguments()], description="Newest first, unless `order` is set.")
     async def tasks(
         self,
         info: Info,
@@ -84,24 +84,24 @@ class Query:
         filter: TaskFilter | None = None,
         order: TaskOrder | None = None,
     ) -> Connection[Task]:
-        narrowed = filter.to_domain() if filter else DomainTaskFilter()
-        ordered = order.to_domain() if order else Order()
-        resolvers.task.tasks_listing(narrowed, ordered).check(page)
-        read = partial(resolvers.task.list_tasks, filter=narrowed, order=ordered, page=page)
-        return _cached_connection(info, read, partial(resolvers.task.count_tasks, filter=narrowed))
+        domain_filter = filter.to_domain() if filter else DomainTaskFilter()
+        ordering = domain_order(order)
+        resolvers.task.tasks_listing(domain_filter, ordering).check(page)
+        read = partial(resolvers.task.list_tasks, filter=domain_filter, order=ordering, page=page)
+        return _cached_connection(info, read, partial(resolvers.task.count_tasks, filter=domain_filter))
 
-    @strawberry.field(description="Null where there is none, or none that you may see.")
+    @strawberry.field(description="Null if it does not exist or is not visible to you.")
     async def report(self, info: Info, id: ID) -> SummaryReport | None:
-        return cast(SummaryReport | None, await _found(info, resolvers.report.get_report, id))
+        return cast(SummaryReport | None, await _find(info, resolvers.report.get_report, id))
 
     @strawberry.field(extensions=[PageArguments()], description="Newest first.")
     async def reports(
         self, info: Info, project_id: ID | None = None, *, page: PageRequest
     ) -> Connection[SummaryReport]:
-        narrowed = ReportFilter(id_filter(project_id))
-        resolvers.report.reports_listing(narrowed).check(page)
-        read = partial(resolvers.report.list_reports, filter=narrowed, page=page)
-        return _cached_connection(info, read, partial(resolvers.report.count_reports, filter=narrowed))
+        domain_filter = ReportFilter(id_filter(project_id))
+        resolvers.report.reports_listing(domain_filter).check(page)
+        read = partial(resolvers.report.list_reports, filter=domain_filter, page=page)
+        return _cached_connection(info, read, partial(resolvers.report.count_reports, filter=domain_filter))
 
     @strawberry.field(extensions=[PageArguments()], description="Your tokens, newest first.")
     async def tokens(self, info: Info, page: PageRequest) -> Connection[Token]:
@@ -110,14 +110,14 @@ class Query:
 
     @strawberry.field(
         extensions=[PageArguments()],
-        description="Who got in, and who let whom do what, newest first: for staff alone.",
+        description="Sign-ins and changes of access, newest first. For staff only.",
     )
     async def audit_log(self, info: Info, page: PageRequest) -> Connection[AuditEntry]:
         resolvers.audit.AUDIT_LOG.check(page)
         return _connection(info, partial(resolvers.audit.list_entries, page=page), resolvers.audit.count_entries)
 
     @strawberry.field(
-        description="What happened after a position, oldest first. Without `after` no events, but the present position."
+        description="The events after a position, oldest first. Without `after`: no events, but the current position."
     )
     async def events(
         self, info: Info, after: Cursor | None = None, project_id: ID | None = None, first: int | None = None
@@ -132,15 +132,15 @@ class Query:
         return EventPage(nodes=cast(list[Event], page.events), cursor=Cursor(page.cursor), has_more=page.has_more)
 
     @strawberry.field(
-        description="The position that the rows of this answer are at least as new as: listen `after` it, and nothing"
-        " falls between."
+        description="The rows of this response are at least as new as this position."
+        " Subscribe `after` it to miss no event."
     )
     async def cursor(self, info: Info) -> Cursor:
         return cast(Cursor, cursor_before_rows())
 
-    @strawberry.field(description="Null where nobody is signed in.")
+    @strawberry.field(description="Null if you are not signed in.")
     async def me(self, info: Info) -> Viewer | None:
-        asking = viewer(info)
-        if not asking.is_signed_in:
+        current = viewer(info)
+        if not current.is_signed_in:
             return None
-        return Viewer(id=ID(str(asking.user_id)), name=asking.name, is_staff=asking.sees_all)
+        return Viewer(id=ID(str(current.user_id)), name=current.name, is_staff=current.sees_all)

@@ -1,4 +1,4 @@
-"""Scalars of our own; in Python a moment is a `datetime`, or the text of it that rows carry."""
+"""Custom scalars. In Python a DateTime is a `datetime`, or the ISO 8601 text in a row."""
 
 from datetime import date, datetime
 from typing import NewType
@@ -35,19 +35,19 @@ def _parse_cursor(value: object) -> int:
 SCALARS: dict[object, ScalarDefinition] = {
     datetime: strawberry.scalar(
         name="DateTime",
-        description="A moment as ISO 8601, UTC: `2027-03-01T09:30:00.000000Z`.",
+        description="A date and time in ISO 8601, UTC: `2027-03-01T09:30:00.000000Z`.",
         serialize=_serialize_datetime,
         parse_value=_parse_datetime,
     ),
     date: strawberry.scalar(
         name="Date",
-        description="A local date as ISO 8601: `2027-03-01`.",
+        description="A local date in ISO 8601: `2027-03-01`.",
         serialize=str,
         parse_value=date.fromisoformat,
     ),
     Cursor: strawberry.scalar(
         name="Cursor",
-        description="A position in the journal: decimal digits as a string.",
+        description="A position in the journal, as a string of decimal digits.",
         serialize=str,
         parse_value=_parse_cursor,
     ),

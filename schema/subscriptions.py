@@ -19,14 +19,14 @@ from .scalars import Cursor
 @strawberry.type
 class Subscription:
     @strawberry.subscription(
-        description="What happens from now on or, with `after`, since that position: nothing missed, nothing twice."
+        description="Events from now on or, with `after`, from that position on: none is missed, none is repeated."
     )
     async def events(
         self,
         info: Info,
         after: Annotated[
             Cursor | None,
-            strawberry.argument(description="The last position seen, of an event or a query."),
+            strawberry.argument(description="The last position received, from an event or a query."),
         ] = None,
         project_id: ID | None = None,
         task_id: ID | None = None,

@@ -1,12 +1,12 @@
-"""Output types over frozen rows: a list, a mutation and an event all show an object in the same way.
+"""Output types over frozen rows: lists, mutations and events show an object in the same way.
 
-No field reads the database by itself: what is not in the row comes through the loaders.
+No field queries the database itself: data that is not in the row comes from the loaders.
 """
 
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import strawberry
 from strawberry.dataloader import DataLoader
@@ -15,7 +15,7 @@ from strawberry.scalars import JSON
 from backend.projects import rows
 from backend.projects.resolvers.comment import COMMENTS_OF_TASKS
 from backend.projects.resolvers.membership import MEMBERS_OF_PROJECTS
-from backend.projects.resolvers.page import Listing, Order, Page, PageRequest
+from backend.projects.resolvers.page import Listing, Page, PageRequest
 from backend.projects.resolvers.task import TaskFilter as DomainTaskFilter
 from backend.projects.resolvers.task import tasks_of_projects_listing
 
@@ -23,7 +23,7 @@ from .connections import Connection, PageArguments
 from .context import Info
 from .enums import AuditAction, Role, TaskStatus, TokenScope
 from .execution.columns import resolves_related
-from .inputs import TaskFilter, TaskOrder
+from .inputs import TaskFilter, TaskOrder, domain_order
 from .loaders import Nested, TaskPage
 
 
@@ -53,7 +53,7 @@ async def _tasks_of(
 ) -> Connection[Task]:
     task_page = TaskPage(
         filter.to_domain() if filter else DomainTaskFilter(),
-        order.to_domain() if order else Order(),
+        domain_order(order),
         page,
     )
     tasks_of_projects_listing(task_page.filter, task_page.order).check(page)
@@ -71,7 +71,7 @@ def _nested(
     pages: DataLoader[Nested[PageRequest], Page[Any]],
     counts: DataLoader[Nested[None], int],
 ) -> Connection[Any]:
-    """A connection that nothing narrows but its parent. Raises BadArgument."""
+    """A connection that is filtered by its parent alone. Raises BadArgument."""
     listing.check(page)
     return Connection(
         load_page=lambda: pages.load(Nested(parent_id, page)),
@@ -97,48 +97,50 @@ def _actor_of(root: strawberry.Parent[rows.AuditRow]) -> User | None:
     return None if root.actor_id is None else rows.UserRow(root.actor_id, root.actor_name)  # type: ignore[return-value]
 
 
-@strawberry.type(description="Somebody as others see them.")
-class User:
-    id: strawberry.ID
-    name: str
+class _RowType:
+    """Base of a type whose instances are rows of one class."""
+
+    row: ClassVar[type]
 
     @classmethod
     def is_type_of(cls, obj: Any, info: Any) -> bool:
-        return isinstance(obj, rows.UserRow)
+        return isinstance(obj, cls.row)
+
+
+@strawberry.type(description="A user as other users see them.")
+class User(_RowType):
+    row = rows.UserRow
+    id: strawberry.ID
+    name: str
 
 
 @strawberry.type
-class Project:
+class Project(_RowType):
+    row = rows.ProjectRow
     id: strawberry.ID
     name: str
     description: str
     created_at: datetime
     updated_at: datetime
-    version: int = strawberry.field(description="1 at first, and one more with every change of the project's fields.")
+    version: int = strawberry.field(description="Starts at 1 and grows by 1 with each change of the project's fields.")
     tasks: Connection[Task] = strawberry.field(
-        resolver=_tasks_of, extensions=[PageArguments()], description="Newest first, unless ordered."
+        resolver=_tasks_of, extensions=[PageArguments()], description="Newest first, unless `order` is set."
     )
     members: Connection[Member] = strawberry.field(
         resolver=_members_of, extensions=[PageArguments()], description="Newest first."
     )
 
-    @classmethod
-    def is_type_of(cls, obj: Any, info: Any) -> bool:
-        return isinstance(obj, rows.ProjectRow)
 
-
-@strawberry.type(description="Somebody in a project.")
-class Member:
+@strawberry.type(description="A member of a project.")
+class Member(_RowType):
+    row = rows.MemberRow
     user: User = strawberry.field(resolver=_user_of)
     role: Role
 
-    @classmethod
-    def is_type_of(cls, obj: Any, info: Any) -> bool:
-        return isinstance(obj, rows.MemberRow)
-
 
 @strawberry.type
-class Task:
+class Task(_RowType):
+    row = rows.TaskRow
     id: strawberry.ID
     title: str
     description: str
@@ -146,51 +148,41 @@ class Task:
     due_date: datetime
     created_at: datetime
     updated_at: datetime
-    version: int = strawberry.field(description="1 at first, and one more with every change of the task's fields.")
+    version: int = strawberry.field(description="Starts at 1 and grows by 1 with each change of the task's fields.")
     project: Project | None = strawberry.field(
-        resolver=_project_of, description="Null only where it is gone by now, or the right to see it."
+        resolver=_project_of, description="Null only if it was deleted, or your access to it ended, in the meantime."
     )
     assignee: User | None = strawberry.field(resolver=_assignee_of)
     comments: Connection[Comment] = strawberry.field(
         resolver=_comments_of, extensions=[PageArguments()], description="Newest first."
     )
 
-    @classmethod
-    def is_type_of(cls, obj: Any, info: Any) -> bool:
-        return isinstance(obj, rows.TaskRow)
-
 
 @strawberry.type
-class Comment:
+class Comment(_RowType):
+    row = rows.CommentRow
     id: strawberry.ID
     author: str
     content: str
     created_at: datetime
     task: Task | None = strawberry.field(
-        resolver=_task_of, description="Null only where it is gone by now, or the right to see it."
+        resolver=_task_of, description="Null only if it was deleted, or your access to it ended, in the meantime."
     )
 
-    @classmethod
-    def is_type_of(cls, obj: Any, info: Any) -> bool:
-        return isinstance(obj, rows.CommentRow)
 
-
-@strawberry.type(description="What happened in a project on one local date.")
-class SummaryReport:
+@strawberry.type(description="A summary of one local date in a project.")
+class SummaryReport(_RowType):
+    row = rows.ReportRow
     id: strawberry.ID
     date: date
     generated_at: datetime
     figures: JSON
     project: Project | None = strawberry.field(
-        resolver=_project_of, description="Null only where it is gone by now, or the right to see it."
+        resolver=_project_of, description="Null only if it was deleted, or your access to it ended, in the meantime."
     )
 
-    @classmethod
-    def is_type_of(cls, obj: Any, info: Any) -> bool:
-        return isinstance(obj, rows.ReportRow)
 
-
-@strawberry.type(description="Who is asking.")
+@strawberry.type(description="The user that the request is authenticated as.")
 class Viewer:
     id: strawberry.ID | None
     name: str
@@ -198,38 +190,37 @@ class Viewer:
 
 
 @strawberry.type(
-    description="A key for scripts: `Authorization: Bearer <secret>`. Its secret is told by `createToken` alone."
+    description="A credential for scripts: `Authorization: Bearer <secret>`. Only `createToken` returns its secret."
 )
-class Token:
+class Token(_RowType):
+    row = rows.TokenRow
     id: strawberry.ID
     name: str
     scope: TokenScope
     created_at: datetime
-    expires_at: datetime | None = strawberry.field(description="Null where it does not expire.")
-    last_used_at: datetime | None = strawberry.field(description="Right to a minute; null where it never was used.")
-
-    @classmethod
-    def is_type_of(cls, obj: Any, info: Any) -> bool:
-        return isinstance(obj, rows.TokenRow)
+    expires_at: datetime | None = strawberry.field(description="Null if it does not expire.")
+    last_used_at: datetime | None = strawberry.field(description="Accurate to a minute; null if it was never used.")
 
 
 @strawberry.type
 class NewToken:
     token: Token
-    secret: str = strawberry.field(description="What a script sends. It is told here, and never again.")
+    secret: str = strawberry.field(description="The secret that a script sends. It cannot be retrieved again.")
 
 
-@strawberry.type(description="Who got in, or who let whom do what. It outlives the rows that it refers to by id.")
+@strawberry.type(description="A sign-in, or a change of somebody's access. It outlives the rows that its ids refer to.")
 class AuditEntry:
     id: strawberry.ID
     at: datetime
     action: AuditAction
     actor: User | None = strawberry.field(
-        resolver=_actor_of, description="Who did it; null where nobody was signed in, and for commands."
+        resolver=_actor_of, description="Null if the actor was not signed in, and for commands."
     )
-    actor_token_id: strawberry.ID | None = strawberry.field(description="The token by which they were signed in.")
+    actor_token_id: strawberry.ID | None = strawberry.field(description="The token that authenticated the actor.")
     address: str = strawberry.field(description="The client's IP address; empty for commands.")
-    user_id: strawberry.ID | None = strawberry.field(description="Whose account, membership or token it is about.")
+    user_id: strawberry.ID | None = strawberry.field(
+        description="The user whose account, membership or token it concerns."
+    )
     user_name: str
     project_id: strawberry.ID | None
-    detail: str = strawberry.field(description="What else there is to know, in words.")
+    detail: str = strawberry.field(description="Further details as text.")
