@@ -1,4 +1,4 @@
-"""How DRF learns who asks."""
+"""DRF's authentication class."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from backend.projects.access import Viewer
 
 
 class ViewerAuthentication(SessionAuthentication):
-    """The viewer of a request is its `auth`; a session writes with its CSRF token only.
+    """Sets `request.auth` to the viewer. A session needs its CSRF token to write.
 
-    Whoever may see nothing is refused here (NotSignedIn), before anything else of the request is read.
+    Raises NotSignedIn for a viewer without access, before anything else of the request is read.
     """
 
     def authenticate(self, request: Request) -> tuple[Any, Viewer]:

@@ -1,4 +1,4 @@
-"""What every view has: the query string it knows, the body it takes, and the headers of its answers."""
+"""Base classes of the views: the query string, the body and the response headers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .serializers import PageParameters, Parameters
 
 
 class PrivateView(APIView):
-    """No cache between us and the client may show one person's answer to another, or an old one to anybody."""
+    """Prevents shared caches from storing responses, and private caches from reusing them without revalidation."""
 
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
         response = super().finalize_response(request, response, *args, **kwargs)
@@ -41,26 +41,26 @@ class PrivateView(APIView):
 
 
 class View(PrivateView):
-    """One resolver or service per method. What it declares is what it checks and what OpenAPI tells of it."""
+    """Each method calls one resolver or service. The declarations below drive validation and the OpenAPI document."""
 
     parser_classes = [StrictJSONParser]
     schema = Described()
 
-    # The query string of GET; every other method knows no parameter.
+    # The query string of GET. The other methods take no parameters.
     parameters: ClassVar[type[Parameters]] = Parameters
     # The body of POST, PUT and PATCH.
     body: ClassVar[type[serializers.Serializer[Any]]]
-    # The object that it answers with, and whether GET answers with a list of them.
+    # The object in a response, and whether GET returns a list of them.
     shape: ClassVar[type[serializers.Serializer[Any]]]
     is_list: ClassVar[bool] = False
     has_etag: ClassVar[bool] = False
-    # What a token must be for to change something here.
+    # The token scope that writing methods require.
     scope: ClassVar[Scope] = Scope.WRITE
 
     query: Parameters
 
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
-        """A body that comes in chunks announces no length; DRF would take it for an empty one."""
+        """Set the length of a chunked body, which DRF would treat as empty."""
         if "CONTENT_LENGTH" not in request.META:
             request.META["CONTENT_LENGTH"] = str(len(request.body))
         return super().initialize_request(request, *args, **kwargs)
@@ -68,21 +68,21 @@ class View(PrivateView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         if request.method not in SAFE_METHODS:
-            # The service asks too; here before anything is read, so that the answer is about the token alone.
+            # The service checks the scope too. Checked before anything is read, an error depends on the token alone.
             access.require_scope(self.viewer, self.scope)
         parameters = self.parameters if request.method in ("GET", "HEAD") else Parameters
         try:
             unquote_to_bytes(request.META["QUERY_STRING"]).decode()
         except UnicodeDecodeError:
             raise ParseError("The query string is no UTF-8.") from None
-        self.query = parameters.checked(request.query_params)
+        self.query = parameters.parse(request.query_params)
 
     @property
     def viewer(self) -> Viewer:
         return cast(Viewer, self.request.auth)
 
-    def given(self, *, partial: bool = False) -> Any:
-        """The body, checked, under the domain's names. Raises ValidationError, ParseError, UnsupportedMediaType."""
+    def validated_body(self, *, partial: bool = False) -> Any:
+        """The body by the domain's names. Raises ValidationError, ParseError, UnsupportedMediaType."""
         body = self.body(data=self.request.data, partial=partial)
         body.is_valid(raise_exception=True)
         return body.validated_data
@@ -90,14 +90,14 @@ class View(PrivateView):
     def version_to_match(self, current: Callable[[], int]) -> int | None:
         return headers.version_to_match(self.request, current)
 
-    def detail(self, row: Row, *, cursor: int, version: int | None = None) -> Response:
-        """One object; `cursor` was taken before it was read."""
-        told = {"X-Cursor": str(cursor)}
+    def object_response(self, row: Row, *, cursor: int, version: int | None = None) -> Response:
+        """One object, or a 304. `cursor` has to be read before the row."""
+        response_headers = {"X-Cursor": str(cursor)}
         if version is not None:
-            told["ETag"] = headers.etag_of(version)
-        if "ETag" in told and etag_matches(self.if_none_match, told["ETag"]):
-            return Response(status=304, headers=told)
-        return Response(row.as_json(), headers=told)
+            response_headers["ETag"] = headers.etag_of(version)
+        if "ETag" in response_headers and etag_matches(self.if_none_match, response_headers["ETag"]):
+            return Response(status=304, headers=response_headers)
+        return Response(row.as_json(), headers=response_headers)
 
     @property
     def if_none_match(self) -> str | None:
@@ -105,28 +105,28 @@ class View(PrivateView):
 
 
 class ListView(View):
-    """GET is a page, newest first, and the way to the next."""
+    """GET returns a page, and the next page's address in `Link`."""
 
     is_list = True
     parameters = PageParameters
-    # The domain knows a page by `first` and `after`.
+    # The domain's names of the page arguments, and their names in the query string.
     argument_names: ClassVar[dict[str, str]] = {"first": "page_size", "after": "cursor"}
 
     query: PageParameters
 
-    def page(self, found: CachedPage[Any], *, count: Callable[[], int]) -> Response:
-        """`count` is called where the client wants the number of all rows."""
-        page = found.page
-        tag_versions = found.tag_versions
-        told = {"X-Cursor": str(found.tag_versions.position), "ETag": found.etag}
+    def list_response(self, cached: CachedPage[Any], *, count: Callable[[], int]) -> Response:
+        """One page. `count` is called if the client requests the number of all rows."""
+        page = cached.page
+        tag_versions = cached.tag_versions
+        response_headers = {"X-Cursor": str(cached.tag_versions.position), "ETag": cached.etag}
         if page.has_next:
-            told["Link"] = headers.link_to_next(self.request, page.page_cursor(page.rows[-1]))
+            response_headers["Link"] = headers.link_to_next(self.request, page.page_cursor(page.rows[-1]))
         if self.query.wants_count:
-            told["X-Total-Count"] = str(count())
-            narrowed = None if found.project_id is None else [found.project_id]
-            tag_versions = versions_after_reading(tag_versions, self.viewer, narrowed)
+            response_headers["X-Total-Count"] = str(count())
+            project_ids = None if cached.project_id is None else [cached.project_id]
+            tag_versions = versions_after_reading(tag_versions, self.viewer, project_ids)
         declare_cacheable(self.request._request, tag_versions)
-        return Response([row.as_json() for row in page.rows], headers=told)
+        return Response([row.as_json() for row in page.rows], headers=response_headers)
 
 
 def created(row: Row, location: str) -> Response:

@@ -1,4 +1,4 @@
-"""`/ws/notifications/`: what happens, as frames that the journal's reader has encoded already."""
+"""`/ws/notifications/`: sends events as the frames that the journal's reader has encoded."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ logger = logging.getLogger(__name__)
 class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     """Parameters: `after`, `project`, `kinds` (separated by commas).
 
-    Who comes with no token in a header and no session sends one in their first frame, which a browser's script can do:
-    `{"type": "authenticate", "token": "..."}`. Nothing else that a client sends is listened to.
+    A client without a session that cannot set headers, such as a browser's script, sends its token in the first frame:
+    `{"type": "authenticate", "token": "..."}`. All other frames of the client are ignored.
 
-    Closes with 4400 (bad parameters or first frame), 4401 (the token or session is not, or no longer, good), 4403 (no
-    access), 4410 (resync), 4429 (too many of the account's are open): the last frame says why. 4500 is our fault; the
-    client resumes.
+    Close codes: 4400 (invalid parameters or first frame), 4401 (token or session invalid, expired or revoked), 4403 (no
+    access), 4410 (resync), 4429 (too many connections of the account). The last frame has the reason. 4500 is an
+    internal error, after which the client resumes.
     """
 
-    # Nothing is sent to a socket by name: it takes from `live`, and needs no Redis to open.
+    # A socket gets its events from `live`. Without a channel layer it opens even while Redis is down.
     channel_layer_alias = "none"
-    _relaying: asyncio.Task[None] | None = None
+    _relay_task: asyncio.Task[None] | None = None
     _first_frame: asyncio.Future[str | None]
 
     async def connect(self) -> None:
         self._first_frame = asyncio.get_running_loop().create_future()
         await self.accept()
-        self._relaying = asyncio.create_task(self._relay())
+        self._relay_task = asyncio.create_task(self._relay())
 
     async def disconnect(self, code: int) -> None:
-        if self._relaying is not None:
-            self._relaying.cancel()
-            await asyncio.gather(self._relaying, return_exceptions=True)
+        if self._relay_task is not None:
+            self._relay_task.cancel()
+            await asyncio.gather(self._relay_task, return_exceptions=True)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         if not self._first_frame.done():
@@ -65,9 +65,9 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _relay(self) -> None:
         try:
             viewer = await self._viewer()
-            after, wanted = _parameters(self.scope["query_string"])
+            after, event_filter = _parse_parameters(self.scope["query_string"])
             with live.connection(viewer):
-                async with live.listen(viewer, after=after, filter=wanted, try_send=self._try_send()) as listener:
+                async with live.listen(viewer, after=after, filter=event_filter, try_send=self._try_send()) as listener:
                     await self._send_frame({"type": "ready", "cursor": str(listener.start)})
                     idle_s: float = settings.LIVE_IDLE_S
                     while True:
@@ -75,7 +75,7 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                         if event is None:
                             await self._send_frame({"type": "cursor", "cursor": str(listener.position)})
                         else:
-                            # Past two layers of Channels, which would cost half as much again.
+                            # Bypasses two layers of Channels, which would make a send 50% slower.
                             await self.base_send({"type": "websocket.send", "text": event.frame})
         except BadArgument as error:
             await self._end(BAD_REQUEST, {"type": "error", "message": f"{error.argument}: {error.text}"})
@@ -88,12 +88,12 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         except ResumeRefused as error:
             await self._end(RESYNC, {"type": "resync", "oldest": str(error.oldest)})
         except Exception:
-            # A socket on which nobody relays any more must not look like one on which nothing happens.
+            # An open socket without a relay would look like an idle one.
             logger.exception("A socket's relay failed.")
             await self.close(code=FAILED)
 
     def _try_send(self) -> Callable[[JournalEvent], bool] | None:
-        """Sends an event's frame where that takes no waiting, if the server can (`backend/server/`)."""
+        """Sends an event's frame without waiting. None if the server lacks the extension (`backend/server/`)."""
         extension = self.scope.get("extensions", {}).get("taskwire.try_send")
         if extension is None:
             return None
@@ -101,7 +101,7 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         return lambda event: send(event.frame)
 
     async def _viewer(self) -> Viewer:
-        """Raises InvalidCredential; BadArgument where the first frame is none that says who comes."""
+        """Raises InvalidCredential; NotSignedIn after a timeout; BadArgument if the first frame contains no token."""
         viewer = await threads.requests.call(viewer_of_socket, self.scope)
         if viewer.may_look:
             return viewer
@@ -123,22 +123,22 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 def _token_in(frame: str | None) -> str:
     """Raises BadArgument."""
     try:
-        said = json.loads(frame or "")
+        message = json.loads(frame or "")
     except (ValueError, RecursionError):
-        said = None
-    if isinstance(said, dict) and said.get("type") == "authenticate" and isinstance(said.get("token"), str):
-        return str(said["token"])
+        message = None
+    if isinstance(message, dict) and message.get("type") == "authenticate" and isinstance(message.get("token"), str):
+        return str(message["token"])
     raise BadArgument("first frame", 'It must be {"type": "authenticate", "token": "..."}.')
 
 
-def _parameters(query_string: bytes) -> tuple[int | None, EventFilter]:
+def _parse_parameters(query_string: bytes) -> tuple[int | None, EventFilter]:
     """Raises BadArgument."""
     after: int | None = None
     project_id: int | None = None
     kinds: frozenset[str] | None = None
-    given = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
-    for name, value in given:
-        if [other for other, _ in given].count(name) > 1:
+    parameters = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
+    for name, value in parameters:
+        if [other for other, _ in parameters].count(name) > 1:
             raise BadArgument(name, "It is given more than once.")
         match name:
             case "after":

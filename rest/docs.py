@@ -1,4 +1,4 @@
-"""The OpenAPI document and the page that shows it: for those who may see anything at all."""
+"""The OpenAPI document and the page that displays it, for viewers with access."""
 
 from django.contrib.auth.views import redirect_to_login
 from django.http.response import HttpResponseBase
@@ -15,7 +15,7 @@ class OpenApi(PrivateView, SpectacularJSONAPIView):
 
 
 class Docs(PrivateView, SpectacularSwaggerSplitView):
-    """Its script comes from an address of its own, so that the Content-Security-Policy needs no exception."""
+    """Serves its script from a separate address, so that the Content-Security-Policy needs no exception."""
 
     http_method_names = ["get", "head"]
     url_name = "rest:openapi"

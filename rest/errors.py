@@ -1,4 +1,4 @@
-"""What the domain refuses, as HTTP says it: the one place where errors become answers."""
+"""DRF's exception handler: maps domain errors to HTTP responses."""
 
 import logging
 from typing import Any
@@ -23,7 +23,7 @@ from backend.projects.rows import CommentRow, TaskRow
 
 logger = logging.getLogger(__name__)
 
-# The domain names fields and arguments by the model's attributes, REST as its rows do.
+# The domain names fields and arguments after the model's attributes, REST after the rows' JSON names.
 REST_NAMES = {
     **CommentRow.json_names(),
     **TaskRow.json_names(),
@@ -32,9 +32,9 @@ REST_NAMES = {
 
 
 def handle_exception(error: Exception, context: dict[str, Any]) -> Response:
-    """The answer to whatever a view raised; DRF's own errors and Django's PermissionDenied are DRF's to say.
+    """The response to an exception in a view. DRF handles its own errors and Django's PermissionDenied.
 
-    A view whose query string calls an argument by another name than the domain says so in `argument_names`.
+    A view may map the domain's argument names to its query parameters in `argument_names`.
     """
     view = context["view"]
     match error:
@@ -62,9 +62,9 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response:
             return Response({"detail": str(error)}, 413)
         case SuspiciousOperation():
             return Response({"detail": str(error)}, 400)
-    answer = exception_handler(error, context)
-    if answer is not None:
-        return answer
+    response = exception_handler(error, context)
+    if response is not None:
+        return response
     request = context["request"]
     logger.error("%s %s failed", request.method, request.path, exc_info=error)
     return Response({"detail": "Something went wrong on our side."}, 500)

@@ -1,4 +1,4 @@
-"""Headers that a request brings its conditions in, and those that an answer carries besides its body."""
+"""Conditional request headers, and response headers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 _TAGS = re.compile(rf"{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
 _STRONG_TAG_OF_VERSION = re.compile(r'(?<!W/)"([1-9][0-9]{0,9})"')
 
-# The condition that no row meets: versions start at 1.
+# Matches no row: versions start at 1.
 _NO_VERSION = 0
 
 
 def etag_of(version: int) -> str:
-    """Strong: a version of an object has one representation."""
+    """A strong ETag: each version of an object has one representation."""
     return f'"{version}"'
 
 
 def version_to_match(request: Request, current: Callable[[], int]) -> int | None:
-    """The version that `If-Match` makes the condition of a change; None where any will do.
+    """The version that `If-Match` requires; None if any version matches.
 
-    Services take one version: of several named, it is the `current` one, asked for only then. A weak tag, or one that
-    is no version, never matches. Raises ValidationError where the header is malformed.
+    Services take one version: if the header names several, it is the one that `current` returns, if named. A weak tag,
+    or one that is not a version, never matches. Raises ValidationError if the header is malformed.
     """
     header = request.headers.get("If-Match", "*").strip()
     if header == "*":
@@ -40,6 +40,6 @@ def version_to_match(request: Request, current: Callable[[], int]) -> int | None
 
 
 def link_to_next(request: Request, cursor: str) -> str:
-    """RFC 8288: this list from `cursor` on, every other parameter as it was."""
+    """A `Link` header (RFC 8288) to the same list from `cursor` on, with all other parameters."""
     query = request.query_params.dict() | {"cursor": cursor}
     return f'<{request.build_absolute_uri(f"?{urlencode(query)}")}>; rel="next"'

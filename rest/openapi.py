@@ -1,4 +1,4 @@
-"""The OpenAPI document, from what the views declare: nothing is described twice."""
+"""Generates the OpenAPI document from the views' declarations."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 _JSON = "application/json"
 _HEADER: Final = "header"
 
-_IDS = {name: OpenApiParameter(name, int, "path") for name in ("id", "user_id")}
-_IF_MATCH = OpenApiParameter("If-Match", str, _HEADER, description='Change only this version: `"3"`.')
-_IF_NONE_MATCH = OpenApiParameter("If-None-Match", str, _HEADER, description="Answer 304 where this is still current.")
+_ID_PARAMETERS = {name: OpenApiParameter(name, int, "path") for name in ("id", "user_id")}
+_IF_MATCH = OpenApiParameter("If-Match", str, _HEADER, description='Write only if this is the current version: `"3"`.')
+_IF_NONE_MATCH = OpenApiParameter("If-None-Match", str, _HEADER, description="Return 304 if this ETag is current.")
 _X_CURSOR = OpenApiParameter(
-    "X-Cursor", str, _HEADER, response=[200, 304], description="The position this was read at: listen `after` it."
+    "X-Cursor", str, _HEADER, response=[200, 304], description="The position before this was read: listen `after` it."
 )
 _ETAG = OpenApiParameter("ETag", str, _HEADER, response=[200, 304])
-_LINK = OpenApiParameter("Link", str, _HEADER, response=[200], description='The next page, `rel="next"`.')
-_TOTAL = OpenApiParameter("X-Total-Count", int, _HEADER, response=[200], description="With `count=1`.")
+_LINK = OpenApiParameter("Link", str, _HEADER, response=[200], description='The next page, with `rel="next"`.')
+_TOTAL_COUNT = OpenApiParameter("X-Total-Count", int, _HEADER, response=[200], description="With `count=1`.")
 _LOCATION = OpenApiParameter("Location", str, _HEADER, response=[201], required=True)
-_LAST_EVENT_ID = OpenApiParameter("Last-Event-ID", str, _HEADER, description="Of a stream: where to go on.")
+_LAST_EVENT_ID = OpenApiParameter("Last-Event-ID", str, _HEADER, description="The position to resume a stream from.")
 _CHALLENGE = OpenApiParameter("WWW-Authenticate", str, _HEADER, response=[401], required=True)
 _SCOPE_CHALLENGE = OpenApiParameter(
-    "WWW-Authenticate", str, _HEADER, response=[403], description="Where a token is for less than this."
+    "WWW-Authenticate", str, _HEADER, response=[403], description="If the token's scope is too small."
 )
 
 _BAD_REQUEST = {
     "type": "object",
-    "description": "Messages per field or parameter; `detail` where the request as a whole cannot be read.",
+    "description": "Messages per field or parameter; `detail` if the request itself is malformed.",
     "additionalProperties": {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]},
 }
 
 
 class ViewerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """Either a token or a session."""
+    """A token or a session."""
 
     target_class = "rest.authentication.ViewerAuthentication"
     name = ["token", "session"]
@@ -58,15 +58,15 @@ class ViewerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
 
 
 class Described(AutoSchema):
-    """Reads `parameters`, `body`, `shape`, `is_list` and `has_etag` off a `rest.base.View`."""
+    """Reads `parameters`, `body`, `shape`, `is_list` and `has_etag` of a `rest.base.View`."""
 
     @property
-    def _declared(self) -> View:
+    def _typed_view(self) -> View:
         return cast("View", self.view)
 
     @property
     def _ids(self) -> list[OpenApiParameter]:
-        return [parameter for name, parameter in _IDS.items() if f"{{{name}}}" in self.path]
+        return [parameter for name, parameter in _ID_PARAMETERS.items() if f"{{{name}}}" in self.path]
 
     @property
     def _has_body(self) -> bool:
@@ -74,10 +74,10 @@ class Described(AutoSchema):
 
     @property
     def _is_conditional(self) -> bool:
-        return self._declared.has_etag and self.method in ("PUT", "PATCH", "DELETE")
+        return self._typed_view.has_etag and self.method in ("PUT", "PATCH", "DELETE")
 
     def get_request_serializer(self) -> Any:
-        return self._declared.body
+        return self._typed_view.body
 
     def get_override_parameters(self) -> list[Any]:
         parameters: list[Any] = [_CHALLENGE, *self._ids]
@@ -93,57 +93,57 @@ class Described(AutoSchema):
 
     def _parameters_of_get(self) -> list[Any]:
         parameters: list[Any] = [_X_CURSOR]
-        if self._declared.parameters().fields:
-            parameters.append(self._declared.parameters)
-        if self._declared.has_etag:
+        if self._typed_view.parameters().fields:
+            parameters.append(self._typed_view.parameters)
+        if self._typed_view.has_etag:
             parameters += [_IF_NONE_MATCH, _ETAG]
-        if self._declared.is_list:
-            parameters += [_LINK, _TOTAL]
+        if self._typed_view.is_list:
+            parameters += [_LINK, _TOTAL_COUNT]
         return parameters
 
     def get_response_serializers(self) -> Any:
-        return {(code, _JSON): answer for code, answer in {**self._answers(), **self._refusals()}.items()}
+        return {(code, _JSON): response for code, response in {**self._successes(), **self._errors()}.items()}
 
-    def _answers(self) -> dict[int, Any]:
-        shape = self._declared.shape
+    def _successes(self) -> dict[int, Any]:
+        shape = self._typed_view.shape
         match self.method:
             case "DELETE":
                 return {204: None}
             case "POST":
                 return {201: shape}
-            case "GET" if self._declared.has_etag:
+            case "GET" if self._typed_view.has_etag:
                 return {
-                    200: shape(many=self._declared.is_list),
-                    304: OpenApiResponse(description="What you hold is current"),
+                    200: shape(many=self._typed_view.is_list),
+                    304: OpenApiResponse(description="The `If-None-Match` ETag is current"),
                 }
             case "GET":
-                return {200: shape(many=self._declared.is_list)}
+                return {200: shape(many=self._typed_view.is_list)}
         return {200: shape}
 
-    def _refusals(self) -> dict[int, Any]:
+    def _errors(self) -> dict[int, Any]:
         detail = serializers.Refusal
-        refusals: dict[int, Any] = {
-            400: OpenApiResponse(_BAD_REQUEST, "Not acceptable"),
+        errors: dict[int, Any] = {
+            400: OpenApiResponse(_BAD_REQUEST, "Invalid"),
             401: OpenApiResponse(detail, "Not signed in"),
         }
         if self.method != "GET":
-            refusals[403] = OpenApiResponse(
-                serializers.RefusedAction, "You may see it, but not do this; or your token is for less"
+            errors[403] = OpenApiResponse(
+                serializers.RefusedAction, "You may only see it, or your token's scope is too small"
             )
         if self._ids:
-            refusals[404] = OpenApiResponse(detail, "Not there, or not visible to you")
+            errors[404] = OpenApiResponse(detail, "Absent, or not visible to you")
         if self._is_conditional:
-            refusals[412] = OpenApiResponse(
-                self._declared.shape, "`If-Match` names an old version: this is the present one"
+            errors[412] = OpenApiResponse(
+                self._typed_view.shape, "`If-Match` is out of date; this is the current version"
             )
         if self._has_body:
-            refusals[413] = OpenApiResponse(detail, "The body is too large")
-            refusals[415] = OpenApiResponse(detail, "The body is no JSON")
-        return refusals
+            errors[413] = OpenApiResponse(detail, "The body is too large")
+            errors[415] = OpenApiResponse(detail, "The body is not JSON")
+        return errors
 
 
 class DescribedEvents(Described):
-    """Besides a page, the stream, and the ways in which either cannot go on."""
+    """Adds the stream and its errors."""
 
     def get_override_parameters(self) -> list[Any]:
         return [*super().get_override_parameters(), _LAST_EVENT_ID]
@@ -152,7 +152,7 @@ class DescribedEvents(Described):
         return {
             **super().get_response_serializers(),
             (200, "text/event-stream"): OpenApiTypes.STR,
-            (404, _JSON): OpenApiResponse(serializers.Refusal, "The stream is of a project that you do not see"),
-            (410, _JSON): OpenApiResponse(serializers.RefusedResume, "No longer kept, or not yet reached"),
-            (429, _JSON): OpenApiResponse(serializers.Refusal, "Too many streams of yours are open; see `Retry-After`"),
+            (404, _JSON): OpenApiResponse(serializers.Refusal, "The project of the stream is not visible to you"),
+            (410, _JSON): OpenApiResponse(serializers.RefusedResume, "Position no longer retained or not yet reached"),
+            (429, _JSON): OpenApiResponse(serializers.Refusal, "Your account has too many streams; see `Retry-After`"),
         }

@@ -7,7 +7,7 @@ from rest_framework.parsers import BaseParser
 
 
 class StrictJSONParser(BaseParser):
-    """JSON to the letter of RFC 8259: UTF-8, no NaN, no lone surrogates, no nesting that breaks the stack."""
+    """Strict JSON (RFC 8259): UTF-8, no NaN, no lone surrogates, no nesting that overflows the stack."""
 
     media_type = "application/json"
 

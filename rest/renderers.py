@@ -6,7 +6,7 @@ from rest_framework import renderers
 
 
 class JSONRenderer(renderers.JSONRenderer):
-    """DRF's, by orjson where it can: a page of 100 tasks is written in a tenth of the time."""
+    """DRF's renderer with orjson: it encodes a page of 100 tasks in a tenth of the time."""
 
     def render(
         self,
@@ -19,6 +19,6 @@ class JSONRenderer(renderers.JSONRenderer):
             try:
                 return orjson.dumps(data)
             except TypeError:
-                pass  # something of DRF's own, or half of a surrogate pair that a message repeats
+                pass  # an object of DRF, or a lone surrogate in a message that quotes the input
         rendered: bytes = super().render(data, accepted_media_type, renderer_context)
         return rendered

@@ -1,7 +1,7 @@
-"""Shapes: query strings, bodies, and the objects that answers are made of. No queries.
+"""Serializers of query strings, bodies and responses. None queries the database.
 
-Fields take their type and nothing like it: no number for a text, no text for a number. Their `source` is the domain's
-name of them, so that `validated_data` is what services take.
+Fields accept their exact JSON type: no number for text, no text for a number. A field's `source` is its name in the
+domain, so `validated_data` can be passed to services.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from backend.projects.visibility import EventFilter
 
 # --- Fields ----------------------------------------------------------------------------------------------
 class Text(serializers.CharField):
-    """As it was sent, spaces and all, unless told otherwise."""
+    """Text that is not trimmed by default."""
 
     def __init__(self, *, trim_whitespace: bool = False, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=trim_whitespace, **kwargs)
@@ -41,7 +41,7 @@ class Text(serializers.CharField):
 
 
 class Moment(serializers.DateTimeField):
-    """ISO 8601; a date alone is its midnight, and what names no offset is UTC."""
+    """ISO 8601. A date without a time is midnight; a time without an offset is UTC."""
 
     default_error_messages = {"invalid": "A time is written in ISO 8601: 2027-03-01T09:30:00Z."}
 
@@ -53,7 +53,7 @@ class Moment(serializers.DateTimeField):
 
 
 class Id(serializers.IntegerField):
-    """An id in a body: a JSON integer, whether a row can have it or not."""
+    """An id in a body: a JSON integer, also one that no row can have."""
 
     def to_internal_value(self, data: Any) -> int:
         if type(data) is not int:
@@ -62,7 +62,7 @@ class Id(serializers.IntegerField):
 
 
 class IdParameter(serializers.IntegerField):
-    """An id in a query string: digits, whether a row can have it or not."""
+    """An id in a query string: digits, also of a number that no row can have as its id."""
 
     def to_internal_value(self, data: Any) -> int:
         if not re.fullmatch(r"-?[0-9]+", data):
@@ -71,7 +71,7 @@ class IdParameter(serializers.IntegerField):
 
 
 class NumberParameter(serializers.IntegerField):
-    """ASCII digits alone: `int` would take `1_0` and ` 5` too."""
+    """ASCII digits only: `int` would accept `1_0` and ` 5` too."""
 
     def to_internal_value(self, data: Any) -> int:
         if not re.fullmatch(r"-?[0-9]+", data):
@@ -81,45 +81,45 @@ class NumberParameter(serializers.IntegerField):
 
 # --- Query strings ---------------------------------------------------------------------------------------
 class Parameters(serializers.Serializer[Any]):
-    """A query string: no parameter that is unknown, empty or given twice. By itself, none at all."""
+    """A query string. Rejects unknown, empty and repeated parameters. The base class has no parameters."""
 
     @classmethod
-    def checked(cls, given: QueryDict) -> Self:
-        """Raises ValidationError. Without a query string it is the same for all: to make the fields costs the most."""
-        return cls._check(given) if given else cast(Self, _without(cast(Any, cls)))
+    def parse(cls, query: QueryDict) -> Self:
+        """Raises ValidationError. An empty query string gets a shared instance: creating fields is the main cost."""
+        return cls._validate(query) if query else cast(Self, _defaults(cast(Any, cls)))
 
     @classmethod
-    def _check(cls, given: QueryDict) -> Self:
-        parameters = cls(data=given)
+    def _validate(cls, query: QueryDict) -> Self:
+        parameters = cls(data=query)
         parameters.is_valid(raise_exception=True)
         return parameters
 
     def to_internal_value(self, data: QueryDict) -> Any:
-        refused = {}
+        errors = {}
         for name, values in data.lists():
             if name not in self.fields:
-                refused[name] = ["There is no such parameter."]
+                errors[name] = ["There is no such parameter."]
             elif len(values) > 1:
-                refused[name] = ["Give this parameter once."]
+                errors[name] = ["Give this parameter once."]
             elif not values[0]:
-                refused[name] = ["This parameter is empty."]
-        if refused:
-            raise serializers.ValidationError(refused)
+                errors[name] = ["This parameter is empty."]
+        if errors:
+            raise serializers.ValidationError(errors)
         return super().to_internal_value(data.dict())
 
-    def given(self, *names: str) -> dict[str, Any]:
-        """Those of the named arguments that the query string has, under the domain's names."""
+    def present(self, *names: str) -> dict[str, Any]:
+        """The named arguments that the query string contains, by the domain's names."""
         return {name: self.validated_data[name] for name in names if name in self.validated_data}
 
 
 @cache
-def _without(parameters: Any) -> Parameters:
-    return parameters._check(QueryDict())  # type: ignore[no-any-return]
+def _defaults(parameters: Any) -> Parameters:
+    return parameters._validate(QueryDict())  # type: ignore[no-any-return]
 
 
 class PageParameters(Parameters):
     page_size = NumberParameter(min_value=1, max_value=MAX_PAGE, default=MAX_PAGE)
-    cursor = Text(required=False, help_text="From the `Link` header of the page before.")
+    cursor = Text(required=False, help_text="From the `Link` header of the previous page.")
     count = serializers.ChoiceField(["0", "1"], default="0", help_text="1 adds `X-Total-Count`.")
 
     def page(self) -> PageRequest:
@@ -131,31 +131,31 @@ class PageParameters(Parameters):
 
 
 def _search(of: str) -> Text:
-    return Text(required=False, help_text=f"A substring of {of}, {MIN_LETTERS} letters at least.")
+    return Text(required=False, help_text=f"A substring of {of}, at least {MIN_LETTERS} letters.")
 
 
 class ProjectParameters(PageParameters):
     search = _search("name or description")
 
     def filter(self) -> ProjectFilter:
-        return ProjectFilter(**self.given("search"))
+        return ProjectFilter(**self.present("search"))
 
 
 class TaskParameters(PageParameters):
     project = IdParameter(required=False, source="project_id")
     status = serializers.ChoiceField(Status.choices, required=False)
     assignee = IdParameter(required=False, source="assignee_id")
-    due_after = Moment(required=False, help_text="Due then or later.")
-    due_before = Moment(required=False, help_text="Due earlier than that.")
+    due_after = Moment(required=False, help_text="Due at this time or later.")
+    due_before = Moment(required=False, help_text="Due before this time.")
     search = _search("title or description")
     ordering = serializers.ChoiceField(
         [sign + field for field in ORDER_FIELDS for sign in ("", "-")],
         default="-id",
-        help_text="`-` puts the greatest first.",
+        help_text="`-` sorts in descending order.",
     )
 
     def filter(self) -> TaskFilter:
-        return TaskFilter(**self.given("project_id", "status", "assignee_id", "due_after", "due_before", "search"))
+        return TaskFilter(**self.present("project_id", "status", "assignee_id", "due_after", "due_before", "search"))
 
     def order(self) -> Order:
         ordering: str = self.validated_data["ordering"]
@@ -166,16 +166,16 @@ class ReportParameters(PageParameters):
     project = IdParameter(required=False, source="project_id")
 
     def filter(self) -> ReportFilter:
-        return ReportFilter(**self.given("project_id"))
+        return ReportFilter(**self.present("project_id"))
 
 
 class EventParameters(Parameters):
     after = Text(
         required=False,
-        help_text="A position, as answers call it `cursor`. Without it there are no events, but the present position.",
+        help_text="A position: the `cursor` of a response. Without it: no events, but the current position.",
     )
     project = IdParameter(required=False, source="project_id")
-    kinds = Text(required=False, help_text=f"Some of {', '.join(EventKind.values)}.")
+    kinds = Text(required=False, help_text=f"Kinds separated by commas: {', '.join(EventKind.values)}.")
     page_size = NumberParameter(min_value=1, max_value=MAX_PAGE, default=MAX_PAGE)
 
     def after_position(self) -> int | None:
@@ -184,7 +184,7 @@ class EventParameters(Parameters):
 
     def filter(self) -> EventFilter:
         kinds = self.validated_data.get("kinds")
-        return EventFilter(**self.given("project_id"), kinds=None if kinds is None else frozenset(kinds.split(",")))
+        return EventFilter(**self.present("project_id"), kinds=None if kinds is None else frozenset(kinds.split(",")))
 
 
 # --- Bodies ----------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ class ProjectInput(serializers.Serializer[Any]):
 
 
 class TaskUpdate(serializers.Serializer[Any]):
-    project = Id(required=False, source="project_id", help_text="The task's own: it cannot move to another.")
+    project = Id(required=False, source="project_id", help_text="The task's own project; it cannot move to another.")
     title = Text(max_length=255, trim_whitespace=True)
     description = Text(required=False, allow_null=True, allow_blank=True)
     status = serializers.ChoiceField(Status.choices, required=False)
@@ -212,12 +212,12 @@ class CommentInput(serializers.Serializer[Any]):
         required=False,
         max_length=255,
         trim_whitespace=True,
-        help_text="Who is signed in comments under their own name, whatever this says.",
+        help_text="Ignored for a signed-in user, who comments under their own name.",
     )
 
 
 class MemberInput(serializers.Serializer[Any]):
-    username = Text(allow_blank=True, help_text="What they sign in with, in whichever case.")
+    username = Text(allow_blank=True, help_text="The name that the user signs in with, in any case.")
     role = serializers.ChoiceField(Role.choices, default=Role.EDITOR.value)
 
 
@@ -225,7 +225,7 @@ class RoleInput(serializers.Serializer[Any]):
     role = serializers.ChoiceField(Role.choices)
 
 
-# --- Answers: the shapes of `backend.projects.rows`, for the OpenAPI document ----------------------------
+# --- Responses: the shapes of `backend.projects.rows`, for the OpenAPI document --------------------------
 class Project(serializers.Serializer[Any]):
     id = serializers.IntegerField()
     name = serializers.CharField(max_length=255)
@@ -290,7 +290,7 @@ class Event(serializers.Serializer[Any]):
 
 class EventPage(serializers.Serializer[Any]):
     events = Event(many=True)
-    cursor = serializers.CharField(help_text="Where to go on: the next request's `after`.")
+    cursor = serializers.CharField(help_text="The `after` of the next request.")
     more = serializers.BooleanField()
 
 
@@ -299,7 +299,7 @@ class Refusal(serializers.Serializer[Any]):
 
 
 class RefusedAction(Refusal):
-    scope = serializers.ChoiceField(Scope.choices, required=False, help_text="What a token for this must be for.")
+    scope = serializers.ChoiceField(Scope.choices, required=False, help_text="The token scope that is required.")
 
 
 class RefusedResume(Refusal):

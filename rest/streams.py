@@ -1,4 +1,4 @@
-"""`GET /events/`, as one JSON page or as a stream of server-sent events. Frames are never parsed or encoded again."""
+"""`GET /events/` as a JSON page or as server-sent events. Both send the encoded frames of the journal unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .renderers import JSONRenderer
 
 
 class EventStreamRenderer(BaseRenderer):
-    """Stands for the stream in content negotiation; there is nothing that it renders."""
+    """Represents the stream in content negotiation. It renders nothing."""
 
     media_type = "text/event-stream"
     format = "events"
@@ -50,24 +50,24 @@ class Events(View):
     query: serializers.EventParameters
 
     def get(self, request: Request) -> HttpResponseBase:
-        """What happened after a position, oldest first: a page as JSON, or all that is yet to come as a stream.
+        """List the events after a position, oldest first, as a JSON page; or stream them and all later events.
 
-        A stream goes on from `Last-Event-ID`, else from `after`, else from now. Its first frame is
-        `{"type": "ready", "cursor": ...}`; where nothing happens it sends its position now and then, as
-        `{"type": "cursor", "cursor": ...}`. One that falls behind ends with `{"type": "resync", "oldest": ...}`.
+        A stream resumes from `Last-Event-ID`, else from `after`, else starts now. Its first frame is
+        `{"type": "ready", "cursor": ...}`. While idle it regularly sends its position as
+        `{"type": "cursor", "cursor": ...}`. If it falls behind it ends with `{"type": "resync", "oldest": ...}`.
         """
-        after, wanted = self.query.after_position(), self.query.filter()
+        after, event_filter = self.query.after_position(), self.query.filter()
         if isinstance(request.accepted_renderer, EventStreamRenderer) and request.method == "GET":
             if "Last-Event-ID" in request.headers:
                 after = parse_position(request.headers["Last-Event-ID"], "Last-Event-ID")
-            return _stream(self.viewer, after, wanted)
+            return _stream(self.viewer, after, event_filter)
         page = resolvers.event.list_events(
-            self.viewer, after=after, filter=wanted, size=self.query.validated_data["page_size"]
+            self.viewer, after=after, filter=event_filter, size=self.query.validated_data["page_size"]
         )
         return HttpResponse(_page_json(page), content_type="application/json", headers={"X-Cursor": str(page.cursor)})
 
     def handle_exception(self, exc: Exception) -> Response:
-        """A refusal is JSON, whatever was to come."""
+        """Render errors as JSON, also those of a stream."""
         self.request.accepted_renderer = JSONRenderer()
         self.request.accepted_media_type = JSONRenderer.media_type
         return super().handle_exception(exc)
@@ -79,19 +79,19 @@ def _page_json(page: EventPage) -> str:
 
 
 def _stream(viewer: Viewer, after: int | None, filter: EventFilter) -> StreamingHttpResponse:
-    """An answer that lasts as long as its client.
+    """A response that lasts until the client disconnects.
 
-    Raises what `live.connection` and `live.listen` raise, before it has begun.
+    Raises the errors of `live.connection` and `live.listen` before the response starts.
     """
     return StreamingHttpResponse(
-        async_to_sync(_begun)(_chunks(viewer, after, filter)),
+        async_to_sync(_start)(_chunks(viewer, after, filter)),
         content_type=EventStreamRenderer.media_type,
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
 
 
-async def _begun(chunks: AsyncGenerator[str]) -> AsyncGenerator[str]:
-    """The same chunks, of which the first is there already."""
+async def _start(chunks: AsyncGenerator[str]) -> AsyncGenerator[str]:
+    """Produce the first chunk, and return a generator of all chunks."""
     first = await anext(chunks)
 
     async def all_chunks() -> AsyncGenerator[str]:
@@ -108,21 +108,21 @@ async def _begun(chunks: AsyncGenerator[str]) -> AsyncGenerator[str]:
 async def _chunks(viewer: Viewer, after: int | None, filter: EventFilter) -> AsyncGenerator[str]:
     with live.connection(viewer):
         async with live.listen(viewer, after=after, filter=filter) as listener:
-            yield _positioned("ready", listener.start)
+            yield _position_frame("ready", listener.start)
             try:
                 while True:
                     event = await listener.next(settings.LIVE_IDLE_S)
                     if event is None:
-                        yield _positioned("cursor", listener.position)
+                        yield _position_frame("cursor", listener.position)
                     else:
                         yield f"id: {event.position}\ndata: {event.frame}\n\n"
             except ResumeRefused as error:
                 yield f"data: {_json(type='resync', oldest=str(error.oldest))}\n\n"
             except (NotSignedIn, NotFound):
-                return  # whoever comes again is told why
+                return  # the client reconnects and gets the error
 
 
-def _positioned(type: str, position: int) -> str:
+def _position_frame(type: str, position: int) -> str:
     return f"id: {position}\ndata: {_json(type=type, cursor=str(position))}\n\n"
 
 

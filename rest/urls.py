@@ -1,4 +1,4 @@
-"""Ids are text here: one that is no number gets the same answer as one that is not there."""
+"""Ids are text in routes, so that an id that is not a number is a 404 like any absent id."""
 
 from django.urls import path
 

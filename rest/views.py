@@ -1,4 +1,4 @@
-"""The endpoints: parse, call one resolver or service, answer."""
+"""The endpoints. Each method parses the request, calls one resolver or service, and renders the result."""
 
 from __future__ import annotations
 
@@ -26,61 +26,75 @@ class Projects(ListView):
     query: serializers.ProjectParameters
 
     def get(self, request: Request) -> Response:
-        """The projects that you see, newest first."""
-        wanted = self.query.filter()
-        found = resolvers.project.list_projects(
+        """List the projects that are visible to you, newest first."""
+        domain_filter = self.query.filter()
+        cached = resolvers.project.list_projects(
             self.viewer,
-            filter=wanted,
+            filter=domain_filter,
             order=Order(),
             page=self.query.page(),
             if_none_match=self.if_none_match,
         )
-        return self.page(
-            found,
-            count=lambda: resolvers.project.count_projects(self.viewer, wanted),
+        return self.list_response(
+            cached,
+            count=lambda: resolvers.project.count_projects(self.viewer, domain_filter),
         )
 
     def post(self, request: Request) -> Response:
-        """Create a project; who is signed in becomes its owner."""
-        project = services.project.create_project(actor=self.viewer, **self.given())
+        """Create a project. A signed-in user becomes its owner."""
+        project = services.project.create_project(actor=self.viewer, **self.validated_body())
         return created(ProjectRow.of(project), reverse("rest:project", args=[project.pk]))
 
 
-class Project(View):
-    body = serializers.ProjectInput
-    shape = serializers.Project
+class Editable(View):
+    """One project or task. A subclass implements `_read` and `_update`."""
+
     has_etag = True
 
     def get(self, request: Request, id: str) -> Response:
-        """A project."""
+        """Retrieve the object."""
         cursor = resolvers.event.current_cursor(self.viewer)
-        project = resolvers.project.get_project(self.viewer, parse_id(id))
-        return self.detail(project, cursor=cursor, version=project.version)
+        row = self._read(id)
+        return self.object_response(row, cursor=cursor, version=row.version)
 
     def put(self, request: Request, id: str) -> Response:
-        """Change a project. What is optional and absent stays as it is."""
-        return self._update(id, partial=False)
+        """Update the object. An optional field that is absent stays unchanged."""
+        return Response(self._update(id, partial=False).as_json())
 
     def patch(self, request: Request, id: str) -> Response:
-        """Change a project. What is absent stays as it is."""
-        return self._update(id, partial=True)
+        """Update the object. A field that is absent stays unchanged."""
+        return Response(self._update(id, partial=True).as_json())
+
+    def _read(self, id: str) -> ProjectRow | TaskRow:
+        raise NotImplementedError
+
+    def _update(self, id: str, *, partial: bool) -> ProjectRow | TaskRow:
+        raise NotImplementedError
+
+    def _version_to_match(self, id: str) -> int | None:
+        return self.version_to_match(lambda: self._read(id).version)
+
+
+class Project(Editable):
+    body = serializers.ProjectInput
+    shape = serializers.Project
 
     def delete(self, request: Request, id: str) -> Response:
-        """Delete a project with all that is in it."""
+        """Delete a project and everything in it."""
         services.project.delete_project(actor=self.viewer, project_id=parse_id(id), version=self._version_to_match(id))
         return Response(status=204)
 
-    def _update(self, id: str, *, partial: bool) -> Response:
+    def _read(self, id: str) -> ProjectRow:
+        return resolvers.project.get_project(self.viewer, parse_id(id))
+
+    def _update(self, id: str, *, partial: bool) -> ProjectRow:
         project = services.project.update_project(
             actor=self.viewer,
             project_id=parse_id(id),
-            changes=self.given(partial=partial),
+            changes=self.validated_body(partial=partial),
             version=self._version_to_match(id),
         )
-        return Response(ProjectRow.of(project).as_json())
-
-    def _version_to_match(self, id: str) -> int | None:
-        return self.version_to_match(lambda: resolvers.project.get_project(self.viewer, parse_id(id)).version)
+        return ProjectRow.of(project)
 
 
 class Members(ListView):
@@ -90,19 +104,21 @@ class Members(ListView):
     has_etag = True
 
     def get(self, request: Request, id: str) -> Response:
-        """The members of a project, newest first."""
-        found = resolvers.membership.list_members(
+        """List the members of a project, newest first."""
+        cached = resolvers.membership.list_members(
             self.viewer, parse_id(id), page=self.query.page(), if_none_match=self.if_none_match
         )
-        return self.page(
-            found,
+        return self.list_response(
+            cached,
             count=lambda: resolvers.membership.count_members(self.viewer, parse_id(id)),
         )
 
     def post(self, request: Request, id: str) -> Response:
-        """Let somebody into a project that you own."""
-        added = services.membership.add_member(actor=self.viewer, project_id=parse_id(id), **self.given())
-        return created(MemberRow.of(added), reverse("rest:member", args=[added.project_id, added.user_id]))
+        """Add a member to a project that you own."""
+        membership = services.membership.add_member(actor=self.viewer, project_id=parse_id(id), **self.validated_body())
+        return created(
+            MemberRow.of(membership), reverse("rest:member", args=[membership.project_id, membership.user_id])
+        )
 
 
 class Member(View):
@@ -111,22 +127,22 @@ class Member(View):
     shape = serializers.Member
 
     def get(self, request: Request, id: str, user_id: str) -> Response:
-        """A member of a project."""
+        """Retrieve a member of a project."""
         cursor = resolvers.event.current_cursor(self.viewer)
-        return self.detail(self._read(id, user_id), cursor=cursor)
+        return self.object_response(self._read(id, user_id), cursor=cursor)
 
     def put(self, request: Request, id: str, user_id: str) -> Response:
-        """Give a member of a project that you own another role."""
-        return Response(self._change_role(id, user_id, **self.given()).as_json())
+        """Change the role of a member of a project that you own."""
+        return Response(self._change_role(id, user_id, **self.validated_body()).as_json())
 
     def patch(self, request: Request, id: str, user_id: str) -> Response:
-        """Give a member of a project that you own another role. What is absent stays as it is."""
-        given = self.given(partial=True)
-        row = self._change_role(id, user_id, **given) if given else self._read(id, user_id)
+        """Change the role of a member of a project that you own. Without a role nothing changes."""
+        changes = self.validated_body(partial=True)
+        row = self._change_role(id, user_id, **changes) if changes else self._read(id, user_id)
         return Response(row.as_json())
 
     def delete(self, request: Request, id: str, user_id: str) -> Response:
-        """Leave a project, or take somebody out of one that you own. Their tasks stay, unassigned."""
+        """Leave a project, or remove a member from one that you own. The member's tasks stay, without an assignee."""
         services.membership.remove_member(actor=self.viewer, project_id=parse_id(id), user_id=parse_id(user_id))
         return Response(status=204)
 
@@ -134,10 +150,10 @@ class Member(View):
         return resolvers.membership.get_member(self.viewer, parse_id(id), parse_id(user_id))
 
     def _change_role(self, id: str, user_id: str, *, role: str) -> MemberRow:
-        changed = services.membership.change_role(
+        membership = services.membership.change_role(
             actor=self.viewer, project_id=parse_id(id), user_id=parse_id(user_id), role=role
         )
-        return MemberRow.of(changed)
+        return MemberRow.of(membership)
 
 
 class Tasks(ListView):
@@ -149,69 +165,51 @@ class Tasks(ListView):
     query: serializers.TaskParameters
 
     def get(self, request: Request) -> Response:
-        """The tasks that you see, newest first unless ordered otherwise."""
-        wanted = self.query.filter()
-        found = resolvers.task.list_tasks(
+        """List the tasks that are visible to you, newest first by default."""
+        domain_filter = self.query.filter()
+        cached = resolvers.task.list_tasks(
             self.viewer,
-            filter=wanted,
+            filter=domain_filter,
             order=self.query.order(),
             page=self.query.page(),
             if_none_match=self.if_none_match,
         )
-        return self.page(
-            found,
-            count=lambda: resolvers.task.count_tasks(self.viewer, wanted),
+        return self.list_response(
+            cached,
+            count=lambda: resolvers.task.count_tasks(self.viewer, domain_filter),
         )
 
     def post(self, request: Request) -> Response:
-        """Create a task. Without a status it is pending."""
-        changes = self.given()
+        """Create a task. Its default status is pending."""
+        changes = self.validated_body()
         task = services.task.create_task(actor=self.viewer, project_id=changes.pop("project_id"), changes=changes)
         return created(TaskRow.of(task), reverse("rest:task", args=[task.pk]))
 
 
-class Task(View):
+class Task(Editable):
     body = serializers.TaskUpdate
     shape = serializers.Task
-    has_etag = True
-
-    def get(self, request: Request, id: str) -> Response:
-        """A task."""
-        cursor = resolvers.event.current_cursor(self.viewer)
-        task = resolvers.task.get_task(self.viewer, parse_id(id))
-        return self.detail(task, cursor=cursor, version=task.version)
-
-    def put(self, request: Request, id: str) -> Response:
-        """Change a task. What is optional and absent stays as it is."""
-        return self._update(id, partial=False)
-
-    def patch(self, request: Request, id: str) -> Response:
-        """Change a task. What is absent stays as it is."""
-        return self._update(id, partial=True)
 
     def delete(self, request: Request, id: str) -> Response:
-        """Delete a task with its comments."""
+        """Delete a task and its comments."""
         services.task.delete_task(actor=self.viewer, task_id=parse_id(id), version=self._version_to_match(id))
         return Response(status=204)
 
-    def _update(self, id: str, *, partial: bool) -> Response:
-        changes = self.given(partial=partial)
+    def _read(self, id: str) -> TaskRow:
+        return resolvers.task.get_task(self.viewer, parse_id(id))
+
+    def _update(self, id: str, *, partial: bool) -> TaskRow:
+        changes = self.validated_body(partial=partial)
         self._require_own_project(id, changes.pop("project_id", None))
         task = services.task.update_task(
             actor=self.viewer, task_id=parse_id(id), changes=changes, version=self._version_to_match(id)
         )
-        return Response(TaskRow.of(task).as_json())
+        return TaskRow.of(task)
 
     def _require_own_project(self, id: str, project_id: int | None) -> None:
-        """A task may be sent back as it was read, project and all; its project never changes, so no lock is needed."""
+        """Accept a body that repeats the task's project. A task's project never changes, so no lock is needed."""
         if project_id is not None and project_id != self._read(id).project_id:
             raise Invalid("project_id", "A task cannot move to another project.", "FIXED")
-
-    def _version_to_match(self, id: str) -> int | None:
-        return self.version_to_match(lambda: self._read(id).version)
-
-    def _read(self, id: str) -> TaskRow:
-        return resolvers.task.get_task(self.viewer, parse_id(id))
 
 
 class Comments(ListView):
@@ -220,18 +218,18 @@ class Comments(ListView):
     has_etag = True
 
     def get(self, request: Request, id: str) -> Response:
-        """The comments on a task, newest first."""
-        found = resolvers.comment.list_comments(
+        """List the comments on a task, newest first."""
+        cached = resolvers.comment.list_comments(
             self.viewer, parse_id(id), page=self.query.page(), if_none_match=self.if_none_match
         )
-        return self.page(
-            found,
+        return self.list_response(
+            cached,
             count=lambda: resolvers.comment.count_comments(self.viewer, parse_id(id)),
         )
 
     def post(self, request: Request, id: str) -> Response:
-        """Comment on a task. Who is not signed in gives a name."""
-        comment = services.comment.add_comment(actor=self.viewer, task_id=parse_id(id), **self.given())
+        """Comment on a task. `author` is required if you are not signed in."""
+        comment = services.comment.add_comment(actor=self.viewer, task_id=parse_id(id), **self.validated_body())
         return created(CommentRow.of(comment), reverse("rest:comments", args=[comment.task_id]))
 
 
@@ -243,18 +241,18 @@ class Reports(ListView):
     query: serializers.ReportParameters
 
     def get(self, request: Request) -> Response:
-        """The daily summaries of the projects that you see, newest first."""
-        wanted = self.query.filter()
-        found = resolvers.report.list_reports(
-            self.viewer, filter=wanted, page=self.query.page(), if_none_match=self.if_none_match
+        """List the daily summaries of the projects that are visible to you, newest first."""
+        domain_filter = self.query.filter()
+        cached = resolvers.report.list_reports(
+            self.viewer, filter=domain_filter, page=self.query.page(), if_none_match=self.if_none_match
         )
-        return self.page(found, count=lambda: resolvers.report.count_reports(self.viewer, wanted))
+        return self.list_response(cached, count=lambda: resolvers.report.count_reports(self.viewer, domain_filter))
 
 
 class Report(View):
     shape = serializers.SummaryReport
 
     def get(self, request: Request, id: str) -> Response:
-        """The summary of one project and day."""
+        """Retrieve the summary of one project and day."""
         cursor = resolvers.event.current_cursor(self.viewer)
-        return self.detail(resolvers.report.get_report(self.viewer, parse_id(id)), cursor=cursor)
+        return self.object_response(resolvers.report.get_report(self.viewer, parse_id(id)), cursor=cursor)
