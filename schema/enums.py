@@ -14,14 +14,14 @@ TaskStatus: TypeAlias = Status
 strawberry.enum(
     DomainRole,
     name="Role",
-    description="The rights of a member: an owner manages and deletes, an editor writes, a viewer reads.",
+    description="A member's permissions: an owner manages and deletes, an editor writes, a viewer reads.",
 )
 Role: TypeAlias = DomainRole
 
 strawberry.enum(
     Scope,
     name="TokenScope",
-    description="Restricts a token to a part of its user's rights. Each scope includes the ones before it.",
+    description="Limits a token to a part of its user's permissions. Each scope includes the ones before it.",
 )
 TokenScope: TypeAlias = Scope
 
