@@ -121,7 +121,7 @@ class ListView(View):
         response_headers = {"X-Cursor": str(cached.tag_versions.position), "ETag": cached.etag}
         if page.has_next:
             response_headers["Link"] = headers.link_to_next(self.request, page.page_cursor(page.rows[-1]))
-        if self.query.wants_count:
+        if self.query.includes_count:
             response_headers["X-Total-Count"] = str(count())
             project_ids = None if cached.project_id is None else [cached.project_id]
             tag_versions = versions_after_reading(tag_versions, self.viewer, project_ids)

@@ -25,8 +25,8 @@ def etag_of(version: int) -> str:
 def version_to_match(request: Request, current: Callable[[], int]) -> int | None:
     """The version that `If-Match` requires; None if any version matches.
 
-    Services take one version: if the header names several, it is the one that `current` returns, if named. A weak tag,
-    or one that is not a version, never matches. Raises ValidationError if the header is malformed.
+    Services take one version, so several are reduced to the one that `current` returns. A weak tag, or one that is not
+    a version, never matches. Raises ValidationError if the header is malformed.
     """
     header = request.headers.get("If-Match", "*").strip()
     if header == "*":

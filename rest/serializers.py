@@ -126,7 +126,7 @@ class PageParameters(Parameters):
         return PageRequest(first=self.validated_data["page_size"], after=self.validated_data.get("cursor"))
 
     @property
-    def wants_count(self) -> bool:
+    def includes_count(self) -> bool:
         return bool(self.validated_data["count"] == "1")
 
 

@@ -18,7 +18,7 @@ from .documents import root_fields
 
 # Fields of Query whose contents change only with a bump of a project's tag.
 _TAGGED_FIELDS = frozenset(["project", "projects", "report", "reports", "task", "tasks"])
-# Fields that a cacheable query may select besides: they depend on no tag.
+# Further fields that a cacheable query may select.
 _UNTAGGED_FIELDS = frozenset(["__typename", "cursor"])
 
 
