@@ -1,4 +1,4 @@
-"""HTTP as a server hands it to the application: bodies in chunks, answers that come bit by bit."""
+"""An ASGI client for HTTP: request bodies in chunks, and responses read chunk by chunk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIMEOUT_S = 10
 
 
 class Exchange:
-    """One request and its answer; the client hangs up at the end of the `async with`."""
+    """One request and its response. The client disconnects at the end of the `async with`."""
 
     status: int
     headers: dict[str, str]
@@ -29,7 +29,7 @@ class Exchange:
         body: Sequence[bytes] = (),
         application: Any = None,
     ) -> None:
-        named = {"host": "testserver", **(headers or {})}
+        all_headers = {"host": "testserver", **(headers or {})}
         self._body = body
         self._is_over = False
         self._server = ApplicationCommunicator(
@@ -40,7 +40,7 @@ class Exchange:
                 "scheme": "http",
                 "path": path,
                 "query_string": query.encode(),
-                "headers": [(name.lower().encode(), value.encode()) for name, value in named.items()],
+                "headers": [(name.lower().encode(), value.encode()) for name, value in all_headers.items()],
             },
         )
 
@@ -59,7 +59,7 @@ class Exchange:
         await self._server.wait(TIMEOUT_S)
 
     async def read(self) -> str:
-        """The next bit of the answer; nothing where it is over."""
+        """The next chunk of the response; empty at its end."""
         while not self._is_over:
             message = await self._server.receive_output(TIMEOUT_S)
             self._is_over = not message.get("more_body", False)

@@ -1,4 +1,4 @@
-"""What the tests of REST share."""
+"""Base classes and helpers of the REST tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ABSENT_IDS = ["999999", "0", "-1", "2147483648", "9223372036854775808", "nine", 
 
 class RestCase(Case):
     def send(self, method: str, path: str, data: Any = None, **headers: str) -> Any:
-        """A request with a JSON body. A header is written as a keyword: `If_Match`."""
+        """Send a request with a JSON body. Headers are keyword arguments: `If_Match`."""
         return self.client.generic(
             method,
             path,
@@ -25,7 +25,7 @@ class RestCase(Case):
         )
 
     def assert_refused(self, response: Any, status: int, *fields: str) -> None:
-        """The status, with messages for these fields and no other."""
+        """Check the status, and that exactly these fields have messages."""
         self.assertEqual(
             (response.status_code, response["Content-Type"]), (status, "application/json"), response.content
         )
@@ -53,12 +53,12 @@ class RestCase(Case):
 
 @override_settings(ACCESS="open")
 class OpenCase(RestCase):
-    """Anonymous, and allowed everything."""
+    """An anonymous client has all rights."""
 
 
 @override_settings(ACCESS="closed")
 class ClosedCase(RestCase):
-    """Nobody gets in without an account."""
+    """An anonymous client has no access."""
 
 
 def project_json(project: Any) -> dict[str, Any]:

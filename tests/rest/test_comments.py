@@ -21,7 +21,7 @@ class ListCommentsTest(OpenCase):
         self.assertEqual(list(response.json()[0]), ["id", "task", "author", "content", "created_at"])
         self.assertEqual((response["X-Total-Count"], response["X-Cursor"]), ("3", "0"))
 
-    def test_pages_walked_to_the_end_hold_every_comment_once(self) -> None:
+    def test_all_pages_together_contain_every_comment_once(self) -> None:
         first, second, third = (comment.pk for comment in self.comments)
         self.assertEqual(self.ids_of_all_pages(f"{self.path}?page_size=2"), [[third, second], [first]])
 
@@ -35,14 +35,14 @@ class ListCommentsTest(OpenCase):
             with self.subTest(query):
                 self.assert_refused(self.client.get(f"{self.path}?{query}"), 400, field)
 
-    def test_the_comments_of_no_task_are_not_found(self) -> None:
+    def test_the_comments_of_an_absent_task_are_not_found(self) -> None:
         for absent in ABSENT_IDS:
             for method in ("GET", "POST"):
                 with self.subTest(id=absent, method=method), self.nothing_changes():
                     response = self.send(method, f"/tasks/{absent}/comments/", {"content": "Hm.", "author": "Ada"})
                     self.assert_refused(response, 404)
 
-    def test_a_list_is_held_until_somebody_comments(self) -> None:
+    def test_a_list_is_a_304_until_a_comment_is_added(self) -> None:
         etag = self.client.get(self.path)["ETag"]
         self.assertEqual(self.client.get(self.path, headers={"If-None-Match": etag}).status_code, 304)
         with self.committed():
@@ -51,7 +51,7 @@ class ListCommentsTest(OpenCase):
         self.assertEqual((again.status_code, again.json()[0]["content"]), (200, "More."))
 
     def test_one_comment_costs_as_many_queries_as_twenty(self) -> None:
-        self.client.get(self.path)  # from now on the versions of the tags are known
+        self.client.get(self.path)  # makes the tag versions known
         with self.assertNumQueries(2):
             self.client.get(f"{self.path}?page_size=1")
         CommentFactory.create_batch(20, task=self.task)
@@ -65,7 +65,7 @@ class AddCommentTest(OpenCase):
         cls.task = TaskFactory()
         cls.path = f"/tasks/{cls.task.pk}/comments/"
 
-    def test_a_comment_is_added_and_told_of(self) -> None:
+    def test_a_comment_is_added_and_recorded(self) -> None:
         response = self.send("POST", self.path, {"content": " Looks good.\n", "author": " Ada "})
         comment = Comment.objects.get()
         self.assertEqual((response.status_code, response.json()), (201, comment_json(comment)))
@@ -97,7 +97,7 @@ class AddCommentTest(OpenCase):
                 response = self.send("POST", self.path, {"content": "Hm.", "author": "Ada", name: value})
                 self.assert_refused(response, 400, name)
 
-    def test_what_is_missing_is_named(self) -> None:
+    def test_a_missing_field_is_named(self) -> None:
         with self.nothing_changes():
             self.assert_refused(self.send("POST", self.path, {"author": "Ada"}), 400, "content")
             self.assert_refused(self.send("POST", self.path, {"content": "Hm."}), 400, "author")
@@ -121,12 +121,12 @@ class CommentAccessTest(ClosedCase):
         user = UserFactory(first_name="Ada", last_name="Lovelace")
         return MembershipFactory(project=self.project, role=role, user=user).user
 
-    def test_who_is_not_signed_in_is_asked_to(self) -> None:
+    def test_an_anonymous_request_is_a_401(self) -> None:
         for method in ("GET", "POST"):
             with self.subTest(method), self.nothing_changes():
                 self.assert_refused(self.send(method, self.path, {"content": "Hm.", "author": "Ada"}), 401)
 
-    def test_a_stranger_finds_no_task_to_comment_on(self) -> None:
+    def test_a_task_is_not_found_for_a_non_member(self) -> None:
         self.client.force_login(UserFactory())
         for method in ("GET", "POST"):
             with self.subTest(method), self.nothing_changes():
@@ -138,7 +138,7 @@ class CommentAccessTest(ClosedCase):
         with self.nothing_changes():
             self.assert_refused(self.send("POST", self.path, {"content": "Hm."}), 403)
 
-    def test_who_is_signed_in_comments_under_their_own_name(self) -> None:
+    def test_a_signed_in_user_comments_under_their_own_name(self) -> None:
         self.client.force_login(self.member("editor"))
         for body in ({"content": "Hm."}, {"content": "Hm.", "author": "Charles"}):
             response = self.send("POST", self.path, body)

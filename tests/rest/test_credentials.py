@@ -34,18 +34,18 @@ class BearerTests(BearerCase):
         response = self.get("/projects/", token_of(self.membership.user, Scope.READ))
         self.assertEqual([project["id"] for project in response.json()], [self.membership.project_id])
 
-    def test_a_list_that_is_filed_costs_a_checked_token_no_sql(self) -> None:
+    def test_a_cached_list_costs_a_checked_token_no_sql(self) -> None:
         token = token_of(self.membership.user)
         first = self.get("/projects/", token)
         with self.assertNumQueries(0):
             self.assertEqual(self.get("/projects/", token).content, first.content)
 
-    def test_a_token_is_no_browser_and_needs_no_csrf_token(self) -> None:
+    def test_a_token_needs_no_csrf_token(self) -> None:
         self.client = Client(enforce_csrf_checks=True)
         response = self.send("POST", "/projects/", {"name": "New"}, **self.bearer(Scope.WRITE))
         self.assertEqual(response.status_code, 201)
 
-    def test_what_is_no_good_token_is_refused_whatever_else_is_there(self) -> None:
+    def test_an_invalid_token_is_refused_even_with_a_session(self) -> None:
         self.client.force_login(self.membership.user)
         for header in ("", "Bearer", "Bearer x", "Basic eDp5", f"Bearer {'x' * 10_240}", "Bearer tw_" + "A" * 43):
             with self.subTest(header[:20]):
@@ -55,7 +55,7 @@ class BearerTests(BearerCase):
                     response["WWW-Authenticate"].startswith('Bearer realm="Taskwire", error="invalid_token"')
                 )
 
-    def test_what_a_token_may_not_do_is_refused_by_the_name_of_the_scope(self) -> None:
+    def test_a_write_beyond_the_scope_is_refused_with_the_required_scope(self) -> None:
         task = TaskFactory(project=self.membership.project)
         for method, path, body in (
             ("POST", "/projects/", {"name": "New"}),
@@ -77,7 +77,7 @@ class BearerTests(BearerCase):
                 self.assertEqual(response.json()["scope"], "write")
                 self.assertIn('error="insufficient_scope"', response["WWW-Authenticate"])
 
-    def test_the_token_of_an_account_that_is_switched_off_is_none(self) -> None:
+    def test_the_token_of_a_deactivated_account_is_invalid(self) -> None:
         token = token_of(self.membership.user)
         self.membership.user.is_active = False
         with self.committed():
@@ -93,19 +93,19 @@ class CommentAuthorTests(BearerCase):
         self.assertEqual(response.status_code, 201, response.content)
         return Comment.objects.get(task=task).author
 
-    def test_a_comment_carries_the_name_of_who_is_signed_in(self) -> None:
+    def test_a_comment_has_the_name_of_the_signed_in_user(self) -> None:
         own_name = self.membership.user.display_name
         self.assertEqual(self.author(Scope.WRITE, author="Bob"), own_name)
         self.assertEqual(self.author(Scope.ADMIN), own_name)
         self.client.force_login(self.membership.user)
         self.assertEqual(self.author(None, author="Bob"), own_name)
 
-    def test_a_token_for_everything_brings_in_what_others_wrote(self) -> None:
+    def test_a_token_with_admin_scope_may_set_the_author(self) -> None:
         self.assertEqual(self.author(Scope.ADMIN, author=" Bob "), "Bob")
 
 
 class ForeignOriginTests(RestCase):
-    def test_a_session_is_of_no_use_to_a_page_of_another_origin(self) -> None:
+    def test_a_session_is_refused_to_a_page_of_another_origin(self) -> None:
         self.client.force_login(UserFactory())
         for path in ("/projects/", "/events/"):
             for origin, status in (

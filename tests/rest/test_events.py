@@ -23,17 +23,17 @@ class EventsTest(OpenCase):
         response = self.client.get("/events/", query)
         self.assertEqual((response.status_code, response["Content-Type"]), (200, "application/json"), response.content)
         self.assertEqual(response["X-Cursor"], response.json()["cursor"])
-        answer: dict[str, Any] = response.json()
-        return answer
+        page: dict[str, Any] = response.json()
+        return page
 
-    def test_without_a_position_there_are_no_events_but_the_present_one(self) -> None:
+    def test_without_a_position_there_are_no_events_but_the_current_one(self) -> None:
         self.assertEqual(self.read(), {"events": [], "cursor": "0", "more": False})
         self.send("PATCH", f"/projects/{self.project.pk}/", {"name": "Kitchen"})
         self.assertEqual(self.read(), {"events": [], "cursor": "1", "more": False})
 
-    def test_an_event_tells_who_did_what_to_which_object(self) -> None:
+    def test_an_event_shows_the_actor_the_kind_and_the_object(self) -> None:
         self.client.force_login(self.ada)
-        answer = self.send("PATCH", f"/tasks/{self.task.pk}/", {"status": "completed"}).json()
+        response = self.send("PATCH", f"/tasks/{self.task.pk}/", {"status": "completed"}).json()
         page = self.read(after=0)
         self.assertEqual(
             page,
@@ -45,7 +45,7 @@ class EventsTest(OpenCase):
                         "at": page["events"][0]["at"],
                         "actor": {"id": self.ada.pk, "name": "Ada"},
                         "project": self.project.pk,
-                        "task": answer,
+                        "task": response,
                         "changes": ["status"],
                     }
                 ],
@@ -55,11 +55,11 @@ class EventsTest(OpenCase):
         )
         self.assertRegex(page["events"][0]["at"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")
 
-    def test_who_is_not_signed_in_is_no_actor(self) -> None:
+    def test_an_event_of_an_anonymous_user_has_no_actor(self) -> None:
         self.send("PATCH", f"/tasks/{self.task.pk}/", {"status": "completed"})
         self.assertIsNone(self.read(after=0)["events"][0]["actor"])
 
-    def test_every_object_stands_under_its_own_name(self) -> None:
+    def test_every_object_has_its_own_key(self) -> None:
         comment = services.comment.add_comment(actor=SYSTEM, task_id=self.task.pk, content="Hm.", author="Ada")
         services.project.update_project(actor=SYSTEM, project_id=self.project.pk, changes={"name": "Kitchen"})
         self.project.refresh_from_db()
@@ -67,7 +67,7 @@ class EventsTest(OpenCase):
         self.assertEqual(commented["comment"], comment_json(comment))
         self.assertEqual((updated["object"], updated["changes"]), (project_json(self.project), ["name"]))
 
-    def test_pages_walked_by_their_cursors_hold_every_event_once_oldest_first(self) -> None:
+    def test_all_pages_together_contain_every_event_once_oldest_first(self) -> None:
         for title in "abcde":
             self.send("PATCH", f"/tasks/{self.task.pk}/", {"title": title})
         seen, after, more = [], "0", True
@@ -77,7 +77,7 @@ class EventsTest(OpenCase):
             after, more = page["cursor"], page["more"]
         self.assertEqual((seen, after), (["ab", "cd", "e"], "5"))
 
-    def test_events_are_narrowed_to_a_project_and_to_kinds(self) -> None:
+    def test_events_are_filtered_by_project_and_kinds(self) -> None:
         other = TaskFactory()
         self.send("PATCH", f"/tasks/{other.pk}/", {"title": "Other"})
         self.send("PATCH", f"/tasks/{self.task.pk}/", {"title": "Mine"})
@@ -115,7 +115,7 @@ class EventsTest(OpenCase):
             with self.subTest(name=name, value=value):
                 self.assert_refused(self.client.get("/events/", {name: value}), 400, name)
 
-    def test_a_position_that_cannot_be_gone_on_from_is_gone(self) -> None:
+    def test_a_position_that_cannot_be_resumed_is_a_410(self) -> None:
         for title in "abc":
             self.send("PATCH", f"/tasks/{self.task.pk}/", {"title": title})
         Event.objects.filter(position=1).delete()
@@ -126,7 +126,7 @@ class EventsTest(OpenCase):
                 self.assertEqual(response.json(), {"detail": response.json()["detail"], "code": code, "oldest": "1"})
         self.assertEqual([event["cursor"] for event in self.read(after=1)["events"]], ["2", "3"])
 
-    def test_json_is_what_comes_unless_a_stream_is_asked_for(self) -> None:
+    def test_the_default_media_type_is_json(self) -> None:
         for accept in ("*/*", "application/json", "text/html,*/*;q=0.8", "text/event-stream;q=0.1,application/json"):
             with self.subTest(accept):
                 response = self.client.get("/events/", headers={"Accept": accept})
@@ -151,24 +151,24 @@ class EventAccessTest(ClosedCase):
         self.client.force_login(user)
         return [event["type"] for event in self.client.get("/events/", {"after": 0, **query}).json()["events"]]
 
-    def test_who_is_not_signed_in_is_asked_to(self) -> None:
+    def test_an_anonymous_request_is_a_401(self) -> None:
         for query in ("", "?after=0", "?colour=red"):
             self.assert_refused(self.client.get(f"/events/{query}"), 401)
 
-    def test_events_are_for_those_who_see_the_project(self) -> None:
+    def test_events_are_visible_to_members_only(self) -> None:
         services.task.update_task(actor=SYSTEM, task_id=self.task.pk, changes={"title": "Dig"})
         self.assertEqual(self.kinds(self.owner.user), ["task.updated"])
         self.assertEqual(self.kinds(self.stranger), [])
         self.assertEqual(self.kinds(self.stranger, project=self.owner.project_id), [])
 
-    def test_a_deleted_project_is_told_to_those_who_could_see_it(self) -> None:
+    def test_the_deletion_of_a_project_is_visible_to_its_members(self) -> None:
         project_id = self.owner.project_id
         services.project.delete_project(actor=viewer_for(self.owner.user), project_id=project_id)
         self.assertEqual(self.kinds(self.owner.user), [EventKind.PROJECT_DELETED])
         self.assertEqual(self.kinds(self.owner.user, project=project_id), [EventKind.PROJECT_DELETED])
         self.assertEqual(self.kinds(self.stranger), [])
 
-    def test_a_change_of_membership_is_told_to_nobody(self) -> None:
+    def test_a_change_of_membership_is_not_delivered(self) -> None:
         project = ProjectFactory()
         services.membership.add_member(
             actor=SYSTEM, project_id=project.pk, username=self.owner.user.username, role="viewer"

@@ -12,7 +12,7 @@ from tests.rest.cases import ABSENT_IDS, ClosedCase, OpenCase
 
 
 class MemberCase(ClosedCase):
-    """A project with a member of each role, and Alice, who is in another one."""
+    """A project with a member of each role, and Alice, who is in another project."""
 
     @classmethod
     def setUpTestData(cls) -> None:
@@ -51,7 +51,7 @@ class ListMembersTest(MemberCase):
         self.assertEqual(list(response.json()[0]), ["user", "name", "role"])
         self.assertEqual((response["X-Total-Count"], response["X-Cursor"]), ("3", "0"))
 
-    def test_pages_walked_to_the_end_hold_every_member_once(self) -> None:
+    def test_all_pages_together_contain_every_member_once(self) -> None:
         pages, path = [], f"{self.path}?page_size=2"
         while path:
             response = self.client.get(path)
@@ -70,7 +70,7 @@ class ListMembersTest(MemberCase):
             with self.subTest(query):
                 self.assert_refused(self.client.get(f"{self.path}?{query}"), 400, field)
 
-    def test_a_list_is_held_and_fresh_after_each_change_of_who_is_in_it(self) -> None:
+    def test_a_list_is_a_304_until_a_member_changes(self) -> None:
         before = self.listed()
 
         def assert_changed(write: Any, *, to: list[dict[str, Any]]) -> None:
@@ -92,8 +92,8 @@ class ListMembersTest(MemberCase):
         assert_changed(lambda: self.send("DELETE", alice), to=before)
 
     def test_one_member_costs_as_many_queries_as_twenty(self) -> None:
-        self.client.get(self.path)  # from now on the versions of the tags are known
-        queries = 5  # the session and its user, the project, the page, and whether it is still seen
+        self.client.get(self.path)  # makes the tag versions known
+        queries = 5  # the session, its user, the project, the page, and the access check after it
         with self.assertNumQueries(queries):
             self.client.get(f"{self.path}?page_size=1")
         MembershipFactory.create_batch(20, project=self.project)
@@ -102,7 +102,7 @@ class ListMembersTest(MemberCase):
 
 
 class AddMemberTest(MemberCase):
-    def test_an_owner_lets_somebody_in_as_an_editor_unless_told_otherwise(self) -> None:
+    def test_an_owner_adds_a_member_as_an_editor_by_default(self) -> None:
         response = self.send("POST", self.path, {"username": "alice"})
         added = {"user": self.alice.pk, "name": "Alice Liddell", "role": "editor"}
         self.assertEqual((response.status_code, response.json()), (201, added))
@@ -110,7 +110,7 @@ class AddMemberTest(MemberCase):
         self.assertEqual(self.client.get(response["Location"]).json(), added)
         self.assertEqual(self.events(), [])
 
-    def test_they_may_come_in_any_role_and_under_their_name_in_any_case(self) -> None:
+    def test_a_member_may_be_added_in_any_role_and_by_a_name_in_any_case(self) -> None:
         for role in Role.values:
             user = UserFactory()
             response = self.send("POST", self.path, {"username": user.username.upper(), "role": role})
@@ -138,37 +138,37 @@ class AddMemberTest(MemberCase):
                 response = self.send("POST", self.path, {"username": "alice", name: value})
                 self.assert_refused(response, 400, name)
 
-    def test_what_is_missing_is_named(self) -> None:
+    def test_a_missing_field_is_named(self) -> None:
         with self.nothing_changes():
             self.assert_refused(self.send("POST", self.path, {"role": "editor"}), 400, "username")
 
-    def test_a_lone_surrogate_is_no_json(self) -> None:
+    def test_a_lone_surrogate_is_not_json(self) -> None:
         with self.nothing_changes():
             self.assert_refused(self.send("POST", self.path, b'{"username": "\\ud800"}'), 400, "detail")
 
-    def test_a_member_is_told_to_be_one_already(self) -> None:
+    def test_adding_a_member_twice_is_refused(self) -> None:
         response = self.send("POST", self.path, {"username": self.editor.username, "role": "owner"})
         self.assertEqual(response.json(), {"username": ["They are a member already."]})
 
 
 class MemberTest(MemberCase):
-    def test_a_member_is_read_with_the_position_to_listen_from(self) -> None:
+    def test_a_member_is_returned_with_the_position(self) -> None:
         response = self.client.get(self.path_of(self.editor))
         self.assertEqual((response.status_code, response.json()), (200, member_json(self.editor, "editor")))
         self.assertEqual(response["X-Cursor"], "0")
 
-    def test_an_owner_gives_somebody_another_role(self) -> None:
+    def test_an_owner_changes_the_role_of_a_member(self) -> None:
         for method, role in (("PUT", "viewer"), ("PATCH", "owner")):
             response = self.send(method, self.path_of(self.editor), {"role": role})
             self.assertEqual((response.status_code, response.json()), (200, member_json(self.editor, role)))
             self.assertEqual(self.client.get(self.path_of(self.editor)).json()["role"], role)
 
-    def test_a_patch_of_nothing_changes_nothing(self) -> None:
+    def test_an_empty_patch_changes_nothing(self) -> None:
         with self.nothing_changes():
             response = self.send("PATCH", self.path_of(self.editor), {})
         self.assertEqual((response.status_code, response.json()), (200, member_json(self.editor, "editor")))
 
-    def test_a_put_needs_a_role(self) -> None:
+    def test_a_put_requires_a_role(self) -> None:
         with self.nothing_changes():
             self.assert_refused(self.send("PUT", self.path_of(self.editor), {}), 400, "role")
 
@@ -179,20 +179,20 @@ class MemberTest(MemberCase):
                     response = self.send(method, self.path_of(self.editor), {"role": role})
                     self.assert_refused(response, 400, "role")
 
-    def test_an_owner_removes_somebody_and_their_tasks_stay_unassigned(self) -> None:
+    def test_the_tasks_of_a_removed_member_stay_unassigned(self) -> None:
         TaskFactory(project=self.project, assignee=self.editor)
         response = self.send("DELETE", self.path_of(self.editor))
         self.assertEqual((response.status_code, response.content), (204, b""))
         self.assertEqual(self.client.get(self.path_of(self.editor)).status_code, 404)
         self.assertEqual((Task.objects.get().assignee, self.events()), (None, ["task.updated"]))
 
-    def test_the_last_owner_neither_leaves_nor_becomes_less(self) -> None:
+    def test_the_last_owner_can_neither_leave_nor_change_role(self) -> None:
         for method, body in (("DELETE", {}), ("PUT", {"role": "editor"}), ("PATCH", {"role": "viewer"})):
             with self.subTest(method), self.nothing_changes():
                 response = self.send(method, self.path_of(self.owner), body)
                 self.assert_refused(response, 400, "non_field_errors")
 
-    def test_who_is_no_member_is_not_found(self) -> None:
+    def test_a_non_member_is_not_found(self) -> None:
         for absent in [*ABSENT_IDS, self.alice.pk]:
             for method in ("GET", "PUT", "PATCH", "DELETE"):
                 with self.subTest(user=absent, method=method), self.nothing_changes():
@@ -219,7 +219,7 @@ class MemberAccessTest(MemberCase):
             ("GET", member, {}),
         ]
 
-    def test_who_is_not_signed_in_is_asked_to(self) -> None:
+    def test_an_anonymous_request_is_a_401(self) -> None:
         self.client.logout()
         for method, path, body in self.requests(self.project.pk):
             with self.subTest(method, path=path), self.nothing_changes():
@@ -242,12 +242,12 @@ class MemberAccessTest(MemberCase):
             self.client.force_login(user)
             for method, path, body in self.requests(self.project.pk):
                 if (method, user) == ("DELETE", self.viewer):
-                    continue  # that is leaving
+                    continue  # a member may leave
                 with self.subTest(method, path=path), self.nothing_changes():
                     response = self.send(method, path, body)
                     self.assertEqual(response.status_code, 200 if method == "GET" else 403)
 
-    def test_editors_and_viewers_leave_by_themselves(self) -> None:
+    def test_editors_and_viewers_may_leave(self) -> None:
         for user in (self.editor, self.viewer):
             self.client.force_login(user)
             self.assertEqual(self.send("DELETE", self.path_of(user)).status_code, 204)
@@ -260,7 +260,7 @@ class MemberAccessTest(MemberCase):
 
 
 class OpenMemberTest(OpenCase):
-    def test_anybody_on_this_machine_manages_members(self) -> None:
+    def test_an_anonymous_user_manages_members_in_open_mode(self) -> None:
         owner = MembershipFactory(role=Role.OWNER)
         UserFactory(username="alice")
         response = self.send("POST", f"/projects/{owner.project_id}/members/", {"username": "alice"})

@@ -1,4 +1,4 @@
-"""`/openapi.json` and `/docs/`: true to what the endpoints do."""
+"""`/openapi.json` and `/docs/`: the document matches the endpoints."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class OpenApiTest(OpenCase):
     def test_the_document_is_valid_and_free_of_warnings(self) -> None:
         call_command("spectacular", "--validate", "--fail-on-warn", stdout=StringIO())
 
-    def test_it_is_served_as_json(self) -> None:
+    def test_the_document_is_served_as_json(self) -> None:
         response = self.client.get("/openapi.json")
         self.assertEqual(response.status_code, 200)
         self.assertEqual(json.loads(response.content)["info"]["title"], "Taskwire")
 
-    def test_it_has_every_endpoint_and_method(self) -> None:
+    def test_the_document_has_every_endpoint_and_method(self) -> None:
         self.assertEqual(
             {path: sorted(methods) for path, methods in document()["paths"].items()},
             {
@@ -42,7 +42,7 @@ class OpenApiTest(OpenCase):
             },
         )
 
-    def test_it_tells_parameters_headers_and_status_codes(self) -> None:
+    def test_the_document_has_parameters_headers_and_status_codes(self) -> None:
         listed = document()["paths"]["/tasks/"]["get"]
         names = {parameter["name"] for parameter in listed["parameters"] if parameter["in"] == "query"}
         filters = {"project", "status", "assignee", "due_after", "due_before", "search", "ordering"}
@@ -57,12 +57,12 @@ class OpenApiTest(OpenCase):
         self.assertEqual(set(events["200"]["content"]), {"application/json", "text/event-stream"})
         self.assertLessEqual({"410", "429"}, set(events))
 
-    def test_it_tells_of_members_what_is_true_of_them(self) -> None:
+    def test_the_document_describes_members_correctly(self) -> None:
         paths = document()["paths"]
         added = paths["/projects/{id}/members/"]["post"]
         self.assertEqual(set(added["responses"]["201"]["headers"]), {"Location"})
-        given = document()["components"]["schemas"]["MemberInput"]
-        self.assertEqual((given["required"], given["properties"]["role"]["default"]), (["username"], "editor"))
+        schema = document()["components"]["schemas"]["MemberInput"]
+        self.assertEqual((schema["required"], schema["properties"]["role"]["default"]), (["username"], "editor"))
         changed = paths["/projects/{id}/members/{user_id}/"]["patch"]
         self.assertEqual([parameter["name"] for parameter in changed["parameters"]], ["id", "user_id"])
         self.assertEqual(set(changed["responses"]), {"200", "400", "401", "403", "404", "413", "415"})
@@ -70,7 +70,7 @@ class OpenApiTest(OpenCase):
             set(paths["/projects/{id}/members/{user_id}/"]["get"]["responses"]), {"200", "400", "401", "404"}
         )
 
-    def test_it_tells_that_a_token_or_a_session_lets_one_in(self) -> None:
+    def test_the_document_has_tokens_and_sessions_as_security_schemes(self) -> None:
         self.assertEqual(
             document()["components"]["securitySchemes"],
             {
@@ -83,15 +83,15 @@ class OpenApiTest(OpenCase):
                 with self.subTest(path, method=method):
                     self.assertEqual(operation["security"], [{"token": []}, {"session": []}])
 
-    def test_it_tells_how_a_token_for_less_is_refused(self) -> None:
-        refused = document()["paths"]["/projects/"]["post"]["responses"]["403"]
-        self.assertEqual(set(refused["headers"]), {"WWW-Authenticate"})
-        told = document()["components"]["schemas"]["RefusedAction"]
+    def test_the_document_describes_the_response_to_a_missing_scope(self) -> None:
+        response = document()["paths"]["/projects/"]["post"]["responses"]["403"]
+        self.assertEqual(set(response["headers"]), {"WWW-Authenticate"})
+        schema = document()["components"]["schemas"]["RefusedAction"]
         token = token_of(UserFactory(), Scope.READ)
-        answer = self.send("POST", "/projects/", {"name": "Garden"}, Authorization=f"Bearer {token}")
-        self.assertEqual((answer.status_code, list(answer.json())), (403, list(told["properties"])))
+        refused = self.send("POST", "/projects/", {"name": "Garden"}, Authorization=f"Bearer {token}")
+        self.assertEqual((refused.status_code, list(refused.json())), (403, list(schema["properties"])))
 
-    def test_the_shapes_are_those_of_the_answers(self) -> None:
+    def test_the_schemas_have_the_fields_of_the_responses(self) -> None:
         comment, report, member = CommentFactory(), SummaryReportFactory(), MembershipFactory()
         for name, path in [
             ("Project", "/projects/"),
@@ -108,12 +108,12 @@ class OpenApiTest(OpenCase):
 
 
 class DocsTest(OpenCase):
-    def test_it_is_there_to_be_read(self) -> None:
+    def test_the_page_is_served(self) -> None:
         for method in ("OPTIONS", "POST", "DELETE"):
-            answer = self.send(method, "/docs/")
-            self.assertEqual((answer.status_code, answer["Allow"]), (405, "GET, HEAD"))
+            response = self.send(method, "/docs/")
+            self.assertEqual((response.status_code, response["Allow"]), (405, "GET, HEAD"))
 
-    def test_the_page_loads_everything_from_here(self) -> None:
+    def test_the_page_loads_everything_from_this_server(self) -> None:
         page = self.client.get("/docs/", headers={"Accept": "text/html"})
         self.assertEqual(page.status_code, 200)
         self.assertNotIn("://", page.content.decode())
@@ -123,7 +123,7 @@ class DocsTest(OpenCase):
             with self.subTest(address):
                 self.assertEqual(self.client.get(address).status_code, 200)
 
-    def test_the_page_has_no_script_and_no_style_of_its_own(self) -> None:
+    def test_the_page_has_no_inline_script_or_style(self) -> None:
         page = self.client.get("/docs/").content.decode()
         self.assertNotRegex(page, r"<script(?![^>]*src=)")
         self.assertNotIn("<style", page)
@@ -131,13 +131,13 @@ class DocsTest(OpenCase):
 
 
 class ClosedDocsTest(ClosedCase):
-    def test_the_document_is_for_those_who_are_signed_in(self) -> None:
+    def test_the_document_needs_a_signed_in_user(self) -> None:
         self.assert_refused(self.client.get("/openapi.json"), 401, "detail")
         self.client.force_login(UserFactory())
         response = self.client.get("/openapi.json")
         self.assertEqual((response.status_code, response["Cache-Control"]), (200, "private, no-cache"))
 
-    def test_the_page_leads_to_the_sign_in_page(self) -> None:
+    def test_the_page_redirects_to_the_sign_in_page(self) -> None:
         response = self.client.get("/docs/", headers={"Accept": "text/html"})
         self.assertRedirects(response, "/accounts/sign-in/?next=/docs/", fetch_redirect_response=False)
         self.client.force_login(UserFactory())
@@ -148,5 +148,5 @@ class ClosedDocsTest(ClosedCase):
 def document() -> dict[str, Any]:
     written = StringIO()
     call_command("spectacular", "--format", "openapi-json", stdout=written)
-    answer: dict[str, Any] = json.loads(written.getvalue())
-    return answer
+    response: dict[str, Any] = json.loads(written.getvalue())
+    return response

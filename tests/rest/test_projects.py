@@ -30,13 +30,13 @@ class ListProjectsTest(OpenCase):
     def test_search_finds_a_substring_of_name_or_description(self) -> None:
         for text in ("arde", "OMATO"):
             with self.subTest(text):
-                found = self.client.get("/projects/", {"search": text}).json()
-                self.assertEqual([project["id"] for project in found], [self.garden.pk])
+                rows = self.client.get("/projects/", {"search": text}).json()
+                self.assertEqual([project["id"] for project in rows], [self.garden.pk])
 
     def test_a_search_for_two_letters_is_refused(self) -> None:
         self.assert_refused(self.client.get("/projects/?search=ar"), 400, "search")
 
-    def test_pages_walked_to_the_end_hold_every_project_once(self) -> None:
+    def test_all_pages_together_contain_every_project_once(self) -> None:
         newest = [ProjectFactory().pk for _ in range(3)][::-1]
         pages = self.ids_of_all_pages("/projects/?page_size=2")
         self.assertEqual(pages, [newest[:2], [newest[2], self.kitchen.pk], [self.garden.pk]])
@@ -76,12 +76,12 @@ class ListProjectsTest(OpenCase):
             with self.subTest(query[:40]):
                 self.assert_refused(self.client.get(f"/projects/?{query}"), 400, field)
 
-    def test_a_query_string_that_is_no_utf_8_is_refused(self) -> None:
+    def test_a_query_string_that_is_not_utf_8_is_refused(self) -> None:
         for query in ("search=%ED%A0%80%ED%A0%80%ED%A0%80", "search=%FF%FF%FF"):
             with self.subTest(query):
                 self.assert_refused(self.client.get(f"/projects/?{query}"), 400, "detail")
 
-    def test_the_second_reading_touches_no_table(self) -> None:
+    def test_the_second_request_queries_no_table(self) -> None:
         first = self.client.get("/projects/")
         with self.assertNumQueries(0):
             second = self.client.get("/projects/")
@@ -103,7 +103,7 @@ class ListProjectsTest(OpenCase):
             self.client.delete(f"/projects/{created['id']}/")
         self.assertEqual(names(), ["Kitchen", "Garden"])
 
-    def test_what_the_client_holds_is_not_sent_again_until_it_changes(self) -> None:
+    def test_an_unchanged_list_is_a_304(self) -> None:
         first = self.client.get("/projects/?page_size=1")
         self.assertRegex(first["ETag"], r'^W/"[0-9a-f]{24}"$')
         with self.assertNumQueries(0):
@@ -117,7 +117,7 @@ class ListProjectsTest(OpenCase):
         self.assertEqual(changed.status_code, 200)
         self.assertNotEqual(changed["ETag"], first["ETag"])
 
-    def test_for_what_the_client_holds_no_row_is_read_though_redis_keeps_it_no_more(self) -> None:
+    def test_a_304_reads_no_row_even_if_redis_has_lost_the_list(self) -> None:
         etag = self.client.get("/projects/")["ETag"]
         with override_settings(CACHE_LIST_S=0):
             get_redis_connection("default").delete(*get_redis_connection("default").keys("*list:*"))
@@ -125,7 +125,7 @@ class ListProjectsTest(OpenCase):
                 again = self.client.get("/projects/", headers={"If-None-Match": etag})
         self.assertEqual((again.status_code, again.content, again["ETag"]), (304, b"", etag))
 
-    def test_an_etag_is_another_after_a_change_that_redis_was_not_there_for(self) -> None:
+    def test_the_etag_changes_after_a_write_without_redis(self) -> None:
         with self.redis_down():
             first = self.client.get("/projects/")["ETag"]
             with self.committed():
@@ -135,38 +135,38 @@ class ListProjectsTest(OpenCase):
 
     def test_an_etag_matches_weakly_in_a_list_and_as_a_star(self) -> None:
         etag = self.client.get("/projects/")["ETag"]
-        for held, status in [
+        for if_none_match, status in [
             (etag.removeprefix("W/"), 304),
             (f'"other", {etag}', 304),
             ("*", 304),
             ('"other"', 200),
             ("nonsense", 200),
         ]:
-            with self.subTest(held):
-                answer = self.client.get("/projects/", headers={"If-None-Match": held})
-                self.assertEqual(answer.status_code, status)
+            with self.subTest(if_none_match):
+                response = self.client.get("/projects/", headers={"If-None-Match": if_none_match})
+                self.assertEqual(response.status_code, status)
 
     def test_one_project_costs_as_many_queries_as_twenty(self) -> None:
-        self.client.get("/projects/")  # from now on the versions of the tags are known
+        self.client.get("/projects/")  # makes the tag versions known
         with self.assertNumQueries(1):
             self.client.get("/projects/?page_size=1")
         ProjectFactory.create_batch(20)
         with self.assertNumQueries(1):
             self.client.get("/projects/?page_size=20")
 
-    def test_no_cache_in_between_may_mix_people(self) -> None:
+    def test_responses_forbid_shared_caching(self) -> None:
         response = self.client.get("/projects/")
         self.assertEqual(response["Cache-Control"], "private, no-cache")
         self.assertLessEqual({"Accept", "Authorization", "Cookie"}, set(response["Vary"].split(", ")))
 
-    def test_head_tells_what_get_would(self) -> None:
+    def test_head_has_the_headers_of_get(self) -> None:
         response = self.client.head("/projects/")
         self.assertEqual((response.status_code, response.content), (200, b""))
         self.assertEqual(response["ETag"], self.client.get("/projects/")["ETag"])
 
 
 class CreateProjectTest(OpenCase):
-    def test_a_project_is_created_and_told_of(self) -> None:
+    def test_a_project_is_created_and_recorded(self) -> None:
         response = self.send("POST", "/projects/", {"name": " Garden ", "description": " Tomatoes\n"})
         project = Project.objects.get()
         self.assertEqual(response.status_code, 201)
@@ -181,7 +181,7 @@ class CreateProjectTest(OpenCase):
                 response = self.send("POST", "/projects/", {"name": "Garden", **body})
                 self.assertEqual((response.status_code, response.json()["description"]), (201, ""))
 
-    def test_a_name_of_255_characters_is_taken_and_one_of_256_is_not(self) -> None:
+    def test_a_name_has_255_characters_at_most(self) -> None:
         self.assertEqual(self.send("POST", "/projects/", {"name": "n" * 255}).status_code, 201)
         with self.nothing_changes():
             self.assert_refused(self.send("POST", "/projects/", {"name": "n" * 256}), 400, "name")
@@ -202,14 +202,14 @@ class CreateProjectTest(OpenCase):
             with self.subTest(body), self.nothing_changes():
                 self.assert_refused(self.send("POST", "/projects/", body), 400, field)
 
-    def test_fields_that_are_ours_are_ignored(self) -> None:
+    def test_read_only_fields_are_ignored(self) -> None:
         body = {"name": "Garden", "id": 77, "version": 9, "created_at": "2001-01-01", "colour": "red"}
         response = self.send("POST", "/projects/", body)
         self.assertEqual(response.status_code, 201)
         self.assertNotEqual(response.json()["id"], 77)
         self.assertEqual(response.json()["version"], 1)
 
-    def test_a_parameter_is_refused_here_too(self) -> None:
+    def test_a_query_parameter_is_refused_on_post(self) -> None:
         with self.nothing_changes():
             self.assert_refused(self.send("POST", "/projects/?page_size=1", {"name": "Garden"}), 400, "page_size")
 
@@ -220,7 +220,7 @@ class ProjectTest(OpenCase):
         cls.project = ProjectFactory(name="Garden", description="Tomatoes")
         cls.path = f"/projects/{cls.project.pk}/"
 
-    def test_a_project_is_read_with_its_version_and_the_position(self) -> None:
+    def test_a_project_is_returned_with_its_version_and_the_position(self) -> None:
         self.send("PATCH", self.path, {"name": "Kitchen"})
         with self.assertNumQueries(2):
             response = self.client.get(self.path)
@@ -228,13 +228,13 @@ class ProjectTest(OpenCase):
         self.assertEqual((response.status_code, response.json()), (200, project_json(self.project)))
         self.assertEqual((response["ETag"], response["X-Cursor"]), ('"2"', "1"))
 
-    def test_a_version_that_the_client_holds_is_not_sent_again(self) -> None:
-        held = self.client.get(self.path, headers={"If-None-Match": '"1"'})
-        self.assertEqual((held.status_code, held.content), (304, b""))
-        self.assertEqual((held["ETag"], held["X-Cursor"]), ('"1"', "0"))
+    def test_the_current_version_is_a_304(self) -> None:
+        etag = self.client.get(self.path, headers={"If-None-Match": '"1"'})
+        self.assertEqual((etag.status_code, etag.content), (304, b""))
+        self.assertEqual((etag["ETag"], etag["X-Cursor"]), ('"1"', "0"))
         self.assertEqual(self.client.get(self.path, headers={"If-None-Match": '"2"'}).status_code, 200)
 
-    def test_ids_that_no_project_has_are_not_found(self) -> None:
+    def test_absent_projects_are_not_found(self) -> None:
         for absent in ABSENT_IDS:
             for method in ("GET", "PUT", "PATCH", "DELETE"):
                 with self.subTest(id=absent, method=method), self.nothing_changes():
@@ -242,7 +242,7 @@ class ProjectTest(OpenCase):
                     self.assert_refused(response, 404)
                     self.assertEqual(response.json(), {"detail": "There is no such project."})
 
-    def test_put_needs_the_name_and_leaves_an_absent_description(self) -> None:
+    def test_put_requires_the_name_and_leaves_an_absent_description(self) -> None:
         with self.nothing_changes():
             self.assert_refused(self.send("PUT", self.path, {"description": "Peas"}), 400, "name")
         response = self.send("PUT", self.path, {"name": "Kitchen"})
@@ -253,7 +253,7 @@ class ProjectTest(OpenCase):
         )
         self.assertEqual(self.events(), ["project.updated"])
 
-    def test_patch_changes_what_it_names(self) -> None:
+    def test_patch_changes_only_the_fields_of_the_body(self) -> None:
         response = self.send("PATCH", self.path, {"description": None})
         self.assertEqual(response.status_code, 200)
         self.assertEqual((response.json()["name"], response.json()["description"]), ("Garden", ""))
@@ -268,7 +268,7 @@ class ProjectTest(OpenCase):
             with self.subTest(method), self.nothing_changes():
                 self.assert_refused(self.send(method, self.path, {"name": "n" * 256}), 400, "name")
 
-    def test_a_change_of_the_version_named_is_made_and_of_an_old_one_is_not(self) -> None:
+    def test_if_match_accepts_the_current_version_and_refuses_an_old_one(self) -> None:
         self.assertEqual(self.send("PATCH", self.path, {"name": "Two"}, If_Match='"1"').status_code, 200)
         self.project.refresh_from_db()
         for method in ("PUT", "PATCH", "DELETE"):
@@ -285,11 +285,11 @@ class ProjectTest(OpenCase):
             with self.subTest(tag), self.nothing_changes():
                 self.assert_refused(self.send("DELETE", self.path, If_Match=tag), 400, "If-Match")
 
-    def test_a_condition_on_a_project_that_is_not_there_finds_none(self) -> None:
+    def test_a_condition_on_an_absent_project_is_a_404(self) -> None:
         for tag in ('"1"', '"1", "2"', "*"):
             self.assert_refused(self.send("DELETE", "/projects/999999/", If_Match=tag), 404)
 
-    def test_delete_takes_all_that_is_in_it_and_is_one_event(self) -> None:
+    def test_delete_removes_the_contents_and_records_one_event(self) -> None:
         CommentFactory(task=TaskFactory(project=self.project))
         response = self.send("DELETE", self.path, If_Match='"1"')
         self.assertEqual((response.status_code, response.content), (204, b""))
@@ -297,7 +297,7 @@ class ProjectTest(OpenCase):
         self.assertEqual(self.events(), ["project.deleted"])
         self.assert_refused(self.client.delete(self.path), 404)
 
-    def test_a_detail_knows_no_parameter(self) -> None:
+    def test_a_detail_takes_no_parameters(self) -> None:
         for method in ("GET", "PATCH", "DELETE"):
             with self.subTest(method), self.nothing_changes():
                 self.assert_refused(self.send(method, f"{self.path}?page_size=1", {}), 400, "page_size")
@@ -314,7 +314,7 @@ class ProjectAccessTest(ClosedCase):
         cls.stranger = UserFactory()
         cls.staff = UserFactory(is_staff=True)
 
-    def test_who_is_not_signed_in_is_asked_to_before_anything_else(self) -> None:
+    def test_an_anonymous_request_is_a_401_before_any_other_check(self) -> None:
         for method, path, body in [
             ("GET", "/projects/", None),
             ("GET", "/projects/?colour=red", None),
@@ -330,7 +330,7 @@ class ProjectAccessTest(ClosedCase):
                 self.assertEqual(response.json(), {"detail": "Sign in first."})
                 self.assertEqual(response["WWW-Authenticate"], 'Bearer realm="Taskwire"')
 
-    def test_a_stranger_does_not_see_it_in_any_way(self) -> None:
+    def test_a_non_member_gets_404_for_every_request(self) -> None:
         self.client.force_login(self.stranger)
         response = self.client.get("/projects/?count=1")
         self.assertEqual((response.json(), response["X-Total-Count"]), ([], "0"))
@@ -338,7 +338,7 @@ class ProjectAccessTest(ClosedCase):
             with self.subTest(method), self.nothing_changes():
                 self.assert_refused(self.send(method, self.path, {"name": "Mine"}), 404)
 
-    def test_members_read_it_and_staff_too(self) -> None:
+    def test_members_and_staff_read_it(self) -> None:
         for user in (*self.members.values(), self.staff):
             self.client.force_login(user)
             self.assertEqual(self.client.get("/projects/").json(), [project_json(self.project)])
@@ -351,19 +351,19 @@ class ProjectAccessTest(ClosedCase):
                 self.assertEqual(self.send("PATCH", self.path, {"name": f"By {role}"}).status_code, patched)
                 self.assertEqual(self.client.delete(self.path).status_code, deleted)
 
-    def test_a_refused_change_leaves_everything(self) -> None:
+    def test_a_refused_change_changes_nothing(self) -> None:
         self.client.force_login(self.members["viewer"])
         with self.nothing_changes():
             response = self.send("PATCH", self.path, {"name": "Mine"})
             self.assertEqual(response.json(), {"detail": "You may not do this."})
 
-    def test_who_creates_a_project_owns_it(self) -> None:
+    def test_the_creator_of_a_project_owns_it(self) -> None:
         self.client.force_login(self.stranger)
         created = self.send("POST", "/projects/", {"name": "Mine"}).json()
         membership = Membership.objects.get(project=created["id"])
         self.assertEqual((membership.user_id, membership.role), (self.stranger.pk, "owner"))
 
-    def test_a_cached_list_never_crosses_people(self) -> None:
+    def test_a_cached_list_is_not_shared_between_users(self) -> None:
         other = MembershipFactory(user=self.stranger).project
         for user, project in [(self.members["viewer"], self.project), (self.stranger, other)] * 2:
             self.client.force_login(user)

@@ -32,7 +32,7 @@ class ReportsTest(OpenCase):
             },
         )
 
-    def test_reports_are_narrowed_to_a_project(self) -> None:
+    def test_reports_are_filtered_by_project(self) -> None:
         for project, ids in [
             (self.first.project_id, [self.second.pk, self.first.pk]),
             (0, []),
@@ -44,7 +44,7 @@ class ReportsTest(OpenCase):
                 response = self.client.get("/reports/", {"project": project})
                 self.assertEqual([report["id"] for report in response.json()], ids)
 
-    def test_pages_walked_to_the_end_hold_every_report_once(self) -> None:
+    def test_all_pages_together_contain_every_report_once(self) -> None:
         pages = self.ids_of_all_pages("/reports/?page_size=2")
         self.assertEqual(pages, [[self.elsewhere.pk, self.second.pk], [self.first.pk]])
 
@@ -53,14 +53,14 @@ class ReportsTest(OpenCase):
             with self.subTest(query):
                 self.assert_refused(self.client.get(f"/reports/?{query}"), 400, field)
 
-    def test_ids_that_no_report_has_are_not_found(self) -> None:
+    def test_absent_reports_are_not_found(self) -> None:
         for absent in ABSENT_IDS:
             with self.subTest(absent):
                 response = self.client.get(f"/reports/{absent}/")
                 self.assert_refused(response, 404)
                 self.assertEqual(response.json(), {"detail": "There is no such report."})
 
-    def test_reports_are_not_written_here(self) -> None:
+    def test_reports_are_read_only(self) -> None:
         for path in ("/reports/", f"/reports/{self.first.pk}/"):
             for method in ("POST", "PUT", "PATCH", "DELETE"):
                 with self.subTest(path=path, method=method):
@@ -68,7 +68,7 @@ class ReportsTest(OpenCase):
                     self.assertEqual(response.status_code, 405)
                     self.assertEqual(response["Allow"], "GET, HEAD, OPTIONS")
 
-    def test_a_list_is_held_until_a_report_is_made(self) -> None:
+    def test_a_list_is_a_304_until_a_report_is_generated(self) -> None:
         etag = self.client.get("/reports/")["ETag"]
         self.assertEqual(self.client.get("/reports/", headers={"If-None-Match": etag}).status_code, 304)
         with self.committed():
@@ -77,14 +77,14 @@ class ReportsTest(OpenCase):
         self.assertEqual((again.status_code, len(again.json())), (200, 4))
 
     def test_one_report_costs_as_many_queries_as_three(self) -> None:
-        self.client.get("/reports/")  # from now on the versions of the tags are known
+        self.client.get("/reports/")  # makes the tag versions known
         for size in (1, 3):
             with self.assertNumQueries(1):
                 self.client.get(f"/reports/?page_size={size}")
 
 
 class ReportAccessTest(ClosedCase):
-    def test_reports_are_for_those_who_see_the_project(self) -> None:
+    def test_reports_are_visible_to_members_only(self) -> None:
         report = SummaryReportFactory()
         path = f"/reports/{report.pk}/"
         self.assert_refused(self.client.get("/reports/"), 401)

@@ -1,4 +1,4 @@
-"""What every endpoint does with a request that is not as it should be, whatever it asks for."""
+"""Malformed requests to any endpoint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class BodyTest(OpenCase):
             ("POST", f"/tasks/{cls.task.pk}/comments/"),
         ]
 
-    def test_what_is_no_json_is_refused(self) -> None:
+    def test_a_body_that_is_not_json_is_refused(self) -> None:
         for body in (
             b"{",
             b"name=Garden",
@@ -43,7 +43,7 @@ class BodyTest(OpenCase):
                 with self.subTest(body=body[:20], method=method, path=path), self.nothing_changes():
                     self.assert_refused(self.send(method, path, body), 400, "detail")
 
-    def test_json_that_is_no_object_is_refused(self) -> None:
+    def test_json_that_is_not_an_object_is_refused(self) -> None:
         for body in (b"[]", b'"name"', b"5", b"true", b"null"):
             for method, path in self.writes:
                 with self.subTest(body=body, method=method, path=path), self.nothing_changes():
@@ -64,7 +64,7 @@ class BodyTest(OpenCase):
 
 
 class AnyRequestTest(OpenCase):
-    def test_a_method_that_is_not_allowed_says_which_are(self) -> None:
+    def test_a_method_that_is_not_allowed_names_the_allowed_ones(self) -> None:
         project = ProjectFactory()
         for method, path, allowed in [
             ("DELETE", "/projects/", "GET, POST, HEAD, OPTIONS"),
@@ -77,18 +77,18 @@ class AnyRequestTest(OpenCase):
                 self.assert_refused(response, 405, "detail")
                 self.assertEqual(response["Allow"], allowed)
 
-    def test_options_tells_what_is_allowed(self) -> None:
+    def test_options_names_the_allowed_methods(self) -> None:
         response = self.client.options("/tasks/")
         self.assertEqual((response.status_code, response["Allow"]), (200, "GET, POST, HEAD, OPTIONS"))
 
-    def test_only_json_is_on_offer(self) -> None:
+    def test_only_json_can_be_accepted(self) -> None:
         self.assertEqual(self.client.get("/tasks/", headers={"Accept": "text/html,*/*;q=0.8"}).status_code, 200)
         self.assert_refused(self.client.get("/tasks/", headers={"Accept": "application/xml"}), 406, "detail")
 
-    def test_more_parameters_than_django_reads_are_refused(self) -> None:
+    def test_more_parameters_than_django_parses_are_refused(self) -> None:
         self.assert_refused(self.client.get("/tasks/?" + "a=1&" * 2000), 400, "detail")
 
-    def test_our_own_fault_is_logged_and_shows_nothing(self) -> None:
+    def test_an_internal_error_is_logged_and_shows_no_details(self) -> None:
         with self.assertLogs("rest.errors", "ERROR") as logged:
             response = Broken.as_view()(RequestFactory().get("/broken/"))
         self.assertEqual((response.status_code, response.data), (500, {"detail": "Something went wrong on our side."}))
@@ -102,13 +102,13 @@ class ChunkedBodyTest(CommittingCase):
 
     async def patch(self, *chunks: bytes) -> tuple[int, str]:
         json = {"Content-Type": "application/json"}
-        async with Exchange("PATCH", f"/projects/{self.project.pk}/", headers=json, body=chunks) as answer:
-            return answer.status, answer.json(await answer.read()).get("name")
+        async with Exchange("PATCH", f"/projects/{self.project.pk}/", headers=json, body=chunks) as response:
+            return response.status, response.json(await response.read()).get("name")
 
-    async def test_a_body_in_chunks_counts_like_any_other(self) -> None:
+    async def test_a_chunked_body_is_read(self) -> None:
         self.assertEqual(await self.patch(b'{"name": ', b'"Kitchen"}'), (200, "Kitchen"))
 
-    async def test_a_body_in_chunks_has_the_same_limit(self) -> None:
+    async def test_a_chunked_body_has_the_same_limit(self) -> None:
         self.assertEqual(await self.patch(b'{"name": "', *[b"n" * 600_000] * 2, b'"}'), (413, None))
 
 
@@ -140,7 +140,7 @@ class SessionTest(ClosedCase):
         response = self.send("PATCH", self.path, {"name": "Mine"}, X_CSRFToken=token)
         self.assertEqual((response.status_code, response.json()["name"]), (200, "Mine"))
 
-    def test_an_account_that_is_switched_off_is_nobody(self) -> None:
+    def test_a_deactivated_account_is_anonymous(self) -> None:
         self.membership.user.is_active = False
         self.membership.user.save()
         self.assert_refused(self.client.get(self.path), 401)

@@ -1,4 +1,4 @@
-"""`/events/` as server-sent events: real commits, read as they come."""
+"""`/events/` as server-sent events, with real commits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stream(query: str = "", **headers: str) -> Exchange:
 
 
 class Frames:
-    """The frames of a stream, each with its id, taken as EventSource takes them."""
+    """The frames of a stream with their ids, parsed as EventSource does."""
 
     def __init__(self, answer: Exchange) -> None:
         self.answer = answer
@@ -56,7 +56,7 @@ class StreamTest(CommittingCase):
         found = [await frames.next() for _ in range(number)]
         return [(position, frame["task"]["title"]) for position, frame in filter(None, found)]
 
-    async def test_a_stream_starts_with_its_position_and_tells_what_happens(self) -> None:
+    async def test_a_stream_starts_with_its_position_and_sends_events(self) -> None:
         await rename(self.task, "before")
         async with stream() as answer:
             frames = Frames(answer)
@@ -70,7 +70,7 @@ class StreamTest(CommittingCase):
         page = await self.async_client.get("/events/?after=1")
         self.assertEqual((position, [frame]), ("2", page.json()["events"]))
 
-    async def test_a_stream_goes_on_after_a_position_without_a_gap(self) -> None:
+    async def test_a_stream_resumes_after_a_position_without_a_gap(self) -> None:
         await rename(self.task, "one", "two", "three")
         async with stream("after=1") as answer:
             frames = Frames(answer)
@@ -79,14 +79,14 @@ class StreamTest(CommittingCase):
             await rename(self.task, "four")
             self.assertEqual(await self.titles(frames, 1), [("4", "four")])
 
-    async def test_a_client_that_comes_back_goes_on_from_its_last_event(self) -> None:
+    async def test_a_client_that_reconnects_resumes_from_its_last_event(self) -> None:
         await rename(self.task, "one", "two", "three")
         async with stream("after=0", Last_Event_ID="2") as answer:
             frames = Frames(answer)
             self.assertEqual(await frames.next(), ("2", {"type": "ready", "cursor": "2"}))
             self.assertEqual(await self.titles(frames, 1), [("3", "three")])
 
-    async def test_a_stream_is_narrowed_to_a_project_and_to_kinds(self) -> None:
+    async def test_a_stream_is_filtered_by_project_and_kinds(self) -> None:
         other = await sync_to_async(TaskFactory)()
         async with stream(f"after=0&project={self.task.project_id}&kinds=task.updated,task.deleted") as answer:
             frames = Frames(answer)
@@ -99,7 +99,7 @@ class StreamTest(CommittingCase):
             self.assertEqual(await self.titles(frames, 1), [("3", "here")])
 
     @override_settings(LIVE_IDLE_S=0.1)
-    async def test_a_quiet_stream_tells_how_far_it_is(self) -> None:
+    async def test_an_idle_stream_sends_its_position(self) -> None:
         async with stream("kinds=task.deleted") as answer:
             frames = Frames(answer)
             await frames.next()
@@ -109,7 +109,7 @@ class StreamTest(CommittingCase):
             self.assertEqual(frame, ("1", {"type": "cursor", "cursor": "1"}))
 
     @override_settings(LIVE_LISTENERS_PER_VIEWER=1)
-    async def test_a_client_that_leaves_while_its_stream_is_opened_leaves_its_place(self) -> None:
+    async def test_a_client_that_disconnects_while_its_stream_opens_frees_its_slot(self) -> None:
         for _ in range(5):
             left = stream()
             await left._server.send_input({"type": "http.request", "body": b"", "more_body": False})
@@ -122,18 +122,18 @@ class StreamTest(CommittingCase):
             await asyncio.sleep(0.02)
         self.fail("The place of a client that left is still taken.")
 
-    async def test_streams_hold_neither_threads_nor_connections_while_they_wait(self) -> None:
+    async def test_idle_streams_use_neither_threads_nor_connections(self) -> None:
         async with AsyncExitStack() as streams:
             for _ in range(3 * settings.DATABASE_CONNECTIONS):
                 frames = Frames(await streams.enter_async_context(stream()))
                 self.assertEqual(await frames.next(), ("0", {"type": "ready", "cursor": "0"}))
-            # Those of the threads for requests, the journal's reader, two for listeners, and this test's own.
+            # The connections of the request threads, the journal's reader, two for listeners, and this test.
             self.assertLessEqual(await sync_to_async(number_of_connections)(), settings.DATABASE_CONNECTIONS + 4)
             async with Exchange("GET", f"/tasks/{self.task.pk}/") as answer:
                 self.assertEqual(answer.status, 200)
 
     @override_settings(LIVE_QUEUE_EVENTS=1, LIVE_IDLE_S=0.1)
-    async def test_a_stream_that_falls_behind_says_so_and_ends(self) -> None:
+    async def test_a_stream_that_falls_behind_ends_with_resync(self) -> None:
         async with stream() as answer:
             frames = Frames(answer)
             await frames.next()
@@ -148,16 +148,16 @@ class StreamTest(CommittingCase):
         for title in "abc":
             services.task.update_task(actor=SYSTEM, task_id=self.task.pk, changes={"title": title})
 
-    async def test_a_client_that_hangs_up_leaves_nothing_behind(self) -> None:
+    async def test_a_client_that_disconnects_leaves_nothing_behind(self) -> None:
         async with stream():
-            pass  # what the process itself keeps, as its connection to Redis, is there from here on
+            pass  # opens the process's own connections, such as the one to Redis
         before = asyncio.all_tasks()
         async with stream() as answer:
             await Frames(answer).next()
             self.assertGreater(asyncio.all_tasks(), before)
         self.assertEqual(asyncio.all_tasks(), before)
 
-    async def test_a_position_that_cannot_be_gone_on_from_is_refused_before_the_stream(self) -> None:
+    async def test_a_position_that_cannot_be_resumed_is_refused_before_the_stream(self) -> None:
         await rename(self.task, "one", "two", "three")
         await Event.objects.filter(position=1).adelete()
         for query, headers, code in [
@@ -184,7 +184,7 @@ class StreamTest(CommittingCase):
                 self.assertEqual((answer.status, answer.headers["content-type"]), (400, "application/json"))
                 self.assertEqual(list(refusal), [name])
 
-    async def test_the_head_of_a_stream_is_no_stream(self) -> None:
+    async def test_head_opens_no_stream(self) -> None:
         async with Exchange("HEAD", "/events/", headers={"Accept": "text/event-stream"}) as answer:
             self.assertEqual((answer.status, answer.headers["content-type"]), (200, "application/json"))
             await answer.read()
@@ -207,7 +207,7 @@ class StreamAccessTest(CommittingCase):
             await answer.read()
         return answer.status, answer.headers["content-type"]
 
-    async def test_who_is_not_signed_in_is_asked_to(self) -> None:
+    async def test_an_anonymous_request_is_a_401(self) -> None:
         self.assertEqual(await self.refused(), (401, "application/json"))
 
     async def test_a_project_that_is_not_visible_is_not_found(self) -> None:
@@ -217,24 +217,24 @@ class StreamAccessTest(CommittingCase):
                 answer = await self.refused(f"project={project}", Cookie=stranger)
                 self.assertEqual(answer, (404, "application/json"))
 
-    async def test_a_member_hears_of_the_project_until_they_leave_it(self) -> None:
+    async def test_a_member_receives_events_of_the_project_until_they_leave_it(self) -> None:
         other = await sync_to_async(MembershipFactory)(user=self.membership.user)
         elsewhere = await sync_to_async(TaskFactory)(project=other.project)
         async with stream(Cookie=await self.cookie(self.membership.user)) as answer:
             frames = Frames(answer)
             await frames.next()
-            await rename(self.task, "heard")
+            await rename(self.task, "visible")
             position, frame = await frames.next() or (None, {})
-            self.assertEqual((position, frame["task"]["title"]), ("1", "heard"))
+            self.assertEqual((position, frame["task"]["title"]), ("1", "visible"))
             await sync_to_async(services.membership.remove_member)(
                 actor=SYSTEM, project_id=self.task.project_id, user_id=self.membership.user_id
             )
             await rename(self.task, "unheard")
-            await rename(elsewhere, "heard still")
+            await rename(elsewhere, "still visible")
             position, frame = await frames.next() or (None, {})
-            self.assertEqual((position, frame["task"]["title"]), ("4", "heard still"))
+            self.assertEqual((position, frame["task"]["title"]), ("4", "still visible"))
 
-    async def test_a_stream_of_one_project_ends_with_the_right_to_see_it(self) -> None:
+    async def test_a_stream_of_one_project_ends_with_the_access_to_it(self) -> None:
         cookie = await self.cookie(self.membership.user)
         async with stream(f"project={self.task.project_id}", Cookie=cookie) as answer:
             frames = Frames(answer)
@@ -244,7 +244,7 @@ class StreamAccessTest(CommittingCase):
             )
             self.assertIsNone(await frames.next())
 
-    async def test_a_stream_ends_with_its_token(self) -> None:
+    async def test_a_stream_ends_when_its_token_is_revoked(self) -> None:
         secret = await sync_to_async(token_of)(self.membership.user, Scope.READ)
         async with stream(Authorization=f"Bearer {secret}") as answer:
             frames = Frames(answer)
@@ -253,7 +253,7 @@ class StreamAccessTest(CommittingCase):
             await sync_to_async(services.token.revoke_token)(actor=SYSTEM, token_id=token.pk)
             self.assertIsNone(await frames.next())
 
-    async def test_a_stream_ends_with_the_account(self) -> None:
+    async def test_a_stream_ends_when_the_account_is_deactivated(self) -> None:
         user = self.membership.user
         async with stream(Cookie=await self.cookie(user)) as answer:
             frames = Frames(answer)

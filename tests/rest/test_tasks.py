@@ -75,7 +75,7 @@ class ListTasksTest(OpenCase):
             ],
         )
 
-    def test_each_filter_narrows_the_list(self) -> None:
+    def test_each_filter_selects_the_matching_tasks(self) -> None:
         for query, titles in [
             ({"project": self.garden.pk}, ["Water", "Weed"]),
             ({"status": "pending"}, ["Weed"]),
@@ -92,7 +92,7 @@ class ListTasksTest(OpenCase):
             with self.subTest(query):
                 self.assertEqual(self.titles(**query), titles)
 
-    def test_every_order_goes_both_ways(self) -> None:
+    def test_every_order_is_ascending_or_descending(self) -> None:
         for field, titles in [
             ("id", ["Weed", "Water", "Bake"]),
             ("due_date", ["Water", "Bake", "Weed"]),
@@ -103,7 +103,7 @@ class ListTasksTest(OpenCase):
                 self.assertEqual(self.titles(ordering=field), titles)
                 self.assertEqual(self.titles(ordering=f"-{field}"), titles[::-1])
 
-    def test_pages_walked_to_the_end_hold_every_task_once_in_any_order(self) -> None:
+    def test_all_pages_together_contain_every_task_once_in_any_order(self) -> None:
         same_day = [TaskFactory(due_date=datetime(2027, 3, 2, tzinfo=UTC)).pk for _ in range(3)]
         expected = [self.water.pk, self.bake.pk, *same_day, self.weed.pk]
         for ordering, ids in [("due_date", expected), ("-due_date", expected[::-1])]:
@@ -111,12 +111,12 @@ class ListTasksTest(OpenCase):
                 pages = self.ids_of_all_pages(f"/tasks/?page_size=2&ordering={ordering}")
                 self.assertEqual(pages, [ids[:2], ids[2:4], ids[4:]])
 
-    def test_a_row_that_comes_between_two_pages_moves_nothing(self) -> None:
+    def test_a_row_created_between_two_pages_shifts_no_page(self) -> None:
         first = self.client.get("/tasks/?page_size=2")
         TaskFactory()
         self.assertEqual([row["id"] for row in self.client.get(self.next_page(first)).json()], [self.weed.pk])
 
-    def test_a_cursor_that_somebody_made_up_is_no_fault_of_ours(self) -> None:
+    def test_a_forged_cursor_is_never_an_internal_error(self) -> None:
         path = "/tasks/?page_size=1&ordering=due_date"
         [cursor] = re.findall("cursor=([^&>]+)", self.client.get(path)["Link"])
         digest, time, number = json.loads(base64.urlsafe_b64decode(cursor + "=="))
@@ -154,19 +154,19 @@ class ListTasksTest(OpenCase):
             with self.subTest(query):
                 self.assert_refused(self.client.get(f"/tasks/?{query}&cursor={cursor}"), 400, "cursor")
 
-    def test_a_last_page_that_is_full_has_no_next_one(self) -> None:
+    def test_a_full_last_page_has_no_next_page(self) -> None:
         for size, pages in ((1, 3), (2, 2), (3, 1), (4, 1)):
             for ordering in ("id", "-id", "due_date", "-updated_at"):
                 with self.subTest(size, ordering=ordering):
                     walked = self.ids_of_all_pages(f"/tasks/?page_size={size}&ordering={ordering}")
                     self.assertEqual(len(walked), pages)
 
-    def test_count_tells_the_number_of_all_that_match(self) -> None:
+    def test_count_is_the_number_of_all_matching_rows(self) -> None:
         response = self.client.get("/tasks/", {"count": 1, "page_size": 1, "project": self.garden.pk})
         self.assertEqual((len(response.json()), response["X-Total-Count"]), (1, "2"))
         self.assertNotIn("X-Total-Count", self.client.get("/tasks/?count=0"))
 
-    def test_ids_that_no_row_has_find_nothing(self) -> None:
+    def test_absent_ids_find_nothing(self) -> None:
         for parameter in ("project", "assignee"):
             for number in NO_ROW:
                 with self.subTest(parameter=parameter, number=number[:20]):
@@ -206,11 +206,11 @@ class ListTasksTest(OpenCase):
         self.assert_refused(response, 400, "colour")
         self.assert_refused(self.client.get("/tasks/?project=x&page_size=0"), 400, "page_size", "project")
 
-    def test_a_parameter_given_twice_is_refused(self) -> None:
+    def test_a_repeated_parameter_is_refused(self) -> None:
         response = self.client.get("/tasks/?status=pending&status=completed")
         self.assert_refused(response, 400, "status")
 
-    def test_the_second_reading_touches_no_table(self) -> None:
+    def test_the_second_request_queries_no_table(self) -> None:
         for query in ("", f"?project={self.garden.pk}", "?status=pending&ordering=due_date", "?search=tomato"):
             with self.subTest(query):
                 first = self.client.get(f"/tasks/{query}")
@@ -237,18 +237,18 @@ class ListTasksTest(OpenCase):
         self.assertEqual(self.titles(**query), [])
         self.assertEqual(self.titles(), ["Bake"])
 
-    def test_a_write_elsewhere_leaves_the_list_of_a_project_current(self) -> None:
+    def test_a_write_in_another_project_leaves_a_filtered_list_current(self) -> None:
         path = f"/tasks/?project={self.garden.pk}"
-        held = self.client.get(path)["ETag"]
+        etag = self.client.get(path)["ETag"]
         with self.committed():
             self.send("PATCH", f"/tasks/{self.bake.pk}/", {"title": "Cook"})
         with self.assertNumQueries(0):
-            self.assertEqual(self.client.get(path, headers={"If-None-Match": held}).status_code, 304)
+            self.assertEqual(self.client.get(path, headers={"If-None-Match": etag}).status_code, 304)
         with self.committed():
             self.send("PATCH", f"/tasks/{self.weed.pk}/", {"title": "Dig"})
-        self.assertEqual(self.client.get(path, headers={"If-None-Match": held}).status_code, 200)
+        self.assertEqual(self.client.get(path, headers={"If-None-Match": etag}).status_code, 200)
 
-    def test_the_position_of_a_list_is_where_to_listen_from(self) -> None:
+    def test_listening_from_the_position_of_a_list_misses_nothing(self) -> None:
         with self.committed():
             self.send("PATCH", f"/tasks/{self.weed.pk}/", {"title": "Dig"})
         cursor = self.client.get("/tasks/")["X-Cursor"]
@@ -259,7 +259,7 @@ class ListTasksTest(OpenCase):
         self.assertEqual([event["task"]["title"] for event in events], ["Sow"])
 
     def test_one_task_costs_as_many_queries_as_twenty(self) -> None:
-        self.client.get("/tasks/")  # from now on the versions of the tags are known
+        self.client.get("/tasks/")  # makes the tag versions known
         with self.assertNumQueries(1):
             self.client.get("/tasks/?page_size=1")
         TaskFactory.create_batch(20)
@@ -277,7 +277,7 @@ class CreateTaskTest(OpenCase):
     def body(self, **fields: Any) -> dict[str, Any]:
         return {"project": self.project.pk, "title": "Weed", "due_date": "2027-03-01T09:30:00Z", **fields}
 
-    def test_a_task_is_created_pending_and_told_of(self) -> None:
+    def test_a_task_is_created_pending_and_recorded(self) -> None:
         response = self.send("POST", "/tasks/", self.body())
         task = Task.objects.get()
         self.assertEqual(response.status_code, 201)
@@ -289,11 +289,11 @@ class CreateTaskTest(OpenCase):
 
     def test_every_field_is_stored(self) -> None:
         body = self.body(description="All", status="in_progress", assignee=self.member.pk)
-        answer = self.send("POST", "/tasks/", body).json()
+        response = self.send("POST", "/tasks/", body).json()
         for name, value in body.items():
-            self.assertEqual(answer[name], "2027-03-01T09:30:00.000000Z" if name == "due_date" else value)
+            self.assertEqual(response[name], "2027-03-01T09:30:00.000000Z" if name == "due_date" else value)
 
-    def test_due_dates_are_read_as_utc(self) -> None:
+    def test_due_dates_are_parsed_as_utc(self) -> None:
         for written, stored in [
             ("2027-03-01", "2027-03-01T00:00:00.000000Z"),
             ("2027-03-01T09:30", "2027-03-01T09:30:00.000000Z"),
@@ -364,7 +364,7 @@ class CreateTaskTest(OpenCase):
         with self.nothing_changes():
             self.assert_refused(self.send("POST", "/tasks/", body), 400)
 
-    def test_a_pair_of_surrogates_is_a_character(self) -> None:
+    def test_a_surrogate_pair_is_a_character(self) -> None:
         body = b'{"project": %d, "title": "\\ud83c\\udf45", "due_date": "2027-03-01"}' % self.project.pk
         self.assertEqual(self.send("POST", "/tasks/", body).json()["title"], "🍅")
 
@@ -383,14 +383,14 @@ class TaskTest(OpenCase):
         )
         cls.path = f"/tasks/{cls.task.pk}/"
 
-    def test_a_task_is_read_with_its_version_and_the_position(self) -> None:
+    def test_a_task_is_returned_with_its_version_and_the_position(self) -> None:
         with self.assertNumQueries(2):
             response = self.client.get(self.path)
         self.assertEqual((response.status_code, response.json()), (200, task_json(self.task)))
         self.assertEqual((response["ETag"], response["X-Cursor"]), ('"1"', "0"))
         self.assertEqual(self.client.get(self.path, headers={"If-None-Match": '"1"'}).status_code, 304)
 
-    def test_ids_that_no_task_has_are_not_found(self) -> None:
+    def test_absent_tasks_are_not_found(self) -> None:
         body = {"title": "Dig", "due_date": "2027-03-01"}
         for absent in ABSENT_IDS:
             for method in ("GET", "PUT", "PATCH", "DELETE"):
@@ -399,7 +399,7 @@ class TaskTest(OpenCase):
                     self.assert_refused(response, 404)
                     self.assertEqual(response.json(), {"detail": "There is no such task."})
 
-    def test_put_needs_title_and_due_date_and_leaves_what_is_absent(self) -> None:
+    def test_put_requires_title_and_due_date_and_leaves_absent_fields(self) -> None:
         with self.nothing_changes():
             self.assert_refused(self.send("PUT", self.path, {"status": "completed"}), 400, "due_date", "title")
         response = self.send("PUT", self.path, {"title": "Dig", "due_date": "2027-03-02"})
@@ -415,7 +415,7 @@ class TaskTest(OpenCase):
         )
         self.assertEqual(Event.objects.get().kind, "task.updated")
 
-    def test_a_task_may_be_sent_back_as_it_was_read(self) -> None:
+    def test_a_task_may_be_sent_back_unchanged(self) -> None:
         with self.nothing_changes():
             for method in ("PUT", "PATCH"):
                 response = self.send(method, self.path, self.client.get(self.path).json())
@@ -451,7 +451,7 @@ class TaskTest(OpenCase):
             with self.subTest(name=name, value=value), self.nothing_changes():
                 self.assert_refused(self.send("PATCH", self.path, {name: value}), 400, name)
 
-    def test_a_change_of_the_version_named_is_made_and_of_an_old_one_is_not(self) -> None:
+    def test_if_match_accepts_the_current_version_and_refuses_an_old_one(self) -> None:
         changed = self.send("PATCH", self.path, {"status": "completed"}, If_Match='"1"')
         self.assertEqual((changed.status_code, changed.json()["version"]), (200, 2))
         body = {"title": "Dig", "due_date": "2027-03-01"}
@@ -485,12 +485,12 @@ class TaskAccessTest(ClosedCase):
     def body(self) -> dict[str, Any]:
         return {"project": self.project.pk, "title": "Weed", "due_date": "2027-03-01"}
 
-    def test_who_is_not_signed_in_is_asked_to(self) -> None:
+    def test_an_anonymous_request_is_a_401(self) -> None:
         for method, path in [("GET", "/tasks/"), ("POST", "/tasks/"), ("GET", self.path), ("DELETE", self.path)]:
             with self.subTest(method=method, path=path), self.nothing_changes():
                 self.assert_refused(self.send(method, path, self.body()), 401)
 
-    def test_a_stranger_does_not_see_it_in_any_way(self) -> None:
+    def test_a_non_member_gets_404_for_every_request(self) -> None:
         self.client.force_login(self.stranger)
         for query in ("", f"?project={self.project.pk}", f"?search={self.task.title}"):
             response = self.client.get(f"/tasks/{query}{'&' if query else '?'}count=1")
@@ -499,7 +499,7 @@ class TaskAccessTest(ClosedCase):
             with self.subTest(method), self.nothing_changes():
                 self.assert_refused(self.send(method, self.path, {"title": "Mine", "due_date": "2027-01-01"}), 404)
 
-    def test_a_project_that_is_not_visible_is_as_unknown_as_one_that_is_not_there(self) -> None:
+    def test_an_invisible_project_is_refused_like_an_absent_one(self) -> None:
         self.client.force_login(self.stranger)
         with self.nothing_changes():
             hidden = self.send("POST", "/tasks/", self.body())
@@ -521,14 +521,14 @@ class TaskAccessTest(ClosedCase):
                     self.assertEqual(self.send("PATCH", self.path, {"title": role}).status_code, patched)
                 self.assertEqual(self.client.delete(self.path).status_code, deleted)
 
-    def test_a_refused_write_leaves_everything(self) -> None:
+    def test_a_refused_write_changes_nothing(self) -> None:
         self.client.force_login(self.members["viewer"])
         with self.nothing_changes():
             self.send("POST", "/tasks/", self.body())
             self.send("PATCH", self.path, {"title": "Mine"})
             self.client.delete(self.path)
 
-    def test_a_member_who_leaves_meets_an_empty_list_at_once(self) -> None:
+    def test_a_member_who_leaves_gets_an_empty_list_at_once(self) -> None:
         editor = self.members["editor"]
         self.client.force_login(editor)
         self.assertEqual(len(self.client.get("/tasks/").json()), 1)

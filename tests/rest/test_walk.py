@@ -1,6 +1,6 @@
-"""Every list there is: the same number of SQL statements for one row and for a hundred.
+"""Every list costs the same number of SQL statements for one row and for a hundred.
 
-The lists are those of the routes, so one that is added to them is asked for as well.
+The lists are read from the routes, so a new list is tested too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.rows import SIZES, Grown, counts_in, grown, statements_where_nothing_
 
 
 def routes(patterns: list[URLPattern | URLResolver], above: str = "/") -> Iterator[tuple[str, type]]:
-    """Each route, as `/tasks/<str:id>/comments/`, with the class of its view."""
+    """Each route, such as `/tasks/<str:id>/comments/`, with its view class."""
     for pattern in patterns:
         route = f"{above}{pattern.pattern}"
         if isinstance(pattern, URLResolver):
@@ -30,12 +30,12 @@ def routes(patterns: list[URLPattern | URLResolver], above: str = "/") -> Iterat
 
 ROUTES = list(routes(get_resolver().url_patterns))
 LISTS = [route for route, view in ROUTES if issubclass(view, ListView)]
-# The journal is a list too, if it is told where to start.
+# With a position the journal is a list too.
 JOURNAL = [f"{route}?after=0" for route, view in ROUTES if issubclass(view, Events)]
 
 
 class WalkTests(ClosedCase):
-    """As a member of every project, by session."""
+    """Requests of a member of every project, with a session."""
 
     @classmethod
     def setUpTestData(cls) -> None:
@@ -44,26 +44,26 @@ class WalkTests(ClosedCase):
     def setUp(self) -> None:
         self.client.force_login(self.reader)
 
-    def asked(self, route: str, made: Grown, query: str = "") -> tuple[int, list[str]]:
-        """How many rows the answer has, and the SQL of it."""
+    def request(self, route: str, made: Grown, query: str = "") -> tuple[int, list[str]]:
+        """The number of rows in the response, and its SQL statements."""
         ids = {"projects": made.project.pk, "tasks": made.task.pk, "reports": made.report.pk}
         path = route.replace("<str:id>", str(ids.get(route.split("/")[1])))
         with statements_where_nothing_is_cached() as statements:
-            answer = self.client.get(f"{path}{query}")
-        self.assertEqual(answer.status_code, 200, answer.content)
-        rows = answer.json()
+            response = self.client.get(f"{path}{query}")
+        self.assertEqual(response.status_code, 200, response.content)
+        rows = response.json()
         return len(rows if isinstance(rows, list) else rows["events"]), statements
 
     def test_no_list_costs_more_statements_for_more_rows(self) -> None:
-        asked = [(route, query) for route in LISTS for query in ("", "?page_size=10", "?count=1")]
-        asked += [(route, "") for route in JOURNAL]
-        self.assertGreater(len(asked), 10)
+        requests = [(route, query) for route in LISTS for query in ("", "?page_size=10", "?count=1")]
+        requests += [(route, "") for route in JOURNAL]
+        self.assertGreater(len(requests), 10)
         costs, rows = defaultdict(list), defaultdict(list)
         for size in SIZES:
             with grown(size, reader=self.reader) as made:
-                for route, query in asked:
-                    found, statements = self.asked(route, made, query)
-                    rows[route, query].append(found)
+                for route, query in requests:
+                    count, statements = self.request(route, made, query)
+                    rows[route, query].append(count)
                     costs[route, query].append(len(statements))
         for (route, query), cost in costs.items():
             with self.subTest(f"{route}{query}"):
@@ -71,9 +71,9 @@ class WalkTests(ClosedCase):
                 self.assertTrue(0 < few < min(more, most), f"tests.rows.grow() makes too few of these: {few}, {more}")
                 self.assertEqual(cost, cost[:1] * len(SIZES), f"SQL statements for {SIZES} rows")
 
-    def test_rows_are_counted_once_where_that_is_asked_for_and_only_then(self) -> None:
+    def test_rows_are_counted_once_and_only_if_requested(self) -> None:
         with grown(20, reader=self.reader) as made:
             for route in LISTS:
                 for query, times in (("", 0), ("?count=1", 1), ("?count=0", 0)):
                     with self.subTest(f"{route}{query}"):
-                        self.assertEqual(counts_in(self.asked(route, made, query)[1]), times)
+                        self.assertEqual(counts_in(self.request(route, made, query)[1]), times)

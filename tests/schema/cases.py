@@ -1,4 +1,4 @@
-"""What the tests of GraphQL share."""
+"""Base classes and helpers of the GraphQL tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN = {
 
 
 def mutation(name: str) -> str:
-    """The document of one mutation: `input` is its variable, `result` its answer."""
+    """The document of a mutation, with the variable `input` and the alias `result`."""
     [noun] = [noun for noun in _SHOWN if name.endswith(noun)]
     return f"""mutation ($input: {name[0].upper()}{name[1:]}Input!) {{
       result: {name}(input: $input) {{
@@ -31,7 +31,7 @@ def mutation(name: str) -> str:
 
 class GraphQLCase(Case):
     def post(self, query: Any, variables: Any = None, **headers: str) -> Any:
-        """A well-formed request, whatever becomes of it. A header is written as a keyword: `X_CSRFToken`."""
+        """Send a well-formed request. Headers are keyword arguments: `X_CSRFToken`."""
         return self.client.post(
             "/graphql/",
             {"query": query, "variables": variables},
@@ -40,7 +40,7 @@ class GraphQLCase(Case):
         )
 
     def request_error(self, query: str, **variables: Any) -> dict[str, Any]:
-        """The first error of an operation that is not executed: 400, and no `data`."""
+        """The first error of a rejected request: status 400, no `data`."""
         response = self.post(query, variables)
         self.assertEqual(response.status_code, 400, response.content)
         answer = response.json()
@@ -53,7 +53,7 @@ class GraphQLCase(Case):
         return code
 
     def field_error(self, query: str, **variables: Any) -> dict[str, Any]:
-        """The `extensions` of the one error of a query that was executed and has no data."""
+        """The `extensions` of the only error of an executed query without data."""
         answer = self.gql(query, **variables)
         self.assertIsNone(answer["data"])
         [error] = answer["errors"]
@@ -61,13 +61,13 @@ class GraphQLCase(Case):
         return extensions
 
     def change(self, name: str, /, **input: Any) -> dict[str, Any]:
-        """Run a mutation that is expected to succeed; the object it answers with."""
+        """Run a mutation that has to succeed. Returns its object."""
         result: dict[str, Any] = self.data(mutation(name), input=input)["result"]
         self.assertNotIn("messages", result)
         return result
 
     def messages(self, name: str, /, **input: Any) -> list[tuple[str, str | None, str]]:
-        """Kind, field and code of each message of a mutation that is expected to change nothing."""
+        """Kind, field and code of each message of a mutation that has to be refused."""
         with self.nothing_changes():
             result = self.data(mutation(name), input=input)["result"]
         self.assertEqual(list(result), ["messages"])
@@ -76,9 +76,9 @@ class GraphQLCase(Case):
 
 @override_settings(ACCESS="open")
 class OpenCase(GraphQLCase):
-    """Anonymous, and allowed everything."""
+    """An anonymous client has all rights."""
 
 
 @override_settings(ACCESS="closed")
 class ClosedCase(GraphQLCase):
-    """Nobody gets in without an account."""
+    """An anonymous client has no access."""

@@ -1,6 +1,6 @@
 """A client of graphql-transport-ws (https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md).
 
-It speaks to the application behind daphne, without a network between.
+It talks to the ASGI application directly, without a network.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from channels.testing import WebsocketCommunicator
 from backend.asgi import sockets
 
 PROTOCOL = "graphql-transport-ws"
-TIMEOUT_S = 20.0  # patience with a busy machine: nothing is awaited so long where all is well
+TIMEOUT_S = 20.0  # reached on failure only; long enough for a busy machine
 
 
 class Communicator(WebsocketCommunicator):
-    """Channels' own keeps every connection to the database open meanwhile, and nobody would close them afterwards."""
+    """Channels' communicator keeps database connections open while it runs, and never closes them."""
 
     send_input = ApplicationCommunicator.send_input
     receive_output = ApplicationCommunicator.receive_output
@@ -28,13 +28,10 @@ class Communicator(WebsocketCommunicator):
 
 class GraphQLSocket:
     def __init__(
-        self, *, subprotocol: str = PROTOCOL, session: str | None = None, said: Any = None, **headers: str
+        self, *, subprotocol: str = PROTOCOL, session: str | None = None, payload: Any = None, **headers: str
     ) -> None:
-        """`session` is the key of a signed-in session, `said` the payload of the first message.
-
-        A header is written as a keyword.
-        """
-        self.said = said
+        """`session` is a session key, `payload` the payload of `connection_init`. Headers are keyword arguments."""
+        self.payload = payload
         headers = {"host": "localhost", **headers}
         if session is not None:
             headers["cookie"] = f"sessionid={session}"
@@ -42,7 +39,7 @@ class GraphQLSocket:
         self.communicator = Communicator(sockets, "/graphql/", headers=pairs, subprotocols=[subprotocol])
 
     async def connect(self) -> tuple[bool, Any]:
-        """Whether it was accepted, and with which subprotocol."""
+        """Returns whether it was accepted, and the subprotocol."""
         accepted: tuple[bool, Any] = await self.communicator.connect(timeout=TIMEOUT_S)
         return accepted
 
@@ -53,7 +50,7 @@ class GraphQLSocket:
         await self.communicator.send_to(json.dumps({"type": type, **fields}))
 
     async def init(self) -> None:
-        await self.send("connection_init", **({} if self.said is None else {"payload": self.said}))
+        await self.send("connection_init", **({} if self.payload is None else {"payload": self.payload}))
 
     async def receive(self) -> dict[str, Any]:
         """The next message."""
@@ -63,7 +60,7 @@ class GraphQLSocket:
         return message
 
     async def close_code(self, *, after_messages: bool = False) -> int:
-        """The code with which the server closes the socket next, or after what it still sends."""
+        """The close code of the next message, or of the first close message with `after_messages`."""
         closing = await self.communicator.receive_output(timeout=TIMEOUT_S)
         while after_messages and closing["type"] == "websocket.send":
             closing = await self.communicator.receive_output(timeout=TIMEOUT_S)
@@ -75,14 +72,14 @@ class GraphQLSocket:
         await self.send("subscribe", id=id, payload={"query": query, "variables": variables})
 
     async def next(self, id: str = "1") -> Any:
-        """What the operation has to tell next: its answer, or of a subscription the data of its one field."""
+        """The operation's next result; for the subscription `events`, the event."""
         message = await self.receive()
         assert (message["type"], message["id"]) == ("next", id), message
         payload = message["payload"]
         return payload["data"]["events"] if set(payload) == {"data"} and "events" in payload["data"] else payload
 
     async def error(self, id: str = "1") -> dict[str, Any]:
-        """`extensions` of the one error that ends the operation."""
+        """The `extensions` of the only error that ends the operation."""
         message = await self.receive()
         assert (message["type"], message["id"]) == ("error", id), message
         [error] = message["payload"]
@@ -90,16 +87,16 @@ class GraphQLSocket:
         return extensions
 
     async def answer(self, query: str, id: str = "answer", **variables: Any) -> Any:
-        """The answer to a query or mutation, after which it is complete."""
+        """The result of a query or mutation, which then completes."""
         await self.subscribe(query, id, **variables)
-        answer = await self.next(id)
+        result = await self.next(id)
         assert await self.receive() == {"type": "complete", "id": id}
-        return answer
+        return result
 
 
 @asynccontextmanager
 async def accepted(**options: Any) -> AsyncIterator[GraphQLSocket]:
-    """A socket that is open and on which nothing was said yet."""
+    """An open socket before `connection_init`."""
     socket = GraphQLSocket(**options)
     connected = await socket.connect()
     assert connected == (True, PROTOCOL), connected
@@ -111,7 +108,7 @@ async def accepted(**options: Any) -> AsyncIterator[GraphQLSocket]:
 
 @asynccontextmanager
 async def ready(**options: Any) -> AsyncIterator[GraphQLSocket]:
-    """A socket on which operations may be sent."""
+    """An open socket after `connection_ack`."""
     async with accepted(**options) as socket:
         await socket.init()
         assert await socket.receive() == {"type": "connection_ack"}

@@ -1,4 +1,4 @@
-"""Who may do what. What a viewer may not see does not exist for them, whichever way it is asked for."""
+"""Access control. An object that a viewer may not see is treated as absent in every query."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class AnonymousTests(ClosedCase):
         )
 
     def test_no_operation_is_executed(self) -> None:
-        given = {"input": {"name": "Garden"}}
+        values = {"input": {"name": "Garden"}}
         with self.nothing_changes():
             self.assert_sign_in_first(self.post("{ cursor }"))
             self.assert_sign_in_first(self.post("{ me { name } }"))
             self.assert_sign_in_first(self.post("{ __schema { types { name } } }"))
             self.assert_sign_in_first(self.post("this is no GraphQL"))
-            self.assert_sign_in_first(self.post(mutation("createProject"), given))
+            self.assert_sign_in_first(self.post(mutation("createProject"), values))
             self.assert_sign_in_first(self.client.get("/graphql/", {"query": "{ cursor }"}))
 
-    def test_a_browser_is_led_to_the_sign_in_page_and_back(self) -> None:
+    def test_a_browser_is_redirected_to_the_sign_in_page_with_next(self) -> None:
         response = self.client.get("/graphql/", headers={"Accept": "text/html,*/*;q=0.8"})
         self.assertEqual((response.status_code, response["Location"]), (302, "/accounts/sign-in/?next=/graphql/"))
 
-    def test_an_account_that_is_switched_off_is_nobody(self) -> None:
+    def test_a_deactivated_account_is_anonymous(self) -> None:
         user = UserFactory()
         self.client.force_login(user)
         self.assertEqual(self.data("{ me { name } }"), {"me": {"name": user.username}})
@@ -68,7 +68,7 @@ class SessionTests(ClosedCase):
                 self.assertEqual(response.status_code, 403)
                 self.assertEqual(response.json()["errors"][0]["extensions"], {"code": "FORBIDDEN"})
 
-    def test_an_operation_carries_the_token_that_graphiql_was_given(self) -> None:
+    def test_the_csrf_token_of_the_graphiql_page_is_accepted(self) -> None:
         self.assertEqual(self.client.get("/graphql/", headers={"Accept": "text/html"}).status_code, 200)
         token = self.client.cookies["csrftoken"].value
         response = self.post(mutation("createProject"), {"input": {"name": "Mine"}}, X_CSRFToken=token)
@@ -81,17 +81,17 @@ class SessionTests(ClosedCase):
 
 
 class OpenTests(OpenCase):
-    def test_who_is_not_signed_in_needs_no_token(self) -> None:
+    def test_an_anonymous_user_needs_no_csrf_token(self) -> None:
         self.client = Client(enforce_csrf_checks=True)
         self.assertEqual(self.change("createProject", name="Garden")["name"], "Garden")
 
-    def test_a_project_of_nobody_has_no_members(self) -> None:
+    def test_a_project_created_anonymously_has_no_members(self) -> None:
         self.change("createProject", name="Garden")
         self.assertEqual(Membership.objects.count(), 0)
 
 
-class SightTests(ClosedCase):
-    """A member of one project, next to a project that looks just like it."""
+class VisibilityTests(ClosedCase):
+    """A member of one of two projects with the same contents."""
 
     @classmethod
     def setUpTestData(cls) -> None:
@@ -125,7 +125,7 @@ class SightTests(ClosedCase):
             },
         )
 
-    def test_what_is_not_theirs_is_answered_like_what_is_absent(self) -> None:
+    def test_an_invisible_object_is_null_like_an_absent_one(self) -> None:
         for field, invisible in (
             ("project", self.other.pk),
             ("task", self.other_task.pk),
@@ -136,7 +136,7 @@ class SightTests(ClosedCase):
                 self.assertEqual(self.gql(document, id=invisible), {"data": {field: None}})
                 self.assertEqual(self.gql(document, id=999999), {"data": {field: None}})
 
-    def test_lists_counts_and_search_hold_their_own_rows_alone(self) -> None:
+    def test_lists_counts_and_search_contain_visible_rows_only(self) -> None:
         for field, mine in (
             ("projects", self.mine.pk),
             ("tasks", self.my_task.pk),
@@ -146,18 +146,20 @@ class SightTests(ClosedCase):
             ("tasks(order: {field: DUE_DATE}, last: 5)", self.my_task.pk),
         ):
             with self.subTest(field):
-                [found] = self.data(f"{{ {field} {{ totalCount nodes {{ id }} edges {{ node {{ id }} }} }} }}").values()
+                [connection] = self.data(
+                    f"{{ {field} {{ totalCount nodes {{ id }} edges {{ node {{ id }} }} }} }}"
+                ).values()
                 row = {"id": str(mine)}
-                self.assertEqual(found, {"totalCount": 1, "nodes": [row], "edges": [{"node": row}]})
+                self.assertEqual(connection, {"totalCount": 1, "nodes": [row], "edges": [{"node": row}]})
 
-    def test_a_list_narrowed_to_a_project_that_is_not_theirs_is_empty(self) -> None:
+    def test_a_list_filtered_by_an_invisible_project_is_empty(self) -> None:
         for project_id in (self.other.pk, 999999):
             for field in (f"tasks(filter: {{projectId: {project_id}}})", f"reports(projectId: {project_id})"):
                 with self.subTest(field):
-                    [found] = self.data(f"{{ {field} {{ totalCount nodes {{ id }} }} }}").values()
-                    self.assertEqual(found, {"totalCount": 0, "nodes": []})
+                    [connection] = self.data(f"{{ {field} {{ totalCount nodes {{ id }} }} }}").values()
+                    self.assertEqual(connection, {"totalCount": 0, "nodes": []})
 
-    def test_a_list_that_staff_have_read_is_not_served_to_a_member(self) -> None:
+    def test_a_list_cached_for_staff_is_not_served_to_a_member(self) -> None:
         document = f"{{ tasks(filter: {{projectId: {self.other.pk}}}) {{ nodes {{ id }} }} projects {{ totalCount }} }}"
         self.client.force_login(UserFactory(is_staff=True))
         seen_by_staff = {"tasks": {"nodes": [{"id": str(self.other_task.pk)}]}, "projects": {"totalCount": 2}}
@@ -165,7 +167,7 @@ class SightTests(ClosedCase):
         self.client.force_login(self.ada)
         self.assertEqual(self.data(document), {"tasks": {"nodes": []}, "projects": {"totalCount": 1}})
 
-    def test_events_are_those_of_their_own_projects(self) -> None:
+    def test_events_are_those_of_visible_projects(self) -> None:
         document = (
             "query ($project: ID) { events(after: 0, projectId: $project) { nodes { projectId } cursor hasMore } }"
         )
@@ -176,18 +178,18 @@ class SightTests(ClosedCase):
                 page = self.data(document, project=project_id)["events"]
                 self.assertEqual(page, {"nodes": nodes, "cursor": "2", "hasMore": False})
 
-    def heard_of(self) -> list[str]:
-        """Projects of the events that are shown, one after the other."""
+    def projects_of_events(self) -> list[str]:
+        """The project id of each visible event."""
         document = '{ events(after: "0") { nodes { projectId } } }'
         return [event["projectId"] for event in self.data(document)["events"]["nodes"]]
 
-    def test_who_joins_may_read_all_that_is_kept_and_who_leaves_nothing(self) -> None:
+    def test_a_new_member_reads_all_retained_events_and_a_former_one_none(self) -> None:
         add_member(actor=SYSTEM, project_id=self.other.pk, username=self.ada.username, role=Role.VIEWER)
-        self.assertEqual(self.heard_of(), [str(self.mine.pk), str(self.other.pk)])
+        self.assertEqual(self.projects_of_events(), [str(self.mine.pk), str(self.other.pk)])
         remove_member(actor=SYSTEM, project_id=self.mine.pk, user_id=self.ada.pk)
-        self.assertEqual(self.heard_of(), [str(self.other.pk)])
+        self.assertEqual(self.projects_of_events(), [str(self.other.pk)])
 
-    def test_the_end_of_a_project_is_told_to_those_who_could_see_it(self) -> None:
+    def test_the_deletion_of_a_project_is_visible_to_its_members(self) -> None:
         for project in (self.other, self.mine):
             delete_project(actor=SYSTEM, project_id=project.pk)
         document = '{ events(after: "2") { nodes { kind projectId } } }'
@@ -232,16 +234,16 @@ class WriteTests(ClosedCase):
 
     def test_a_viewer_may_only_read(self) -> None:
         self.client.force_login(self.members[Role.VIEWER])
-        for name, given in self.writes(self.project.pk, self.task.pk):
+        for name, values in self.writes(self.project.pk, self.task.pk):
             with self.subTest(name):
-                self.assertEqual(self.messages(name, **given), [("PERMISSION", None, "FORBIDDEN")])
+                self.assertEqual(self.messages(name, **values), [("PERMISSION", None, "FORBIDDEN")])
 
     def test_an_editor_writes_but_does_not_delete_the_project(self) -> None:
         self.client.force_login(self.members[Role.EDITOR])
         self.assertEqual(self.messages("deleteProject", id=self.project.pk), [("PERMISSION", None, "FORBIDDEN")])
-        for name, given in self.writes(self.project.pk, self.task.pk)[:-1]:
+        for name, values in self.writes(self.project.pk, self.task.pk)[:-1]:
             with self.subTest(name):
-                self.change(name, **given)
+                self.change(name, **values)
         self.assertEqual(
             self.events(), ["project.updated", "task.created", "task.updated", "task.commented", "task.deleted"]
         )
@@ -253,12 +255,12 @@ class WriteTests(ClosedCase):
 
     def test_staff_write_everywhere(self) -> None:
         self.client.force_login(UserFactory(is_staff=True))
-        for name, given in self.writes(self.project.pk, self.task.pk):
+        for name, values in self.writes(self.project.pk, self.task.pk):
             with self.subTest(name):
-                self.change(name, **given)
+                self.change(name, **values)
         self.assertEqual(Project.objects.count(), 0)
 
-    def test_who_makes_a_project_owns_it(self) -> None:
+    def test_the_creator_of_a_project_owns_it(self) -> None:
         user = UserFactory()
         self.client.force_login(user)
         pk = self.change("createProject", name="Mine")["id"]
@@ -272,17 +274,17 @@ class WriteTests(ClosedCase):
             self.writes(self.project.pk, self.task.pk), self.writes(999999, 999999), strict=True
         ):
             with self.subTest(invisible[0]), self.nothing_changes():
-                answers = [self.gql(mutation(name), input=given) for name, given in (invisible, absent)]
-                self.assertEqual(answers[0], answers[1])
-                [message] = answers[0]["data"]["result"]["messages"]
+                results = [self.gql(mutation(name), input=values) for name, values in (invisible, absent)]
+                self.assertEqual(results[0], results[1])
+                [message] = results[0]["data"]["result"]["messages"]
                 self.assertEqual(message["code"], "NOT_FOUND")
 
-    def test_an_invisible_row_is_not_given_away_by_its_version(self) -> None:
+    def test_a_version_does_not_reveal_an_invisible_row(self) -> None:
         self.client.force_login(UserFactory())
         for name, pk in (("updateTask", self.task.pk), ("deleteProject", self.project.pk)):
             self.assertEqual(self.messages(name, id=pk, version=99), [("ERROR", None, "NOT_FOUND")])
 
-    def test_an_assignee_outside_the_project_is_refused_whoever_they_are(self) -> None:
+    def test_an_assignee_outside_the_project_is_refused(self) -> None:
         self.client.force_login(self.members[Role.EDITOR])
         for stranger in (UserFactory(is_staff=True).pk, 999999):
             with self.subTest(stranger):

@@ -1,4 +1,4 @@
-"""The audit log, as staff read it."""
+"""The query `auditLog`."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class AuditCase(ClosedCase):
         self.client.force_login(self.staff)
 
     def record(self, count: int) -> list[str]:
-        """So many entries; their ids, newest first."""
+        """Record entries. Returns all ids, newest first."""
         for _ in range(count):
             audit.record(AuditAction.SIGNED_IN, actor=viewer_for(self.ada), user=self.ada)
         return [str(pk) for pk in AuditEntry.objects.order_by("-pk").values_list("pk", flat=True)]
 
 
 class ReadTests(AuditCase):
-    def test_an_entry_tells_who_did_what_to_whom_and_from_where(self) -> None:
+    def test_an_entry_shows_the_actor_the_action_the_user_and_the_address(self) -> None:
         owner = MembershipFactory(user=self.ada, role=Role.OWNER)
         alice = UserFactory(username="alice", first_name="Alice", last_name="Liddell")
         actor = viewer_by_token(token_of(self.ada), address="203.0.113.7")
@@ -91,13 +91,13 @@ class ReadTests(AuditCase):
         nodes = self.data("{ auditLog { nodes { action } } }")["auditLog"]["nodes"]
         self.assertEqual([node["action"] for node in nodes[::-1]], [action.name for action in AuditAction])
 
-    def test_an_entry_outlives_those_whom_it_is_about(self) -> None:
+    def test_an_entry_outlives_the_users_that_it_names(self) -> None:
         self.record(1)
         self.ada.delete()
         [entry] = self.data("{ auditLog { nodes { actor { name } userName } } }")["auditLog"]["nodes"]
         self.assertEqual(entry, {"actor": {"name": "Ada Lovelace"}, "userName": "Ada Lovelace"})
 
-    def test_it_is_fresh_though_an_entry_takes_no_position(self) -> None:
+    def test_the_log_is_fresh_although_an_entry_takes_no_position(self) -> None:
         for count in range(1, 3):
             self.assertEqual(len(self.record(1)), count)
             self.assertEqual(len(self.data(LOG)["auditLog"]["nodes"]), count)
@@ -111,33 +111,33 @@ class ReadTests(AuditCase):
 
 class PageTests(AuditCase):
     def page(self, **arguments: Any) -> tuple[list[str], bool, bool, dict[str, Any]]:
-        """Ids, hasPreviousPage, hasNextPage, and the arguments of the pages beside it."""
+        """Ids, hasPreviousPage, hasNextPage, and the cursors of the neighbouring pages."""
         log = self.data(PAGES, **arguments)["auditLog"]
         info = log["pageInfo"]
-        beside = {"after": info["endCursor"], "before": info["startCursor"]}
-        return [edge["node"]["id"] for edge in log["edges"]], info["hasPreviousPage"], info["hasNextPage"], beside
+        cursors = {"after": info["endCursor"], "before": info["startCursor"]}
+        return [edge["node"]["id"] for edge in log["edges"]], info["hasPreviousPage"], info["hasNextPage"], cursors
 
-    def test_it_is_walked_newest_first_and_back(self) -> None:
+    def test_pages_are_newest_first_and_walked_in_both_directions(self) -> None:
         ids = self.record(5)
-        *first, beside = self.page(first=2)
+        *first, cursors = self.page(first=2)
         self.assertEqual(first, [ids[:2], False, True])
-        *second, beside = self.page(first=2, after=beside["after"])
+        *second, cursors = self.page(first=2, after=cursors["after"])
         self.assertEqual(second, [ids[2:4], True, True])
-        *third, beside = self.page(first=2, after=beside["after"])
+        *third, cursors = self.page(first=2, after=cursors["after"])
         self.assertEqual(third, [ids[4:], True, False])
-        *back, _ = self.page(last=2, before=beside["before"])
+        *back, _ = self.page(last=2, before=cursors["before"])
         self.assertEqual(back, [ids[2:4], True, True])
 
     def test_a_cursor_of_another_list_is_refused(self) -> None:
         self.record(1)
         cursor = self.page(first=1)[3]["after"]
-        refusal = self.field_error(f'{{ tokens(after: "{cursor}") {{ totalCount }} }}')
-        self.assertEqual(refusal, {"code": "BAD_USER_INPUT", "argument": "after"})
+        error = self.field_error(f'{{ tokens(after: "{cursor}") {{ totalCount }} }}')
+        self.assertEqual(error, {"code": "BAD_USER_INPUT", "argument": "after"})
         token_of(self.staff)
         cursor = self.data("{ tokens { pageInfo { endCursor } } }")["tokens"]["pageInfo"]["endCursor"]
         self.assertEqual(self.field_error(PAGES, after=cursor), {"code": "BAD_USER_INPUT", "argument": "after"})
 
-    def test_a_page_that_makes_no_sense_is_refused(self) -> None:
+    def test_invalid_page_arguments_are_refused(self) -> None:
         for arguments, argument in (
             ({"first": 0}, "first"),
             ({"last": 101}, "last"),
@@ -145,33 +145,33 @@ class PageTests(AuditCase):
             ({"after": "x"}, "after"),
         ):
             with self.subTest(arguments):
-                refusal = self.field_error(PAGES, **arguments)
-                self.assertEqual(refusal, {"code": "BAD_USER_INPUT", "argument": argument})
+                error = self.field_error(PAGES, **arguments)
+                self.assertEqual(error, {"code": "BAD_USER_INPUT", "argument": argument})
 
 
 class AccessTests(AuditCase):
-    def test_it_is_for_staff_alone(self) -> None:
+    def test_only_staff_read_the_log(self) -> None:
         self.record(1)
         self.client.force_login(MembershipFactory(user=self.ada, role=Role.OWNER).user)
         for document in (LOG, "{ auditLog { totalCount } }", "{ auditLog { edges { cursor } } }"):
             with self.subTest(document):
                 self.assertEqual(self.field_error(document), {"code": "FORBIDDEN"})
 
-    def test_staff_read_it_by_a_token_for_everything_and_by_no_other(self) -> None:
+    def test_staff_need_a_token_with_admin_scope(self) -> None:
         for scope in Scope:
             with self.subTest(scope):
-                answer = self.post(LOG, Authorization=f"Bearer {token_of(self.staff, scope)}").json()
+                result = self.post(LOG, Authorization=f"Bearer {token_of(self.staff, scope)}").json()
                 if scope == Scope.ADMIN:
-                    self.assertEqual(answer["data"]["auditLog"]["totalCount"], 3)
+                    self.assertEqual(result["data"]["auditLog"]["totalCount"], 3)
                 else:
-                    self.assertIsNone(answer["data"])
+                    self.assertIsNone(result["data"])
                     self.assertEqual(
-                        [error["extensions"] for error in answer["errors"]],
+                        [error["extensions"] for error in result["errors"]],
                         [{"code": "INSUFFICIENT_SCOPE", "scope": "admin"}],
                     )
 
 
 class OpenTests(OpenCase):
-    def test_anybody_on_this_machine_reads_it(self) -> None:
+    def test_an_anonymous_user_reads_the_log_in_open_mode(self) -> None:
         audit.record(AuditAction.SIGNED_IN, actor=SYSTEM)
         self.assertEqual(self.data(LOG)["auditLog"]["totalCount"], 1)

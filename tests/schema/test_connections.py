@@ -1,4 +1,4 @@
-"""Lists: walked both ways, narrowed, ordered, and what they refuse (https://relay.dev/graphql/connections.htm)."""
+"""Connections: pages, filters, orders and invalid arguments (https://relay.dev/graphql/connections.htm)."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def ids(rows: Any) -> list[str]:
 
 
 class ListCase(OpenCase):
-    """A list is written as it is asked for, with `*` for its arguments."""
+    """A listing is a selection, with `*` in place of the arguments."""
 
     def page(self, listing: str, arguments: str) -> Any:
-        """One page, whose `edges`, `nodes` and `pageInfo` tell the same."""
-        found: Any = self.data(f"{{ {listing.replace('*', arguments)} }}")
-        while "pageInfo" not in found:
-            [found] = found.values()
-        self.assertEqual(found["nodes"], [edge["node"] for edge in found["edges"]])
-        cursors = [edge["cursor"] for edge in found["edges"]] or [None]
-        info = found["pageInfo"]
+        """One page. Checks that `edges`, `nodes` and `pageInfo` agree."""
+        connection: Any = self.data(f"{{ {listing.replace('*', arguments)} }}")
+        while "pageInfo" not in connection:
+            [connection] = connection.values()
+        self.assertEqual(connection["nodes"], [edge["node"] for edge in connection["edges"]])
+        cursors = [edge["cursor"] for edge in connection["edges"]] or [None]
+        info = connection["pageInfo"]
         self.assertEqual((info["startCursor"], info["endCursor"]), (cursors[0], cursors[-1]))
-        return found
+        return connection
 
     def forward(self, listing: str, arguments: str = "") -> Iterator[tuple[list[str], bool, bool]]:
         """Pages of two from the start, each as ids, hasPreviousPage, hasNextPage."""
@@ -57,8 +57,8 @@ class ListCase(OpenCase):
 
     def assert_refused(self, listing: str, arguments: str, argument: str) -> None:
         with self.subTest(listing, arguments=arguments):
-            answer = self.gql(f"{{ {listing.replace('*', arguments)} }}")
-            [error] = answer["errors"]
+            result = self.gql(f"{{ {listing.replace('*', arguments)} }}")
+            [error] = result["errors"]
             self.assertEqual(error["extensions"], {"code": "BAD_USER_INPUT", "argument": argument})
 
 
@@ -91,7 +91,7 @@ class PageTests(ListCase):
                 pages = [(rows[3:], True, False), (rows[1:3], True, True), (rows[:1], False, True)]
                 self.assertEqual(list(self.backward(listing)), pages)
 
-    def test_a_page_may_lie_between_two_rows(self) -> None:
+    def test_a_page_may_be_bounded_by_two_cursors(self) -> None:
         for listing, rows in self.lists.items():
             cursors = [edge["cursor"] for edge in self.page(listing, "first: 5")["edges"]]
             between = f'after: "{cursors[0]}" before: "{cursors[4]}"'
@@ -102,7 +102,7 @@ class PageTests(ListCase):
                     info = page["pageInfo"]
                     self.assertEqual((info["hasNextPage"], info["hasPreviousPage"]), (True, True))
 
-    def test_a_page_that_holds_the_whole_list_has_no_neighbours(self) -> None:
+    def test_a_page_with_the_whole_list_has_no_neighbours(self) -> None:
         for listing, rows in self.lists.items():
             for size in ("first: 5", "last: 5", "first: 6", "first: null, after: null"):
                 with self.subTest(listing, size=size):
@@ -111,7 +111,7 @@ class PageTests(ListCase):
                     info = page["pageInfo"]
                     self.assertEqual((info["hasNextPage"], info["hasPreviousPage"]), (False, False))
 
-    def test_rows_that_come_and_go_between_two_pages_move_nothing(self) -> None:
+    def test_rows_created_or_deleted_between_two_pages_shift_no_page(self) -> None:
         pages = self.forward(f"tasks(*) {PAGE}")
         rows = ids(self.tasks)
         self.assertEqual(next(pages)[0], rows[:2])
@@ -125,7 +125,7 @@ class PageTests(ListCase):
         info = {"hasNextPage": False, "hasPreviousPage": False, "startCursor": None, "endCursor": None}
         self.assertEqual(self.page(listing, "first: 2"), {"edges": [], "nodes": [], "pageInfo": info})
 
-    def test_a_page_has_50_rows_unless_told_and_100_at_most(self) -> None:
+    def test_a_page_has_50_rows_by_default_and_100_at_most(self) -> None:
         many = [Task(project=self.project, title="Many", due_date=MARCH) for _ in range(100)]
         Task.objects.bulk_create(many)
         for listing in (f"tasks(*) {PAGE}", f"project(id: {self.project.pk}) {{ tasks(*) {PAGE} }}"):
@@ -160,7 +160,7 @@ class PageTests(ListCase):
             },
         )
 
-    def test_a_list_may_be_asked_for_twice_under_aliases(self) -> None:
+    def test_a_list_may_be_selected_twice_under_aliases(self) -> None:
         rows = ids(self.tasks)
         document = """query ($id: ID!) {
           a: tasks(first: 1) { nodes { id } } b: tasks(last: 2) { edges { node { id } } }
@@ -178,7 +178,7 @@ class PageTests(ListCase):
             },
         )
 
-    def test_a_page_of_no_size_or_of_too_many_rows_is_refused(self) -> None:
+    def test_a_page_size_below_1_or_over_the_maximum_is_refused(self) -> None:
         for listing in self.lists:
             for size in (0, -1, 101, 2**31 - 1):
                 for argument in ("first", "last"):
@@ -211,7 +211,7 @@ class PageTests(ListCase):
                     self.assert_refused(listing, f'after: "{cursor}"', "after")
                     self.assert_refused(listing, f'last: 1, before: "{cursor}"', "before")
 
-    def test_a_cursor_of_nested_lists_fits_the_same_list_of_every_parent(self) -> None:
+    def test_a_cursor_of_a_nested_list_is_valid_for_every_parent(self) -> None:
         for project in self.projects[1:3]:
             TaskFactory(project=project)
         document = """query ($after: String) {
@@ -251,7 +251,7 @@ class PageTests(ListCase):
         surrogate = self.field_error("query ($after: String) { tasks(after: $after) { totalCount } }", after="\ud800")
         self.assertEqual(surrogate, {"code": "BAD_USER_INPUT", "argument": "after"})
 
-    def test_a_cursor_of_a_row_that_never_was_is_a_place_like_any_other(self) -> None:
+    def test_a_cursor_of_a_row_that_never_existed_is_valid(self) -> None:
         listing = f"tasks(*) {PAGE}"
         [digest, *_] = parts(self.page(listing, "first: 1")["pageInfo"]["endCursor"])
         for pk, expected in [
@@ -295,7 +295,7 @@ class TaskListTests(ListCase):
         )
 
     def titles(self, filter: dict[str, Any] | None = None, order: dict[str, Any] | None = None) -> list[str]:
-        """First words of the titles; the lists of the projects are found to hold the same tasks."""
+        """The first words of the titles. Checks that the nested lists contain the same tasks."""
         document = """query ($filter: TaskFilter, $order: TaskOrder) {
           tasks(filter: $filter, order: $order) { nodes { title } totalCount }
           projects { nodes { tasks(filter: $filter, order: $order) { nodes { title } totalCount } } }
@@ -308,10 +308,10 @@ class TaskListTests(ListCase):
         self.assertEqual(sum(tasks["totalCount"] for tasks in nested), len(titles))
         return [title.split()[0] for title in titles]
 
-    def test_each_filter_narrows_the_list(self) -> None:
+    def test_each_filter_selects_the_matching_tasks(self) -> None:
         everything = ["Bake", "Water", "Weed"]
         names = ("projectId", "status", "assigneeId", "dueAfter", "dueBefore", "search")
-        for given, expected in [
+        for values, expected in [
             (None, everything),
             ({}, everything),
             (dict.fromkeys(names), everything),
@@ -321,11 +321,11 @@ class TaskListTests(ListCase):
             ({"assigneeId": self.ada.pk}, ["Weed"]),
             ({"projectId": self.garden.pk, "status": "COMPLETED"}, []),
         ]:
-            with self.subTest(given):
-                self.assertEqual(self.titles(given), expected)
+            with self.subTest(values):
+                self.assertEqual(self.titles(values), expected)
 
     def test_due_after_includes_its_bound_and_due_before_does_not(self) -> None:
-        for given, expected in [
+        for values, expected in [
             ({"dueAfter": "2027-03-02T00:00:00Z"}, ["Bake", "Weed"]),
             ({"dueAfter": "2027-03-02T00:00:00.000001Z"}, ["Weed"]),
             ({"dueBefore": "2027-03-02T00:00:00Z"}, ["Water"]),
@@ -335,10 +335,10 @@ class TaskListTests(ListCase):
             ({"dueAfter": "9999-12-31T23:59:59Z"}, []),
             ({"dueBefore": "0001-01-01T00:00:00Z"}, []),
         ]:
-            with self.subTest(given):
-                self.assertEqual(self.titles(given), expected)
+            with self.subTest(values):
+                self.assertEqual(self.titles(values), expected)
 
-    def test_search_finds_a_part_of_title_or_description_whatever_its_case(self) -> None:
+    def test_search_finds_a_substring_of_title_or_description_in_any_case(self) -> None:
         for text, expected in [
             ("wee", ["Weed"]),
             ("THE BEDS", ["Weed"]),
@@ -351,7 +351,7 @@ class TaskListTests(ListCase):
             with self.subTest(text):
                 self.assertEqual(self.titles({"search": text}), expected)
 
-    def test_search_takes_every_character_for_itself(self) -> None:
+    def test_search_has_no_wildcards(self) -> None:
         for text, expected in [
             ("50%", ["Water"]),
             ("es_and", ["Water"]),
@@ -378,9 +378,9 @@ class TaskListTests(ListCase):
 
     def test_an_absent_project_or_assignee_has_no_tasks(self) -> None:
         for absent in ABSENT_IDS:
-            for given in ({"projectId": absent}, {"assigneeId": absent}):
-                with self.subTest(given):
-                    self.assertEqual(self.titles(given), [])
+            for values in ({"projectId": absent}, {"assigneeId": absent}):
+                with self.subTest(values):
+                    self.assertEqual(self.titles(values), [])
 
     def test_a_filter_or_order_of_another_shape_is_not_executed(self) -> None:
         document = "query ($by: TaskFilter, $in: TaskOrder) { tasks(filter: $by, order: $in) { totalCount } }"
@@ -402,7 +402,7 @@ class TaskListTests(ListCase):
             with self.subTest(variables):
                 self.assertEqual(self.request_error_code(document, **variables), "GRAPHQL_VALIDATION_FAILED")
 
-    def test_every_order_goes_both_ways(self) -> None:
+    def test_every_order_is_ascending_or_descending(self) -> None:
         long_ago, far_ahead = MARCH - timedelta(days=9999), MARCH + timedelta(days=9999)
         Task.objects.filter(pk=self.water.pk).update(created_at=long_ago, updated_at=far_ahead)
         for field, expected in [
@@ -416,7 +416,7 @@ class TaskListTests(ListCase):
                 self.assertEqual(self.titles(order={"field": field, "direction": "ASC"}), expected)
                 self.assertEqual(self.titles(order={"field": field, "direction": "DESC"}), expected[::-1])
 
-    def test_tasks_due_at_the_same_moment_are_walked_without_gap_or_twin(self) -> None:
+    def test_pages_of_tasks_due_at_the_same_moment_skip_and_repeat_nothing(self) -> None:
         tied = [TaskFactory(project=self.garden, due_date=MARCH) for _ in range(4)]
         by_date = ids([self.water, *tied, self.weed])
         for direction, expected in [("ASC", by_date), ("DESC", by_date[::-1])]:
@@ -442,12 +442,12 @@ class ProjectListTests(ListCase):
         document = """query ($filter: ProjectFilter, $order: ProjectOrder) {
           projects(filter: $filter, order: $order) { nodes { name } totalCount }
         }"""
-        found = self.data(document, **variables)["projects"]
-        names = [project["name"] for project in found["nodes"]]
-        self.assertEqual(found["totalCount"], len(names))
+        connection = self.data(document, **variables)["projects"]
+        names = [project["name"] for project in connection["nodes"]]
+        self.assertEqual(connection["totalCount"], len(names))
         return names
 
-    def test_search_finds_a_part_of_name_or_description(self) -> None:
+    def test_search_finds_a_substring_of_name_or_description(self) -> None:
         for text, expected in [
             ("gard", ["Garden"]),
             ("house", ["Kitchen", "Garden"]),
@@ -459,7 +459,7 @@ class ProjectListTests(ListCase):
             with self.subTest(text):
                 self.assertEqual(self.names(filter={"search": text}), expected)
 
-    def test_every_order_goes_both_ways(self) -> None:
+    def test_every_order_is_ascending_or_descending(self) -> None:
         Project.objects.filter(pk=self.garden.pk).update(updated_at=MARCH + timedelta(days=9999))
         for field, expected in [
             ("ID", ["Garden", "Kitchen"]),
@@ -472,13 +472,13 @@ class ProjectListTests(ListCase):
 
 
 class ReportListTests(OpenCase):
-    def test_reports_are_narrowed_to_a_project(self) -> None:
+    def test_reports_are_filtered_by_project(self) -> None:
         garden = ProjectFactory()
         mine = [SummaryReportFactory(project=garden, date=date(2027, 3, day)) for day in (1, 2)]
         SummaryReportFactory()
         document = "query ($id: ID) { reports(projectId: $id) { nodes { id } totalCount } }"
         for project_id, expected in [(garden.pk, ids(mine[::-1])), *((absent, []) for absent in ABSENT_IDS)]:
             with self.subTest(ascii(project_id)):
-                found = self.data(document, id=project_id)["reports"]
-                self.assertEqual([report["id"] for report in found["nodes"]], expected)
-                self.assertEqual(found["totalCount"], len(expected))
+                connection = self.data(document, id=project_id)["reports"]
+                self.assertEqual([report["id"] for report in connection["nodes"]], expected)
+                self.assertEqual(connection["totalCount"], len(expected))

@@ -1,4 +1,4 @@
-"""Resolvers call the database from the event loop of their operation, and Django does not mind."""
+"""Queries to the database from the event loop that executes an operation."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from backend.projects.models import Project
 from schema.context import Context, run_in_thread
 from tests.cases import Case
 
-_said: ContextVar[str] = ContextVar("said", default="nothing")
+_variable: ContextVar[str] = ContextVar("variable", default="nothing")
 
 
 def fail() -> None:
-    raise ValueError("as told")
+    raise ValueError("on purpose")
 
 
 class CallTests(SimpleTestCase):
     context = Context(viewer=SYSTEM)
 
     def test_a_call_has_no_running_loop_and_the_context_of_its_operation(self) -> None:
-        def look() -> str:
+        def read_variable() -> str:
             with self.assertRaises(RuntimeError):
                 asyncio.get_running_loop()
-            return _said.get()
+            return _variable.get()
 
         async def operation() -> list[str]:
-            _said.set("something")
-            return await asyncio.gather(*[self.context.in_database(look) for _ in range(3)])
+            _variable.set("something")
+            return await asyncio.gather(*[self.context.in_database(read_variable) for _ in range(3)])
 
         self.assertEqual(run_in_thread(operation()), ["something"] * 3)
-        self.assertEqual(_said.get(), "nothing")
+        self.assertEqual(_variable.get(), "nothing")
 
-    def test_calls_are_made_in_their_order(self) -> None:
+    def test_calls_are_made_in_order(self) -> None:
         made: list[int] = []
 
         async def operation() -> None:
@@ -46,14 +46,14 @@ class CallTests(SimpleTestCase):
         run_in_thread(operation())
         self.assertEqual(made, [0, 1, 2, 3])
 
-    def test_what_a_call_raises_is_raised_where_it_is_awaited_and_the_next_operation_is_none_the_worse(self) -> None:
+    def test_an_error_of_a_call_is_raised_at_its_await_and_does_not_affect_the_next_operation(self) -> None:
         async def operation() -> int:
-            with self.assertRaisesMessage(ValueError, "as told"):
+            with self.assertRaisesMessage(ValueError, "on purpose"):
                 await self.context.in_database(fail)
             return await self.context.in_database(int, "7")
 
         self.assertEqual(run_in_thread(operation()), 7)
-        with self.assertRaisesMessage(ValueError, "as told"):
+        with self.assertRaisesMessage(ValueError, "on purpose"):
             run_in_thread(self.context.in_database(fail))
         self.assertEqual(run_in_thread(operation()), 7)
 
@@ -70,7 +70,7 @@ class CallTests(SimpleTestCase):
 
 
 class DatabaseTests(Case):
-    def test_code_under_the_loop_has_to_call(self) -> None:
+    def test_async_code_reaches_the_database_only_by_a_call(self) -> None:
         async def operation() -> int:
             with self.assertRaises(SynchronousOnlyOperation):
                 Project.objects.count()

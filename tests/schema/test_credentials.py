@@ -1,4 +1,4 @@
-"""Tokens on GraphQL, over HTTP and on a socket."""
+"""Token authentication of GraphQL, over HTTP and on a socket."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class BearerTests(ClosedCase):
     def ask(self, token: str, query: str = ME, variables: Any = None, **headers: str) -> Any:
         return self.post(query, variables, Authorization=f"Bearer {token}", **headers)
 
-    def test_a_token_is_its_user(self) -> None:
+    def test_a_token_authenticates_its_user(self) -> None:
         response = self.ask(token_of(self.user, Scope.READ))
         self.assertEqual(response.json(), {"data": {"me": {"name": self.user.username}}})
 
-    def test_it_wins_over_a_session_and_needs_no_csrf_token(self) -> None:
+    def test_a_token_takes_precedence_over_a_session_and_needs_no_csrf_token(self) -> None:
         self.client = Client(enforce_csrf_checks=True)
         self.client.force_login(UserFactory())
         response = self.ask(token_of(self.user))
         self.assertEqual(response.json(), {"data": {"me": {"name": self.user.username}}})
 
-    def test_one_that_is_no_good_is_refused_though_there_is_a_session(self) -> None:
+    def test_an_invalid_token_is_refused_even_with_a_session(self) -> None:
         self.client.force_login(self.user)
         for token in ("", "x", "tw_" + "A" * 43, "x" * 10_240):
             with self.subTest(token[:10]):
@@ -59,7 +59,7 @@ class BearerTests(ClosedCase):
         [error] = response.json()["errors"]
         self.assertEqual(error["extensions"], {"code": "INSUFFICIENT_SCOPE", "scope": "write"})
 
-    def test_whoever_asks_for_plain_json_is_told_in_the_body_alone(self) -> None:
+    def test_in_plain_json_a_missing_scope_is_in_the_body_only(self) -> None:
         token = token_of(self.user, Scope.READ)
         response = self.ask(token, mutation("createProject"), {"input": {"name": "New"}}, Accept=JSON)
         self.assertEqual(response.status_code, 200)
@@ -83,31 +83,31 @@ class SocketTests(CommittingCase):
             await socket.init()
             self.assertEqual(await socket.close_code(), 4401)
 
-    async def test_a_token_comes_in_a_header_or_in_the_first_message(self) -> None:
+    async def test_a_token_is_sent_in_a_header_or_in_the_first_message(self) -> None:
         bearer = f"Bearer {await self.token()}"
         await self.assert_let_in(authorization=bearer)
-        await self.assert_let_in(said={"Authorization": bearer})
-        await self.assert_let_in(said={"authorization": bearer, "else": 5})
+        await self.assert_let_in(payload={"Authorization": bearer})
+        await self.assert_let_in(payload={"authorization": bearer, "else": 5})
 
-    async def test_one_that_is_no_good_closes_with_4401(self) -> None:
+    async def test_an_invalid_token_closes_the_socket_with_4401(self) -> None:
         for header in ("Bearer x", "", "Bearer tw_" + "A" * 43, "Bearer " + "x" * 10_240):
             with self.subTest(header[:10]):
-                await self.assert_refused(said={"Authorization": header})
+                await self.assert_refused(payload={"Authorization": header})
         await self.assert_refused(authorization="Bearer x")
-        await self.assert_refused(said={"Authorization": 5})
+        await self.assert_refused(payload={"Authorization": 5})
 
-    async def test_the_header_wins_over_the_first_message_and_both_over_a_session(self) -> None:
+    async def test_the_header_takes_precedence_over_the_first_message_and_both_over_a_session(self) -> None:
         other = await sync_to_async(UserFactory)()
         await sync_to_async(self.client.force_login)(other)
         session = self.client.cookies["sessionid"].value
         bearer = f"Bearer {await self.token()}"
-        await self.assert_let_in(session=session, said={"Authorization": bearer})
-        await self.assert_let_in(session=session, authorization=bearer, said={"Authorization": "Bearer x"})
+        await self.assert_let_in(session=session, payload={"Authorization": bearer})
+        await self.assert_let_in(session=session, authorization=bearer, payload={"Authorization": "Bearer x"})
 
     async def test_a_mutation_beyond_its_scope_names_the_scope(self) -> None:
         async with ready(authorization=f"Bearer {await self.token()}") as socket:
-            answer = await socket.answer(mutation("createProject"), input={"name": "New"})
-        self.assertEqual(answer["errors"][0]["extensions"], {"code": "INSUFFICIENT_SCOPE", "scope": "write"})
+            result = await socket.answer(mutation("createProject"), input={"name": "New"})
+        self.assertEqual(result["errors"][0]["extensions"], {"code": "INSUFFICIENT_SCOPE", "scope": "write"})
         self.assertEqual(await Project.objects.acount(), 1)
 
     async def test_a_revoked_token_closes_its_sockets_and_no_other(self) -> None:
@@ -119,7 +119,7 @@ class SocketTests(CommittingCase):
             self.assertEqual(await ended.close_code(), 4401)
             self.assertEqual(await still_open.answer(ME), {"data": {"me": {"name": self.user.username}}})
 
-    async def test_nothing_watches_a_socket_that_went_while_it_was_opened(self) -> None:
+    async def test_a_socket_that_closes_while_it_opens_leaves_no_task(self) -> None:
         session = f"Bearer {await self.token()}"
         for _ in range(3):
             socket = GraphQLSocket(authorization=session)
@@ -142,7 +142,7 @@ class SocketTests(CommittingCase):
             await sync_to_async(self.client.post)("/accounts/sign-out/")
             self.assertEqual(await socket.close_code(), 4401)
 
-    async def test_an_account_that_is_gone_closes_its_sockets(self) -> None:
+    async def test_deleting_an_account_closes_its_sockets(self) -> None:
         async with ready(authorization=f"Bearer {await self.token()}") as socket:
             await sync_to_async(services.user.delete_user)(actor=SYSTEM, user_id=self.user.pk)
             self.assertEqual(await socket.close_code(), 4401)

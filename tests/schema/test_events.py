@@ -1,4 +1,4 @@
-"""The query `events`: the journal read page by page, each event with its object as it was then."""
+"""The query `events`: pages of the journal. Each event shows its object as it was at that moment."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class EventTypeTests(OpenCase):
         [event] = self.data(document, after=before)["events"]["nodes"]
         return event
 
-    def test_an_event_tells_its_position_moment_actor_and_project(self) -> None:
+    def test_an_event_shows_its_position_moment_actor_and_project(self) -> None:
         project = create_project(actor=self.actor, name="Garden")
         row = Event.objects.latest("position")
         self.assertEqual(
@@ -51,7 +51,7 @@ class EventTypeTests(OpenCase):
             },
         )
 
-    def test_an_event_of_nobody_has_no_actor(self) -> None:
+    def test_an_event_of_an_anonymous_user_has_no_actor(self) -> None:
         create_project(actor=SYSTEM, name="Garden")
         self.assertIsNone(self.last("actor { name }")["actor"])
 
@@ -76,7 +76,7 @@ class EventTypeTests(OpenCase):
         deleted = self.last(shown.format("ProjectDeleted", ""))
         self.assertEqual(deleted, {"__typename": "ProjectDeleted", "kind": "PROJECT_DELETED", "project": as_it_was})
 
-    def test_events_of_tasks_show_the_task_as_it_was_with_changes_as_graphql_names_them(self) -> None:
+    def test_events_of_tasks_show_the_task_as_it_was_and_changes_by_graphql_names(self) -> None:
         project = ProjectFactory()
         add_member(actor=SYSTEM, project_id=project.pk, username=self.ada.username, role=Role.EDITOR)
         task = create_task(actor=SYSTEM, project_id=project.pk, changes={"title": "Weed", "due_date": MARCH})
@@ -106,7 +106,7 @@ class EventTypeTests(OpenCase):
         deleted = self.last(shown.format("TaskDeleted", ""))
         self.assertEqual(deleted, {"__typename": "TaskDeleted", "kind": "TASK_DELETED", "task": as_it_was})
 
-    def test_a_comment_is_told_with_its_task(self) -> None:
+    def test_a_comment_is_shown_with_its_task(self) -> None:
         task = TaskFactory()
         comment = add_comment(actor=SYSTEM, task_id=task.pk, content="Done?", author="Bob")
         self.assertEqual(
@@ -123,7 +123,7 @@ class EventTypeTests(OpenCase):
             },
         )
 
-    def test_a_report_is_told_with_its_figures(self) -> None:
+    def test_a_report_is_shown_with_its_figures(self) -> None:
         project = ProjectFactory()
         report = generate(project.pk, date(2024, 3, 1))
         self.assertEqual(
@@ -140,7 +140,7 @@ class EventTypeTests(OpenCase):
             },
         )
 
-    def test_what_an_event_refers_to_may_be_gone_by_now(self) -> None:
+    def test_objects_that_an_event_refers_to_may_have_been_deleted(self) -> None:
         project = create_project(actor=SYSTEM, name="Garden")
         task = create_task(actor=SYSTEM, project_id=project.pk, changes={"title": "Weed", "due_date": MARCH})
         add_comment(actor=SYSTEM, task_id=task.pk, content="Done?", author="Bob")
@@ -178,21 +178,21 @@ class EventPageTests(OpenCase):
         page = self.data(KINDS, **variables)["events"]
         return [int(event["cursor"]) for event in page["nodes"]], page["cursor"], page["hasMore"]
 
-    def test_without_after_there_are_no_events_but_the_present_position(self) -> None:
+    def test_without_after_there_are_no_events_but_the_current_position(self) -> None:
         self.assertEqual(self.page(), ([], "5", False))
         self.assertEqual(self.page(first=1, project=self.garden.pk), ([], "5", False))
 
-    def test_pages_follow_one_another_oldest_first_until_there_is_no_more(self) -> None:
+    def test_pages_are_oldest_first_until_the_end(self) -> None:
         self.assertEqual(self.page(after="0", first=2), ([1, 2], "2", True))
         self.assertEqual(self.page(after="2", first=2), ([3, 4], "4", True))
         self.assertEqual(self.page(after="4", first=2), ([5], "5", False))
         self.assertEqual(self.page(after="5", first=2), ([], "5", False))
 
-    def test_a_page_that_ends_with_the_journal_has_no_more(self) -> None:
+    def test_a_page_that_ends_at_the_head_has_no_more(self) -> None:
         self.assertEqual(self.page(after="0", first=5), ([1, 2, 3, 4, 5], "5", False))
         self.assertEqual(self.page(after="0"), ([1, 2, 3, 4, 5], "5", False))
 
-    def test_a_page_of_one_project_moves_on_over_what_is_not_in_it(self) -> None:
+    def test_a_page_of_one_project_skips_the_events_of_others(self) -> None:
         self.assertEqual(self.page(after="0", project=self.garden.pk), ([1, 3, 4, 5], "5", False))
         self.assertEqual(self.page(after="0", project=self.garden.pk, first=1), ([1], "1", True))
         self.assertEqual(self.page(after="0", project=self.kitchen.pk), ([2], "5", False))
@@ -200,7 +200,7 @@ class EventPageTests(OpenCase):
             with self.subTest(ascii(absent)):
                 self.assertEqual(self.page(after="0", project=absent), ([], "5", False))
 
-    def test_a_change_that_is_delivered_to_nobody_has_a_position_all_the_same(self) -> None:
+    def test_an_undelivered_change_has_a_position_too(self) -> None:
         add_member(actor=SYSTEM, project_id=self.garden.pk, username=UserFactory().username, role=Role.VIEWER)
         self.assertEqual(self.page(after="4"), ([5], "6", False))
         self.assertEqual(self.page(), ([], "6", False))
@@ -215,23 +215,23 @@ class EventPageTests(OpenCase):
         self.assertEqual(self.page(after="5", first=100), (list(range(6, 106)), "105", True))
         self.assertEqual(self.page(after="6"), (list(range(7, 107)), "106", False))
 
-    def test_a_page_of_no_size_or_of_too_many_events_is_refused(self) -> None:
+    def test_a_page_size_below_1_or_over_the_maximum_is_refused(self) -> None:
         for first in (0, -1, 101):
             with self.subTest(first):
                 refusal = self.field_error(KINDS, after="0", first=first)
                 self.assertEqual(refusal, {"code": "BAD_USER_INPUT", "argument": "first"})
 
-    def test_a_position_not_yet_reached_asks_to_read_anew(self) -> None:
+    def test_a_position_not_yet_reached_is_refused_with_resync(self) -> None:
         for after in ("6", str(2**63 - 1)):
             with self.subTest(after):
                 self.assertEqual(self.field_error(KINDS, after=after), {"code": "RESYNC", "oldest": "0"})
 
-    def test_a_position_no_longer_kept_says_which_is(self) -> None:
+    def test_a_position_no_longer_retained_is_refused_with_the_oldest(self) -> None:
         Event.objects.filter(position__lte=3).delete()
         self.assertEqual(self.field_error(KINDS, after="2"), {"code": "CURSOR_EXPIRED", "oldest": "3"})
         self.assertEqual(self.page(after="3"), ([4, 5], "5", False))
 
-    def test_what_is_no_cursor_is_not_executed(self) -> None:
+    def test_an_invalid_cursor_is_not_executed(self) -> None:
         for after in ("", "x", "-1", "1.5", " 1", "1_0", "٣", str(2**63), "9" * 500, "1\x00", "\ud800", 1, True, []):
             with self.subTest(ascii(after)):
                 self.assertEqual(self.request_error_code(KINDS, after=after), "GRAPHQL_VALIDATION_FAILED")

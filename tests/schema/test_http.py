@@ -1,4 +1,4 @@
-"""GraphQL over HTTP (https://graphql.github.io/graphql-over-http/draft/), to the letter."""
+"""GraphQL over HTTP (https://graphql.github.io/graphql-over-http/draft/)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GRAPHQL = "application/graphql-response+json"
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 CREATE = 'mutation { createProject(input: {name: "Garden"}) { __typename } }'
-# Not executed, for one reason each: the document, its types, its variables, the name of the operation.
+# Each has one error: in the document, its types, its variables, or the operation name.
 REQUEST_ERRORS: list[dict[str, Any]] = [
     {"query": "{"},
     {"query": " "},
@@ -44,27 +44,27 @@ REQUEST_ERRORS: list[dict[str, Any]] = [
 
 class HttpCase(OpenCase):
     def send(self, body: Any, content_type: str = JSON, method: str = "POST", **headers: str) -> Any:
-        """A request with this body, as it is where it is bytes. A header is written as a keyword."""
+        """Send a request with this body, as JSON unless it is bytes. Headers are keyword arguments."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.client.generic(method, "/graphql/", data, content_type=content_type, headers=headers)
 
     def assert_refused(self, response: Any, status: int, code: str) -> None:
-        """No GraphQL response could be made: JSON in the shape of one."""
+        """Check a response to a malformed request: JSON in the shape of a GraphQL response."""
         self.assertEqual(response.status_code, status, response.content)
         self.assertEqual(response["Content-Type"], "application/json; charset=utf-8")
-        answer = response.json()
-        self.assertEqual(list(answer), ["errors"])
-        [error] = answer["errors"]
+        body = response.json()
+        self.assertEqual(list(body), ["errors"])
+        [error] = body["errors"]
         self.assertEqual(error["extensions"], {"code": code})
-        self.assert_shows_nothing(response)
+        self.assert_shows_no_details(response)
 
-    def assert_shows_nothing(self, response: Any) -> None:
+    def assert_shows_no_details(self, response: Any) -> None:
         for trace in (b"Traceback", b'File \\"', b"SELECT", b"projects_"):
             self.assertNotIn(trace, response.content)
 
 
 class MediaTypeTests(HttpCase):
-    def test_the_answer_is_of_the_type_that_the_client_likes_best(self) -> None:
+    def test_the_response_has_the_media_type_that_the_client_prefers(self) -> None:
         for accept, expected in [
             (None, GRAPHQL),
             ("*/*", GRAPHQL),
@@ -87,12 +87,12 @@ class MediaTypeTests(HttpCase):
                 self.assertEqual(response["Content-Type"], f"{expected}; charset=utf-8")
                 self.assertIn("Accept", response["Vary"])
 
-    def test_a_type_that_is_not_on_offer_is_refused(self) -> None:
+    def test_an_unsupported_response_type_is_refused(self) -> None:
         for accept in ("text/plain", "text/html", "image/*", f"{JSON};q=0", "nonsense"):
             with self.subTest(accept), self.nothing_changes():
                 self.assert_refused(self.send({"query": CREATE}, Accept=accept), 406, "NOT_ACCEPTABLE")
 
-    def test_what_is_not_executed_is_a_400_without_data(self) -> None:
+    def test_a_request_error_is_a_400_without_data(self) -> None:
         for body in REQUEST_ERRORS:
             with self.subTest(body), self.nothing_changes():
                 response = self.send(body)
@@ -100,16 +100,16 @@ class MediaTypeTests(HttpCase):
                 self.assertEqual(response["Content-Type"], f"{GRAPHQL}; charset=utf-8")
                 for error in response.json()["errors"]:
                     self.assertIn(error["extensions"]["code"], ("GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED"))
-                self.assert_shows_nothing(response)
+                self.assert_shows_no_details(response)
 
-    def test_in_application_json_it_is_a_200_without_data(self) -> None:
+    def test_a_request_error_in_application_json_is_a_200_without_data(self) -> None:
         for body in REQUEST_ERRORS:
             with self.subTest(body), self.nothing_changes():
                 response = self.send(body, Accept=JSON)
                 self.assertEqual((response.status_code, list(response.json())), (200, ["errors"]), response.content)
                 self.assertEqual(response["Content-Type"], f"{JSON}; charset=utf-8")
 
-    def test_an_error_of_a_field_is_a_200_with_data(self) -> None:
+    def test_a_field_error_is_a_200_with_data(self) -> None:
         for accept in (JSON, GRAPHQL):
             with self.subTest(accept):
                 response = self.send({"query": "{ cursor tasks(first: 0) { totalCount } }"}, Accept=accept)
@@ -117,7 +117,7 @@ class MediaTypeTests(HttpCase):
 
 
 class BodyTests(HttpCase):
-    def test_what_is_no_json_is_refused(self) -> None:
+    def test_a_body_that_is_not_json_is_refused(self) -> None:
         for body in (
             b"{",
             b"query=%7Bcursor%7D",
@@ -136,7 +136,7 @@ class BodyTests(HttpCase):
             with self.subTest(body[:40]):
                 self.assert_refused(self.send(body), 400, "BAD_REQUEST")
 
-    def test_what_is_no_request_is_refused(self) -> None:
+    def test_json_that_is_not_a_graphql_request_is_refused(self) -> None:
         query = {"query": CREATE}
         for body in (
             [],
@@ -167,7 +167,7 @@ class BodyTests(HttpCase):
                 with self.subTest(body, accept=accept), self.nothing_changes():
                     self.assert_refused(self.send(body, Accept=accept), 400, "BAD_REQUEST")
 
-    def test_what_is_null_or_unknown_is_as_if_it_were_absent(self) -> None:
+    def test_a_null_or_unknown_parameter_counts_as_absent(self) -> None:
         for more in (
             {"variables": None, "operationName": None, "extensions": None},
             {"variables": {}, "extensions": {"persistedQuery": {"version": 1}}},
@@ -222,7 +222,7 @@ class MethodTests(HttpCase):
     def get(self, accept: str = GRAPHQL, **parameters: str) -> Any:
         return self.client.get("/graphql/", parameters, headers={"Accept": accept})
 
-    def test_a_query_may_be_asked_by_get(self) -> None:
+    def test_a_query_may_be_sent_by_get(self) -> None:
         project = ProjectFactory()
         response = self.get(
             query="query A { cursor } query B($id: ID!) { project(id: $id) { id } }",
@@ -233,12 +233,12 @@ class MethodTests(HttpCase):
         self.assertEqual(response.json(), {"data": {"project": {"id": str(project.pk)}}})
         self.assertEqual(response["Content-Type"], f"{GRAPHQL}; charset=utf-8")
 
-    def test_an_empty_parameter_is_as_if_it_were_absent(self) -> None:
+    def test_an_empty_parameter_counts_as_absent(self) -> None:
         response = self.get(query="{ cursor }", variables="", operationName="", extensions="")
         self.assertEqual(response.json(), {"data": {"cursor": "0"}})
         self.assertEqual(self.get(query="{ cursor }", variables="null").status_code, 200)
 
-    def test_a_mutation_by_get_is_refused_and_post_is_named(self) -> None:
+    def test_a_mutation_by_get_is_refused_with_allow_post(self) -> None:
         named = f"query A {{ cursor }} {CREATE.replace('mutation', 'mutation B')}"
         for accept in (JSON, GRAPHQL):
             for parameters in ({"query": CREATE}, {"query": named, "operationName": "B"}):
@@ -250,7 +250,7 @@ class MethodTests(HttpCase):
     def test_a_subscription_by_get_is_not_executed(self) -> None:
         self.assertEqual(self.get(query="subscription { events { kind } }").status_code, 400)
 
-    def test_parameters_that_are_no_request_are_refused(self) -> None:
+    def test_parameters_that_are_not_a_graphql_request_are_refused(self) -> None:
         for parameters in (
             {},
             {"query": ""},
@@ -263,14 +263,14 @@ class MethodTests(HttpCase):
             with self.subTest(parameters):
                 self.assert_refused(self.get(**parameters), 400, "BAD_REQUEST")
 
-    def test_what_is_not_executed_by_get_is_a_400_too(self) -> None:
+    def test_a_request_error_by_get_is_a_400_too(self) -> None:
         for query in ("{", "{ colour }", "query A { cursor } query B { cursor }", "\x00"):
             with self.subTest(query):
                 response = self.get(query=query)
                 self.assertEqual((response.status_code, list(response.json())), (400, ["errors"]))
                 self.assertEqual(self.get(JSON, query=query).status_code, 200)
 
-    def test_other_methods_are_refused_and_those_allowed_are_named(self) -> None:
+    def test_other_methods_are_refused_with_the_allowed_ones(self) -> None:
         for method in ("PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
             with self.subTest(method), self.nothing_changes():
                 response = self.send({"query": CREATE}, method=method)
@@ -285,13 +285,13 @@ class PageTests(HttpCase):
         self.assertEqual((response.status_code, response["Content-Type"]), (200, "text/html; charset=utf-8"))
         self.assertIn(b"graphiql", response.content)
 
-    def test_a_cache_does_not_take_the_page_for_an_answer(self) -> None:
+    def test_the_page_and_the_responses_vary_by_accept(self) -> None:
         for accept in (BROWSER, JSON):
             with self.subTest(accept):
                 response = self.client.get("/graphql/", headers={"Accept": accept})
                 self.assertIn("Accept", response.get("Vary", ""))
 
-    def test_nothing_but_text_html_gets_the_page(self) -> None:
+    def test_only_text_html_gets_the_page(self) -> None:
         for accept in ("*/*", JSON, "application/xhtml+xml", ""):
             with self.subTest(accept):
                 response = self.client.get("/graphql/", headers={"Accept": accept})
@@ -299,18 +299,18 @@ class PageTests(HttpCase):
                 self.assertIn(response.status_code, (400, 406))
 
 
-class OurOwnFaultTests(HttpCase):
-    """A table that is gone stands for every fault of ours."""
+class InternalErrorTests(HttpCase):
+    """A missing table causes the internal error."""
 
-    def lose(self, model: Any) -> None:
+    def remove_table(self, model: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"ALTER TABLE {model._meta.db_table} RENAME TO lost")
 
-    def test_a_fault_in_a_field_is_logged_and_shows_nothing(self) -> None:
-        self.lose(Task)
-        with self.assertLogs("schema.errors", "ERROR") as logged:
+    def test_an_internal_error_of_a_field_is_logged_and_shows_no_details(self) -> None:
+        self.remove_table(Task)
+        with self.assertLogs("schema.errors", "ERROR") as logs:
             response = self.send({"query": "{ tasks { totalCount } }"})
-        self.assertIn('relation "projects_task" does not exist', logged.output[0])
+        self.assertIn('relation "projects_task" does not exist', logs.output[0])
         self.assertEqual(response.status_code, 200)
         self.assertEqual(
             response.json(),
@@ -327,16 +327,16 @@ class OurOwnFaultTests(HttpCase):
             },
         )
 
-    def test_a_fault_in_a_mutation_is_no_message_of_the_domain(self) -> None:
-        self.lose(Project)
+    def test_an_internal_error_of_a_mutation_is_a_top_level_error(self) -> None:
+        self.remove_table(Project)
         with self.assertLogs("schema.errors", "ERROR"):
             response = self.send({"query": CREATE})
         [error] = response.json()["errors"]
         self.assertEqual(error["extensions"], {"code": "INTERNAL_SERVER_ERROR"})
-        self.assert_shows_nothing(response)
+        self.assert_shows_no_details(response)
 
-    def test_a_fault_before_anything_is_executed_is_a_500(self) -> None:
-        self.lose(Event)
+    def test_an_internal_error_before_execution_is_a_500(self) -> None:
+        self.remove_table(Event)
         with self.assertLogs("schema.errors", "ERROR"):
             response = self.send({"query": "{ cursor }"})
         self.assertEqual(response.status_code, 500)

@@ -1,4 +1,4 @@
-"""Who is in a project: read, let in, changed, removed."""
+"""Members of a project: reading, adding, changing and removing them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from backend.projects.models import AuditEntry, Membership, Role, Task, User
 from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
 from tests.schema.cases import ABSENT_IDS, ClosedCase, OpenCase
 
-# Nobody has any of these names, and some could not even be looked for.
+# No user has one of these names. Some of them are not valid in a query.
 NO_NAMES = ["nobody", "", " ", "alice\x00", "\x00", "alice\ud800", "\ud800", "x" * 10_000, "alice ", "al%"]
 
 READ = "query ($id: ID!) { project(id: $id) { members { totalCount nodes { user { id name } role } } } }"
@@ -25,7 +25,7 @@ def document(name: str) -> str:
 
 
 class MemberCase(ClosedCase):
-    """A garden with a member of each role, and Alice, who is in another project."""
+    """A project with a member of each role, and Alice, who is in another project."""
 
     @classmethod
     def setUpTestData(cls) -> None:
@@ -42,7 +42,7 @@ class MemberCase(ClosedCase):
         return result
 
     def member(self, name: str, **input: Any) -> tuple[str, str, str]:
-        """Id, name and role of the member that a mutation answers with."""
+        """Id, name and role of the member that a mutation returns."""
         result = self.answer(name, input)
         self.assertEqual(result["__typename"], "Member", result)
         return result["user"]["id"], result["user"]["name"], result["role"]
@@ -56,7 +56,7 @@ class MemberCase(ClosedCase):
             )
 
     def roles(self) -> list[tuple[str, str]]:
-        """Name and role of each member, as the API shows them, newest first."""
+        """Name and role of each member in the API, newest first."""
         [members] = self.data(READ, id=self.garden.pk)["project"].values()
         self.assertEqual(members["totalCount"], len(members["nodes"]))
         return [(member["user"]["name"], member["role"]) for member in members["nodes"]]
@@ -76,14 +76,14 @@ class ReadTests(MemberCase):
             },
         )
 
-    def test_every_member_sees_the_others_and_a_stranger_nobody(self) -> None:
+    def test_every_member_sees_the_others_and_a_non_member_nobody(self) -> None:
         for user in (self.editor, self.viewer, UserFactory(is_staff=True)):
             self.client.force_login(user)
             self.assertEqual(len(self.roles()), 3)
         self.client.force_login(self.alice)
         self.assertEqual(self.data(READ, id=self.garden.pk), {"project": None})
 
-    def test_members_of_every_project_that_is_seen_are_those_of_that_project(self) -> None:
+    def test_each_project_of_a_list_shows_its_own_members(self) -> None:
         MembershipFactory(user=self.owner, project=self.kitchen, role=Role.VIEWER)
         document = "{ projects { nodes { name members { nodes { user { name } } } } } }"
         self.assertEqual(
@@ -97,7 +97,7 @@ class ReadTests(MemberCase):
             ],
         )
 
-    def test_who_made_a_project_is_its_one_member(self) -> None:
+    def test_the_creator_of_a_project_is_its_only_member(self) -> None:
         made = self.data(
             """mutation { createProject(input: {name: "Attic"}) {
               ... on Project { members { totalCount nodes { user { name } role } } }
@@ -121,7 +121,7 @@ class PageTests(MemberCase):
         self.assertEqual((info["startCursor"], info["endCursor"]), (cursors[0], cursors[-1]))
         return [node["user"]["id"] for node in nodes], info["hasPreviousPage"], info["hasNextPage"], cursors
 
-    def test_it_is_walked_newest_first_and_back(self) -> None:
+    def test_pages_are_newest_first_and_walked_in_both_directions(self) -> None:
         viewer, editor, owner = (str(user.pk) for user in (self.viewer, self.editor, self.owner))
         *whole, cursors = self.page()
         self.assertEqual(whole, [[viewer, editor, owner], False, False])
@@ -136,13 +136,13 @@ class PageTests(MemberCase):
                 *page, _ = self.page(arguments)
                 self.assertEqual(page, expected)
 
-    def test_a_page_has_50_members_unless_told_and_100_at_most(self) -> None:
+    def test_a_page_has_50_members_by_default_and_100_at_most(self) -> None:
         MembershipFactory.create_batch(100, project=self.garden)
         for arguments, size in (("", 50), ("(first: 100)", 100), ("(last: 100)", 100)):
             with self.subTest(arguments):
                 self.assertEqual(len(self.page(arguments)[0]), size)
 
-    def test_a_page_that_makes_no_sense_is_refused(self) -> None:
+    def test_invalid_page_arguments_are_refused(self) -> None:
         TaskFactory(project=self.garden)
         of_tasks = self.data("{ tasks { edges { cursor } } }")["tasks"]["edges"][0]["cursor"]
         for arguments, argument in (
@@ -160,17 +160,17 @@ class PageTests(MemberCase):
 
 
 class AddTests(MemberCase):
-    def test_an_owner_lets_somebody_in_as_an_editor_unless_told_otherwise(self) -> None:
+    def test_an_owner_adds_a_member_as_an_editor_by_default(self) -> None:
         self.assertEqual(self.member("addMember", username="alice"), (str(self.alice.pk), "Alice Liddell", "EDITOR"))
         self.assertEqual(self.roles()[0], ("Alice Liddell", "EDITOR"))
 
-    def test_they_may_come_in_any_role_and_under_their_name_in_any_case(self) -> None:
+    def test_a_member_may_be_added_in_any_role_and_by_a_name_in_any_case(self) -> None:
         for role in ("OWNER", "EDITOR", "VIEWER"):
             user = UserFactory()
             added = self.member("addMember", username=user.username.upper(), role=role)
             self.assertEqual(added, (str(user.pk), user.username, role))
 
-    def test_nobody_of_a_name_is_refused(self) -> None:
+    def test_an_unknown_name_is_refused(self) -> None:
         for username in NO_NAMES:
             self.assert_refused("addMember", {"username": username}, "VALIDATION", "username", "NOT_FOUND")
 
@@ -180,7 +180,7 @@ class AddTests(MemberCase):
                 "addMember", {"username": member.username}, "VALIDATION", "username", "ALREADY_A_MEMBER"
             )
 
-    def test_who_is_let_in_sees_the_project_at_once(self) -> None:
+    def test_a_new_member_sees_the_project_at_once(self) -> None:
         self.client.force_login(self.alice)
         names = "{ projects { nodes { name } } }"
         kitchen = {"name": self.kitchen.name}
@@ -193,30 +193,30 @@ class AddTests(MemberCase):
 
 
 class ChangeTests(MemberCase):
-    def test_an_owner_gives_somebody_another_role(self) -> None:
+    def test_an_owner_changes_the_role_of_a_member(self) -> None:
         changed = self.member("changeRole", userId=self.editor.pk, role="VIEWER")
         self.assertEqual(changed, (str(self.editor.pk), self.editor.username, "VIEWER"))
         self.assertEqual(self.roles()[1], (self.editor.username, "VIEWER"))
 
-    def test_the_last_owner_is_not_made_less(self) -> None:
+    def test_the_role_of_the_last_owner_cannot_be_changed(self) -> None:
         for role in ("EDITOR", "VIEWER"):
             self.assert_refused("changeRole", {"userId": self.owner.pk, "role": role}, "VALIDATION", None, "LAST_OWNER")
 
-    def test_who_is_no_member_has_no_role_to_change(self) -> None:
+    def test_the_role_of_a_non_member_cannot_be_changed(self) -> None:
         for absent in [*ABSENT_IDS, str(self.alice.pk)]:
             self.assert_refused("changeRole", {"userId": absent, "role": "VIEWER"}, "ERROR", None, "NOT_FOUND")
 
-    def test_a_role_that_is_none_is_not_executed(self) -> None:
+    def test_an_unknown_role_is_not_executed(self) -> None:
         for role in ("BOSS", "owner", "", 1, None):
             with self.subTest(role), self.nothing_changes():
                 for name, who in (("changeRole", {"userId": self.editor.pk}), ("addMember", {"username": "alice"})):
-                    given = {"projectId": self.garden.pk, **who, "role": role}
-                    code = self.request_error_code(document(name), input=given)
+                    values = {"projectId": self.garden.pk, **who, "role": role}
+                    code = self.request_error_code(document(name), input=values)
                     self.assertEqual(code, "GRAPHQL_VALIDATION_FAILED")
 
 
 class RemoveTests(MemberCase):
-    def test_an_owner_removes_somebody_and_is_answered_with_the_member_as_they_were(self) -> None:
+    def test_removing_a_member_returns_it_as_it_was(self) -> None:
         TaskFactory(project=self.garden, assignee=self.editor)
         with self.committed():
             removed = self.member("removeMember", userId=self.editor.pk)
@@ -224,7 +224,7 @@ class RemoveTests(MemberCase):
         self.assertEqual(len(self.roles()), 2)
         self.assertEqual((Task.objects.get().assignee, self.events()), (None, ["task.updated"]))
 
-    def test_a_member_leaves_by_themselves_and_sees_the_project_no_more(self) -> None:
+    def test_a_member_who_leaves_no_longer_sees_the_project(self) -> None:
         for member in (self.editor, self.viewer):
             self.client.force_login(member)
             self.assertEqual(len(self.data("{ projects { nodes { name } } }")["projects"]["nodes"]), 1)
@@ -232,10 +232,10 @@ class RemoveTests(MemberCase):
                 self.member("removeMember", userId=member.pk)
             self.assertEqual(self.data("{ projects { nodes { name } } }"), {"projects": {"nodes": []}})
 
-    def test_the_last_owner_does_not_leave(self) -> None:
+    def test_the_last_owner_cannot_leave(self) -> None:
         self.assert_refused("removeMember", {"userId": self.owner.pk}, "VALIDATION", None, "LAST_OWNER")
 
-    def test_who_is_no_member_is_not_removed(self) -> None:
+    def test_a_non_member_cannot_be_removed(self) -> None:
         for absent in [*ABSENT_IDS, str(self.alice.pk)]:
             self.assert_refused("removeMember", {"userId": absent}, "ERROR", None, "NOT_FOUND")
 
@@ -250,19 +250,19 @@ class AccessTests(MemberCase):
 
     def test_an_editor_manages_nobody(self) -> None:
         self.client.force_login(self.editor)
-        for name, given in self.changes():
-            self.assert_refused(name, given, "PERMISSION", None, "FORBIDDEN")
+        for name, values in self.changes():
+            self.assert_refused(name, values, "PERMISSION", None, "FORBIDDEN")
 
     def test_a_viewer_manages_nobody_but_themselves(self) -> None:
         self.client.force_login(self.viewer)
-        for name, given in self.changes()[:2]:
-            self.assert_refused(name, given, "PERMISSION", None, "FORBIDDEN")
+        for name, values in self.changes()[:2]:
+            self.assert_refused(name, values, "PERMISSION", None, "FORBIDDEN")
         self.assert_refused("removeMember", {"userId": self.editor.pk}, "PERMISSION", None, "FORBIDDEN")
 
     def test_staff_manage_everywhere(self) -> None:
         self.client.force_login(UserFactory(is_staff=True))
-        for name, given in self.changes():
-            self.member(name, **given)
+        for name, values in self.changes():
+            self.member(name, **values)
         self.assertEqual(
             self.roles(),
             [("Alice Liddell", "EDITOR"), (self.editor.username, "EDITOR"), (self.owner.username, "OWNER")],
@@ -270,12 +270,12 @@ class AccessTests(MemberCase):
 
     def test_an_invisible_project_is_refused_like_an_absent_one(self) -> None:
         for project_id in [*ABSENT_IDS, str(self.kitchen.pk)]:
-            for name, given in self.changes():
-                self.assert_refused(name, {**given, "projectId": project_id}, "ERROR", None, "NOT_FOUND")
+            for name, values in self.changes():
+                self.assert_refused(name, {**values, "projectId": project_id}, "ERROR", None, "NOT_FOUND")
 
-    def test_each_change_is_told_to_the_audit_log_with_its_maker(self) -> None:
-        for name, given in self.changes():
-            self.member(name, **given)
+    def test_each_change_is_recorded_in_the_audit_log_with_its_actor(self) -> None:
+        for name, values in self.changes():
+            self.member(name, **values)
         self.assertEqual(
             list(AuditEntry.objects.order_by("pk").values_list("action", "actor_id", "address", "user_id", "detail")),
             [
@@ -285,9 +285,9 @@ class AccessTests(MemberCase):
             ],
         )
 
-    def test_what_an_input_must_have_is_neither_absent_nor_null(self) -> None:
-        for name, given in self.changes():
-            valid: dict[str, Any] = {"projectId": self.garden.pk, **given}
+    def test_a_required_field_is_neither_absent_nor_null(self) -> None:
+        for name, values in self.changes():
+            valid: dict[str, Any] = {"projectId": self.garden.pk, **values}
             for field in valid:
                 for bad in ({**valid, field: None}, {key: valid[key] for key in valid if key != field}):
                     with self.subTest(name, input=bad), self.nothing_changes():
@@ -296,13 +296,13 @@ class AccessTests(MemberCase):
 
 
 class OpenTests(OpenCase):
-    def test_anybody_on_this_machine_manages_members_but_leaves_an_owner(self) -> None:
+    def test_an_anonymous_user_manages_members_in_open_mode_but_not_the_last_owner(self) -> None:
         owner = MembershipFactory(role=Role.OWNER)
         UserFactory(username="alice")
-        given = {"projectId": owner.project_id, "username": "alice", "role": "VIEWER"}
-        self.assertEqual(self.data(document("addMember"), input=given)["result"]["role"], "VIEWER")
-        refused = self.data(document("removeMember"), input={"projectId": owner.project_id, "userId": owner.user_id})[
+        values = {"projectId": owner.project_id, "username": "alice", "role": "VIEWER"}
+        self.assertEqual(self.data(document("addMember"), input=values)["result"]["role"], "VIEWER")
+        result = self.data(document("removeMember"), input={"projectId": owner.project_id, "userId": owner.user_id})[
             "result"
         ]
-        self.assertEqual(refused["messages"], [{"kind": "VALIDATION", "field": None, "code": "LAST_OWNER"}])
+        self.assertEqual(result["messages"], [{"kind": "VALIDATION", "field": None, "code": "LAST_OWNER"}])
         self.assertEqual((Membership.objects.count(), User.objects.count()), (2, 2))

@@ -1,4 +1,4 @@
-"""Each mutation, and what it refuses: a refusal leaves no row and no event."""
+"""Each mutation and its errors. A refused mutation leaves no row and no event."""
 
 from __future__ import annotations
 
@@ -60,30 +60,30 @@ class MutationCase(OpenCase):
         event = Event.objects.latest("position")
         return event.kind, orjson.loads(event.payload)
 
-    def assert_refused(self, name: str, given: dict[str, Any], field: str | None, code: str) -> None:
-        with self.subTest(name, **given):
+    def assert_refused(self, name: str, input: dict[str, Any], field: str | None, code: str) -> None:
+        with self.subTest(name, **input):
             kind = "ERROR" if field is None else "VALIDATION"
-            self.assertEqual(self.messages(name, **given), [(kind, field, code)])
+            self.assertEqual(self.messages(name, **input), [(kind, field, code)])
 
 
 class ProjectTests(MutationCase):
-    def test_a_project_is_created_with_what_the_input_says(self) -> None:
-        answer = self.change("createProject", name=" Kitchen ", description="With a stove")
+    def test_a_project_is_created_with_the_fields_of_the_input(self) -> None:
+        result = self.change("createProject", name=" Kitchen ", description="With a stove")
         project = Project.objects.latest("pk")
         self.assertEqual(
-            answer, {"id": str(project.pk), "name": "Kitchen", "description": "With a stove", "version": 1}
+            result, {"id": str(project.pk), "name": "Kitchen", "description": "With a stove", "version": 1}
         )
         self.assertEqual((project.name, project.description, project.version), ("Kitchen", "With a stove", 1))
         self.assertEqual(self.events(), ["project.created"])
 
     def test_a_description_that_is_absent_or_null_is_empty(self) -> None:
-        for given in ({"name": "Kitchen"}, {"name": "Kitchen", "description": None}):
-            with self.subTest(given):
-                self.assertEqual(self.change("createProject", **given)["description"], "")
+        for values in ({"name": "Kitchen"}, {"name": "Kitchen", "description": None}):
+            with self.subTest(values):
+                self.assertEqual(self.change("createProject", **values)["description"], "")
 
-    def test_an_update_changes_what_it_names_and_nothing_else(self) -> None:
+    def test_an_update_changes_only_the_fields_of_the_input(self) -> None:
         pk = str(self.project.pk)
-        for version, (given, name, description) in enumerate(
+        for version, (values, name, description) in enumerate(
             [
                 ({"name": "Park"}, "Park", "Behind the house"),
                 ({"description": "Before it"}, "Park", "Before it"),
@@ -91,25 +91,25 @@ class ProjectTests(MutationCase):
             ],
             start=2,
         ):
-            with self.subTest(given):
-                answer = self.change("updateProject", id=pk, **given)
-                self.assertEqual(answer, {"id": pk, "name": name, "description": description, "version": version})
+            with self.subTest(values):
+                result = self.change("updateProject", id=pk, **values)
+                self.assertEqual(result, {"id": pk, "name": name, "description": description, "version": version})
                 self.project.refresh_from_db()
                 self.assertEqual((self.project.name, self.project.description), (name, description))
                 kind, payload = self.last_event()
-                self.assertEqual((kind, payload["changes"]), ("project.updated", list(given)))
+                self.assertEqual((kind, payload["changes"]), ("project.updated", list(values)))
         self.task.refresh_from_db()
         self.assertEqual(self.task.version, 1)
 
     def test_an_update_that_changes_nothing_is_no_change(self) -> None:
-        for given in ({}, {"name": "Garden"}, {"name": " Garden ", "description": "Behind the house"}, {"version": 1}):
-            with self.subTest(given), self.nothing_changes():
-                self.assertEqual(self.change("updateProject", id=self.project.pk, **given)["version"], 1)
+        for values in ({}, {"name": "Garden"}, {"name": " Garden ", "description": "Behind the house"}, {"version": 1}):
+            with self.subTest(values), self.nothing_changes():
+                self.assertEqual(self.change("updateProject", id=self.project.pk, **values)["version"], 1)
 
-    def test_a_deleted_project_is_answered_as_it_was_and_takes_everything_with_it(self) -> None:
-        answer = self.change("deleteProject", id=self.project.pk, version=1)
+    def test_deleting_a_project_returns_it_as_it_was_and_deletes_its_contents(self) -> None:
+        result = self.change("deleteProject", id=self.project.pk, version=1)
         self.assertEqual(
-            answer,
+            result,
             {"id": str(self.project.pk), "name": "Garden", "description": "Behind the house", "version": 1},
         )
         self.assertEqual([model.objects.count() for model in (Project, Task, Comment, Membership)], [0, 0, 0, 0])
@@ -126,13 +126,13 @@ class ProjectTests(MutationCase):
             self.assert_refused("createProject", {"name": "A", "description": text}, "description", code)
             self.assert_refused("updateProject", {"id": self.project.pk, "description": text}, "description", code)
 
-    def test_every_field_that_is_wrong_is_told(self) -> None:
+    def test_every_invalid_field_has_a_message(self) -> None:
         self.assertEqual(
             self.messages("createProject", name="x" * 256, description="\x00"),
             [("VALIDATION", "name", "MAX_LENGTH"), ("VALIDATION", "description", "NULL_CHARACTERS")],
         )
 
-    def test_a_message_says_what_is_wrong_in_words(self) -> None:
+    def test_a_message_explains_the_error(self) -> None:
         result = self.data(mutation("createProject"), input={"name": "x" * 256})["result"]
         self.assertEqual(
             result["messages"],
@@ -168,8 +168,8 @@ class ProjectTests(MutationCase):
 
 
 class TaskTests(MutationCase):
-    def test_a_task_is_created_with_what_the_input_says(self) -> None:
-        answer = self.change(
+    def test_a_task_is_created_with_the_fields_of_the_input(self) -> None:
+        result = self.change(
             "createTask",
             projectId=self.project.pk,
             title=" Mow ",
@@ -180,7 +180,7 @@ class TaskTests(MutationCase):
         )
         task = Task.objects.latest("pk")
         self.assertEqual(
-            answer,
+            result,
             {
                 "id": str(task.pk),
                 "title": "Mow",
@@ -200,12 +200,12 @@ class TaskTests(MutationCase):
         self.project.refresh_from_db()
         self.assertEqual(self.project.version, 1)
 
-    def test_a_task_is_pending_and_nobodys_unless_told_otherwise(self) -> None:
+    def test_a_task_is_pending_and_unassigned_by_default(self) -> None:
         needed = {"projectId": self.project.pk, "title": "Mow", "dueDate": DUE}
-        for given in ({}, {"description": None, "assigneeId": None}):
-            with self.subTest(given):
-                answer = self.change("createTask", **needed, **given)
-                self.assertEqual((answer["status"], answer["description"], answer["assignee"]), ("PENDING", "", None))
+        for values in ({}, {"description": None, "assigneeId": None}):
+            with self.subTest(values):
+                result = self.change("createTask", **needed, **values)
+                self.assertEqual((result["status"], result["description"], result["assignee"]), ("PENDING", "", None))
 
     def test_a_moment_is_stored_in_utc(self) -> None:
         for text, stored in [
@@ -218,14 +218,14 @@ class TaskTests(MutationCase):
             ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"),
         ]:
             with self.subTest(text):
-                answer = self.change("createTask", projectId=self.project.pk, title="Mow", dueDate=text)
-                self.assertEqual(answer["dueDate"], stored)
+                result = self.change("createTask", projectId=self.project.pk, title="Mow", dueDate=text)
+                self.assertEqual(result["dueDate"], stored)
                 self.assertEqual(
-                    self.data("query ($id: ID!) { task(id: $id) { dueDate } }", id=answer["id"]),
+                    self.data("query ($id: ID!) { task(id: $id) { dueDate } }", id=result["id"]),
                     {"task": {"dueDate": stored}},
                 )
 
-    def test_an_update_changes_what_it_names_and_nothing_else(self) -> None:
+    def test_an_update_changes_only_the_fields_of_the_input(self) -> None:
         expected = {
             "id": str(self.task.pk),
             "title": "Weed",
@@ -236,7 +236,7 @@ class TaskTests(MutationCase):
             "project": {"id": str(self.project.pk)},
             "assignee": {"name": "Ada Lovelace"},
         }
-        for given, shown, changes in [
+        for values, shown, changes in [
             ({"title": "Mow"}, {"title": "Mow"}, ["title"]),
             ({"description": None}, {"description": ""}, ["description"]),
             ({"status": "COMPLETED"}, {"status": "COMPLETED"}, ["status"]),
@@ -248,22 +248,22 @@ class TaskTests(MutationCase):
                 ["title", "assignee"],
             ),
         ]:
-            with self.subTest(given):
+            with self.subTest(values):
                 expected |= {**shown, "version": expected["version"] + 1}
-                self.assertEqual(self.change("updateTask", id=self.task.pk, **given), expected)
+                self.assertEqual(self.change("updateTask", id=self.task.pk, **values), expected)
                 kind, payload = self.last_event()
                 self.assertEqual((kind, payload["changes"]), ("task.updated", changes))
 
     def test_an_update_that_changes_nothing_is_no_change(self) -> None:
         same = {"title": " Weed", "status": "IN_PROGRESS", "dueDate": "2027-03-01T10:30:00+01:00"}
-        for given in ({}, {"version": 1}, {"assigneeId": self.ada.pk}, same):
-            with self.subTest(given), self.nothing_changes():
-                self.assertEqual(self.change("updateTask", id=self.task.pk, **given)["version"], 1)
+        for values in ({}, {"version": 1}, {"assigneeId": self.ada.pk}, same):
+            with self.subTest(values), self.nothing_changes():
+                self.assertEqual(self.change("updateTask", id=self.task.pk, **values)["version"], 1)
 
-    def test_a_deleted_task_is_answered_as_it_was_and_takes_its_comments_with_it(self) -> None:
-        answer = self.change("deleteTask", id=self.task.pk, version=1)
+    def test_deleting_a_task_returns_it_as_it_was_and_deletes_its_comments(self) -> None:
+        result = self.change("deleteTask", id=self.task.pk, version=1)
         self.assertEqual(
-            answer,
+            result,
             {
                 "id": str(self.task.pk),
                 "title": "Weed",
@@ -289,14 +289,14 @@ class TaskTests(MutationCase):
             self.assert_refused("createTask", {**needed, "description": text}, "description", code)
             self.assert_refused("updateTask", {"id": self.task.pk, "description": text}, "description", code)
 
-    def test_null_for_what_a_task_must_have_is_refused(self) -> None:
+    def test_null_for_a_required_field_is_refused(self) -> None:
         for field in ("title", "status", "dueDate"):
             self.assert_refused("updateTask", {"id": self.task.pk, field: None}, field, "NULL")
 
     def test_a_new_task_without_a_status_is_pending(self) -> None:
         needed = {"projectId": self.project.pk, "title": "Mow", "dueDate": DUE}
-        for given in ({}, {"status": None}):
-            self.assertEqual(self.change("createTask", **needed, **given)["status"], "PENDING")
+        for values in ({}, {"status": None}):
+            self.assertEqual(self.change("createTask", **needed, **values)["status"], "PENDING")
 
     def test_an_absent_task_or_project_is_refused(self) -> None:
         for absent in ABSENT_IDS:
@@ -321,18 +321,18 @@ class TaskTests(MutationCase):
                         self.messages(name, id=self.task.pk, version=version), [("VALIDATION", None, "CONFLICT")]
                     )
 
-    def test_a_conflict_says_which_version_it_is_by_now(self) -> None:
+    def test_a_conflict_names_the_current_version(self) -> None:
         self.change("updateTask", id=self.task.pk, title="Mow")
         result = self.data(mutation("updateTask"), input={"id": self.task.pk, "version": 1})["result"]
         self.assertEqual(result["messages"][0]["message"], "This is version 2 by now.")
 
 
 class CommentTests(MutationCase):
-    def test_a_comment_is_added_under_the_name_that_is_given(self) -> None:
-        answer = self.change("addComment", taskId=self.task.pk, content=" Done?\n", author=" Bob ")
+    def test_an_anonymous_comment_has_the_author_of_the_input(self) -> None:
+        result = self.change("addComment", taskId=self.task.pk, content=" Done?\n", author=" Bob ")
         comment = Comment.objects.latest("pk")
         self.assertEqual(
-            answer,
+            result,
             {"id": str(comment.pk), "author": "Bob", "content": " Done?\n", "task": {"id": str(self.task.pk)}},
         )
         self.assertEqual((comment.task_id, comment.author, comment.content), (self.task.pk, "Bob", " Done?\n"))
@@ -343,17 +343,17 @@ class CommentTests(MutationCase):
         self.change("addComment", taskId=self.task.pk, content="Done?", author="Bob")
         self.assertEqual(Task.objects.values().get(), before)
 
-    def test_who_is_not_signed_in_must_say_who_they_are(self) -> None:
-        given = {"taskId": self.task.pk, "content": "Done?"}
-        self.assert_refused("addComment", given, "author", "NULL")
-        self.assert_refused("addComment", {**given, "author": None}, "author", "NULL")
+    def test_an_anonymous_comment_needs_a_valid_author(self) -> None:
+        values = {"taskId": self.task.pk, "content": "Done?"}
+        self.assert_refused("addComment", values, "author", "NULL")
+        self.assert_refused("addComment", {**values, "author": None}, "author", "NULL")
         for author, code in NO_TITLE:
-            self.assert_refused("addComment", {**given, "author": author}, "author", code)
+            self.assert_refused("addComment", {**values, "author": author}, "author", code)
 
     def test_a_comment_needs_content_that_can_be_stored(self) -> None:
-        given = {"taskId": self.task.pk, "author": "Bob"}
+        values = {"taskId": self.task.pk, "author": "Bob"}
         for content, code in [*NO_TEXT, ("", "BLANK"), (" \n", "BLANK")]:
-            self.assert_refused("addComment", {**given, "content": content}, "content", code)
+            self.assert_refused("addComment", {**values, "content": content}, "content", code)
 
     def test_an_absent_task_is_refused(self) -> None:
         for absent in ABSENT_IDS:
@@ -361,26 +361,26 @@ class CommentTests(MutationCase):
 
 
 class SignedInCommentTests(ClosedCase):
-    def test_who_is_signed_in_comments_under_their_own_name_whatever_is_said(self) -> None:
+    def test_a_signed_in_user_comments_under_their_own_name_whatever_the_input_says(self) -> None:
         ada = UserFactory(first_name="Ada", last_name="Lovelace")
         task = TaskFactory(project=MembershipFactory(user=ada, role=Role.EDITOR).project)
         self.client.force_login(ada)
         for author in ({}, {"author": None}, {"author": "Bob"}, {"author": "x" * 256}, {"author": "\x00"}):
             with self.subTest(author):
-                answer = self.change("addComment", taskId=task.pk, content="Done?", **author)
-                self.assertEqual(answer["author"], "Ada Lovelace")
+                result = self.change("addComment", taskId=task.pk, content="Done?", **author)
+                self.assertEqual(result["author"], "Ada Lovelace")
         self.assertEqual(set(Event.objects.values_list("actor_id", "actor_name")), {(ada.pk, "Ada Lovelace")})
 
-    def test_a_very_long_own_name_does_not_keep_anybody_from_commenting(self) -> None:
+    def test_a_very_long_name_of_a_user_is_cut_in_a_comment(self) -> None:
         ada = UserFactory(first_name="A" * 150, last_name="L" * 150)
         task = TaskFactory(project=MembershipFactory(user=ada, role=Role.EDITOR).project)
         self.client.force_login(ada)
-        answer = self.change("addComment", taskId=task.pk, content="Done?")
-        self.assertEqual(answer["author"], f"{'A' * 150} {'L' * 104}")
+        result = self.change("addComment", taskId=task.pk, content="Done?")
+        self.assertEqual(result["author"], f"{'A' * 150} {'L' * 104}")
 
 
 class RequestErrorTests(MutationCase):
-    """What GraphQL's own types do not let through."""
+    """Input that GraphQL's types reject."""
 
     def valid(self) -> dict[str, dict[str, Any]]:
         return {
@@ -393,11 +393,11 @@ class RequestErrorTests(MutationCase):
             "addComment": {"taskId": self.task.pk, "content": "Done?", "author": "Bob"},
         }
 
-    def assert_not_executed(self, name: str, given: Any) -> None:
-        with self.subTest(name, input=given), self.nothing_changes():
-            self.assertEqual(self.request_error_code(mutation(name), input=given), "GRAPHQL_VALIDATION_FAILED")
+    def assert_not_executed(self, name: str, input: Any) -> None:
+        with self.subTest(name, input=input), self.nothing_changes():
+            self.assertEqual(self.request_error_code(mutation(name), input=input), "GRAPHQL_VALIDATION_FAILED")
 
-    def test_what_an_input_must_have_is_neither_absent_nor_null(self) -> None:
+    def test_a_required_field_is_neither_absent_nor_null(self) -> None:
         for name, required in [
             ("createProject", ["name"]),
             ("updateProject", ["id"]),
@@ -414,12 +414,12 @@ class RequestErrorTests(MutationCase):
 
     def test_an_input_of_another_shape_is_not_executed(self) -> None:
         for name, valid in self.valid().items():
-            for given in (None, [], "x", 5, {}, {**valid, "colour": "red"}):
-                self.assert_not_executed(name, given)
+            for values in (None, [], "x", 5, {}, {**valid, "colour": "red"}):
+                self.assert_not_executed(name, values)
 
     def test_a_value_of_another_type_is_not_executed(self) -> None:
         task, project = {"id": self.task.pk}, {"id": self.project.pk}
-        for name, given in [
+        for name, values in [
             ("updateProject", {**project, "name": 5}),
             ("updateProject", {**project, "description": ["x"]}),
             ("updateProject", {**project, "version": "1"}),
@@ -434,9 +434,9 @@ class RequestErrorTests(MutationCase):
             ("updateTask", {**task, "status": 1}),
             ("updateTask", {**task, "assigneeId": []}),
         ]:
-            self.assert_not_executed(name, given)
+            self.assert_not_executed(name, values)
 
-    def test_what_is_no_moment_is_not_executed(self) -> None:
+    def test_an_invalid_moment_is_not_executed(self) -> None:
         for moment in NO_MOMENT:
             for name in ("createTask", "updateTask"):
                 self.assert_not_executed(name, {**self.valid()[name], "dueDate": moment})

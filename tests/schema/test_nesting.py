@@ -1,6 +1,6 @@
-"""What lists cost: nesting so many SQL queries, a list that is asked for again none.
+"""The SQL queries of lists: a fixed number for nested lists, none for a repeated list.
 
-That no list costs more for more rows is in `test_walk`; here are the numbers of some.
+`test_walk` checks that no list costs more for more rows. Here are the exact numbers of some lists.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, User
 from tests.rows import MARCH, grow
 from tests.schema.cases import ClosedCase, OpenCase
 
-# What is asked for, and its queries where nothing is cached: a list from the cache is two (position and rows), every
-# page of nested rows is one for all of their parents, and so is every count.
+# Documents, and their queries with an empty cache: two for a cached list (position and rows), one for the nested pages
+# of all parents, one for the nested counts of all parents.
 NESTED = {
     "nodes": (
         4,
@@ -107,10 +107,10 @@ class NestingTests(OpenCase):
             with self.subTest(name), self.assertNumQueries(queries):
                 self.data(document)
 
-    def test_nesting_one_row_costs_so_many_queries(self) -> None:
+    def test_nesting_one_row_costs_a_fixed_number_of_queries(self) -> None:
         self.assert_costs(1)
 
-    def test_nesting_twenty_rows_costs_as_many(self) -> None:
+    def test_nesting_twenty_rows_costs_as_many_queries_as_one(self) -> None:
         self.assert_costs(20)
 
     def test_objects_of_events_cost_as_many_for_one_as_for_twenty(self) -> None:
@@ -138,7 +138,7 @@ class MemberNestingTests(ClosedCase):
             for project in Project.objects.exclude(members=reader):
                 MembershipFactory(project=project, user=reader)
             cache.delete_pattern("*")
-            # The session, its user, the position, the projects that they see, before and after, and five lists.
+            # The session, its user, the position, the visible projects (before and after), and five lists.
             with self.subTest(count), self.assertNumQueries(10):
                 self.data(document)
 
@@ -155,16 +155,16 @@ class CachedListTests(OpenCase):
         ]
 
     def read(self) -> list[list[str]]:
-        """Names or titles of each list, read twice: the second time without SQL."""
-        answers = [self.data(document) for document in self.lists]
+        """The names or titles of each list. Reads twice, and checks that the second time runs no SQL."""
+        results = [self.data(document) for document in self.lists]
         with self.assertNumQueries(0):
-            self.assertEqual([self.data(document) for document in self.lists], answers)
-        return [[next(iter(node.values())) for node in listed["nodes"]] for [listed] in map(dict.values, answers)]
+            self.assertEqual([self.data(document) for document in self.lists], results)
+        return [[next(iter(node.values())) for node in listed["nodes"]] for [listed] in map(dict.values, results)]
 
-    def test_a_list_that_is_asked_for_again_runs_no_sql(self) -> None:
+    def test_a_repeated_list_runs_no_sql(self) -> None:
         self.assertEqual(self.read(), [["Garden"], ["Weed"], ["Weed"]])
 
-    def test_every_page_filter_and_order_is_a_list_of_its_own(self) -> None:
+    def test_every_page_filter_and_order_is_cached_separately(self) -> None:
         TaskFactory(project=self.project, title="Mow", status="completed", due_date=MARCH)
         for arguments, titles in [
             ("first: 1", ["Mow"]),
@@ -177,13 +177,13 @@ class CachedListTests(OpenCase):
         ]:
             for _ in range(2):
                 with self.subTest(arguments):
-                    found = self.data(f"{{ tasks({arguments}) {{ nodes {{ title }} }} }}")
-                    self.assertEqual([task["title"] for task in found["tasks"]["nodes"]], titles)
+                    data = self.data(f"{{ tasks({arguments}) {{ nodes {{ title }} }} }}")
+                    self.assertEqual([task["title"] for task in data["tasks"]["nodes"]], titles)
 
     def test_lists_are_fresh_after_each_kind_of_write(self) -> None:
         task = {"projectId": self.project.pk, "title": "Mow", "dueDate": "2027-03-01T00:00:00Z"}
         self.read()
-        for name, given, projects, tasks in [
+        for name, values, projects, tasks in [
             ("createTask", task, ["Garden"], ["Mow", "Weed"]),
             ("updateTask", {"id": self.task.pk, "title": "Rake"}, ["Garden"], ["Mow", "Rake"]),
             ("deleteTask", {"id": self.task.pk}, ["Garden"], ["Mow"]),
@@ -193,7 +193,7 @@ class CachedListTests(OpenCase):
         ]:
             with self.subTest(name):
                 with self.committed():
-                    self.change(name, **given)
+                    self.change(name, **values)
                 self.assertEqual(self.read(), [projects, tasks, tasks])
 
     def test_a_refused_write_leaves_the_lists_as_they_were(self) -> None:
@@ -206,7 +206,7 @@ class CachedListTests(OpenCase):
             )
         self.assertEqual(self.read(), before)
 
-    def test_a_count_is_never_old(self) -> None:
+    def test_a_count_is_never_stale(self) -> None:
         document = "{ tasks { totalCount nodes { title } } }"
         self.data(document)
         TaskFactory(project=self.project)
@@ -225,14 +225,14 @@ class MemberListTests(ClosedCase):
         self.client.force_login(self.ada)
 
     def names(self) -> list[str]:
-        """Names of the projects, read twice: the second time the session and its user are all that is read."""
+        """The names of the projects. Reads twice, and checks that the second time queries only the session and user."""
         document = "{ projects { nodes { name } } }"
-        answer: Any = self.data(document)
+        result: Any = self.data(document)
         with self.assertNumQueries(2):
-            self.assertEqual(self.data(document), answer)
-        return [project["name"] for project in answer["projects"]["nodes"]]
+            self.assertEqual(self.data(document), result)
+        return [project["name"] for project in result["projects"]["nodes"]]
 
-    def test_a_list_is_fresh_after_each_change_of_what_its_reader_sees(self) -> None:
+    def test_a_list_is_fresh_after_each_change_of_visibility(self) -> None:
         self.assertEqual(self.names(), ["Garden"])
         with self.committed():
             add_member(actor=SYSTEM, project_id=self.kitchen.pk, username=self.ada.username, role=Role.VIEWER)
@@ -255,7 +255,7 @@ class MemberListTests(ClosedCase):
             save_user(actor=SYSTEM, user=self.ada)
         self.assertEqual(self.names(), ["Attic", "Garden"])
 
-    def test_a_change_that_its_reader_does_not_see_leaves_a_list_as_it_is(self) -> None:
+    def test_an_invisible_change_leaves_a_list_cached(self) -> None:
         self.assertEqual(self.names(), ["Garden"])
         with self.committed():
             update_project(actor=SYSTEM, project_id=self.kitchen.pk, changes={"name": "Cellar"})

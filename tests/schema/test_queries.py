@@ -1,4 +1,4 @@
-"""The fields of `Query` that answer with one thing, and `cursor`. Lists are in `test_connections`."""
+"""The fields of `Query` that return one object, and `cursor`. `test_connections` tests lists."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class OneRowTests(OpenCase):
             },
         )
 
-    def test_a_task_shows_its_fields_and_what_belongs_to_it(self) -> None:
+    def test_a_task_shows_its_fields_and_related_objects(self) -> None:
         document = """query ($id: ID!) {
           task(id: $id) {
             id title description status dueDate createdAt updatedAt version
@@ -123,7 +123,7 @@ class ViewerTests(ClosedCase):
     def me(self) -> Any:
         return self.data("{ me { id name isStaff } }")["me"]
 
-    def test_who_is_signed_in_is_told_who_they_are(self) -> None:
+    def test_me_is_the_signed_in_user(self) -> None:
         for user, name, is_staff in [
             (UserFactory(first_name="Ada", last_name="Lovelace"), "Ada Lovelace", False),
             (UserFactory(username="root", is_staff=True), "root", True),
@@ -132,7 +132,7 @@ class ViewerTests(ClosedCase):
                 self.client.force_login(user)
                 self.assertEqual(self.me(), {"id": str(user.pk), "name": name, "isStaff": is_staff})
 
-    def test_nobody_is_null(self) -> None:
+    def test_me_is_null_for_an_anonymous_user(self) -> None:
         with self.settings(ACCESS="open"):
             self.assertIsNone(self.me())
 
@@ -147,7 +147,7 @@ class CursorTests(OpenCase):
         Event.objects.all().delete()
         self.assertEqual(self.data("{ cursor }"), {"cursor": "0"})
 
-    def test_the_cursor_is_read_before_the_rows_wherever_it_stands(self) -> None:
+    def test_the_cursor_is_read_before_the_rows_wherever_it_is_selected(self) -> None:
         position, rows = f'MAX("{Event._meta.db_table}"."position")', f'FROM "{Project._meta.db_table}"'
         for document in (
             "{ cursor projects(last: 5) { nodes { name } } }",

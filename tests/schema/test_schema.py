@@ -7,12 +7,12 @@ import schema
 from schema.schema import schema as built
 
 PRINTED = Path(schema.__file__).with_name("schema.graphql")
-RENEW = "python manage.py export_schema schema.schema > schema/schema.graphql"
+UPDATE = "python manage.py export_schema schema.schema > schema/schema.graphql"
 
 
 class PrintedSchemaTests(SimpleTestCase):
     maxDiff = None
 
-    def test_the_printed_schema_is_that_of_the_code(self) -> None:
+    def test_the_printed_schema_matches_the_code(self) -> None:
         lines = unified_diff(PRINTED.read_text().splitlines(), str(built).splitlines(), "printed", "code", lineterm="")
-        self.assertEqual("\n".join(lines), "", f"\nPrint it anew where this is meant: {RENEW}")
+        self.assertEqual("\n".join(lines), "", f"\nIf the change is intended: {UPDATE}")

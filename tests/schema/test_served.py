@@ -1,4 +1,4 @@
-"""The GraphQL doors of a running server, met as a program meets them: over TCP."""
+"""GraphQL over HTTP and WebSocket on a running server, over TCP."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Doors:
     def receive(self, socket: ClientConnection) -> Any:
         return json.loads(socket.recv(timeout=TIMEOUT_S))
 
-    def test_what_is_written_over_http_is_heard_on_a_socket(self) -> None:
+    def test_a_write_over_http_is_received_on_a_socket(self) -> None:
         project = ProjectFactory(name="Garden")
         self.assertEqual(
             self.post("query ($id: ID!) { project(id: $id) { name } cursor }", id=project.pk),
@@ -37,7 +37,7 @@ class Doors:
             self.assertEqual(self.receive(socket), {"type": "connection_ack"})
             listen = 'subscription { events(after: "0") { kind cursor ... on TaskCreated { task { title } } } }'
             socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": {"query": listen}}))
-            # The first may be caught up on; when it was heard, the second is live.
+            # The first event may come from catching up; after it, the second one is live.
             for position, title in enumerate(("Weed", "Mow"), start=1):
                 document = """mutation ($project: ID!, $title: String!) {
                   createTask(input: {projectId: $project, title: $title, dueDate: "2027-03-01"}) { __typename }

@@ -1,4 +1,4 @@
-"""The protocol of the GraphQL socket: who may open it, and how it answers what is no message of it."""
+"""The protocol of the GraphQL socket: access, malformed messages, and results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class HandshakeTests(CommittingCase):
             finally:
                 await socket.disconnect()
 
-    async def test_a_host_that_is_not_ours_is_refused(self) -> None:
+    async def test_an_unknown_host_is_refused(self) -> None:
         for host in ("localhost", "localhost:8000", "127.0.0.1", "[::1]:8000", "LOCALHOST"):
             await self.assert_connects(True, host=host)
         for host in ("", "example.org", "localhost.example.org", "example.org:8000", "[", "local host"):
@@ -50,7 +50,7 @@ class HandshakeTests(CommittingCase):
             await self.assert_connects(False, host="localhost:8000", origin=origin)
 
     @override_settings(CSRF_TRUSTED_ORIGINS=["https://app.example.org"], CORS_ALLOWED_ORIGINS=["https://example.org"])
-    async def test_a_page_of_an_origin_that_is_trusted_is_let_in(self) -> None:
+    async def test_a_page_of_a_trusted_origin_is_accepted(self) -> None:
         for origin in ("https://app.example.org", "https://example.org"):
             await self.assert_connects(True, origin=origin)
         for origin in ("http://app.example.org", "https://other.example.org"):
@@ -67,7 +67,7 @@ class HandshakeTests(CommittingCase):
 
 @override_settings(ACCESS="closed")
 class ClosedAccessTests(CommittingCase):
-    async def test_nobody_is_let_in_without_an_account(self) -> None:
+    async def test_an_anonymous_user_is_refused(self) -> None:
         for options in ({}, {"session": "nonsense"}, {"session": ""}):
             with self.subTest(options):
                 async with accepted(**options) as socket:
@@ -88,7 +88,7 @@ class SignedInTests(CommittingCase):
         self.session = self.client.cookies["sessionid"].value
 
     @override_settings(ACCESS="closed")
-    async def test_a_session_is_known_by_its_cookie(self) -> None:
+    async def test_a_session_cookie_authenticates_its_user(self) -> None:
         async with ready(session=self.session) as socket:
             self.assertEqual(
                 await socket.answer("{ me { name } projects { nodes { name } } }"),
@@ -103,7 +103,7 @@ class SignedInTests(CommittingCase):
 
 @override_settings(ACCESS="open")
 class ProtocolTests(CommittingCase):
-    async def test_a_socket_that_goes_as_soon_as_it_is_ready_is_not_waited_for(self) -> None:
+    async def test_a_socket_that_closes_as_soon_as_it_is_ready_ends_at_once(self) -> None:
         for _ in range(3):
             socket = GraphQLSocket()
             await socket.connect()
@@ -113,7 +113,7 @@ class ProtocolTests(CommittingCase):
             ended, _ = await asyncio.wait([socket.communicator.future], timeout=TIMEOUT_S)
             self.assertTrue(ended)
 
-    async def test_a_frame_that_is_no_message_closes_the_socket(self) -> None:
+    async def test_a_malformed_message_closes_the_socket(self) -> None:
         operation = '"id": "1", "payload": {"query": "{ cursor }"'
         for frame in (
             "x",
@@ -159,29 +159,29 @@ class ProtocolTests(CommittingCase):
             await socket.communicator.send_to(bytes_data=b'{"type": "ping"}')
             self.assertEqual(await socket.close_code(), 4400)
 
-    async def test_an_initialisation_of_another_shape_closes_the_socket(self) -> None:
+    async def test_a_malformed_connection_init_closes_the_socket(self) -> None:
         for payload in ([], "x", 5, None):
             with self.subTest(payload):
                 async with accepted() as socket:
                     await socket.send("connection_init", payload=payload)
                     self.assertEqual(await socket.close_code(), 4400)
 
-    async def test_an_initialisation_may_carry_what_it_likes(self) -> None:
+    async def test_a_connection_init_may_have_any_payload(self) -> None:
         async with accepted() as socket:
             await socket.send("connection_init", payload={"headers": {"a": "\ud800"}})
             self.assertEqual(await socket.receive(), {"type": "connection_ack"})
 
     @override_settings(SOCKET_INIT_S=0.05)
-    async def test_who_says_nothing_in_time_is_closed(self) -> None:
+    async def test_a_client_that_sends_no_connection_init_in_time_is_closed(self) -> None:
         async with accepted() as socket:
             self.assertEqual(await socket.close_code(), 4408)
 
-    async def test_a_second_initialisation_closes_the_socket(self) -> None:
+    async def test_a_second_connection_init_closes_the_socket(self) -> None:
         async with ready() as socket:
             await socket.send("connection_init")
             self.assertEqual(await socket.close_code(), 4429)
 
-    async def test_an_operation_before_the_initialisation_closes_the_socket(self) -> None:
+    async def test_an_operation_before_connection_init_closes_the_socket(self) -> None:
         async with accepted() as socket:
             await socket.subscribe(CURSOR)
             self.assertEqual(await socket.close_code(), 4401)
@@ -198,7 +198,7 @@ class ProtocolTests(CommittingCase):
                 await socket.send("ping", **fields)
                 self.assertEqual(await socket.receive(), {"type": "pong"})
 
-    async def test_a_pong_and_the_end_of_an_unknown_operation_need_no_answer(self) -> None:
+    async def test_a_pong_and_the_completion_of_an_unknown_operation_get_no_reply(self) -> None:
         async with ready() as socket:
             await socket.send("pong")
             await socket.send("complete", id="unknown")
@@ -207,13 +207,13 @@ class ProtocolTests(CommittingCase):
 
 @override_settings(ACCESS="open")
 class OperationTests(CommittingCase):
-    async def test_a_query_is_answered_once_and_complete(self) -> None:
+    async def test_a_query_gets_one_result_and_completes(self) -> None:
         async with ready() as socket:
             for _ in range(2):
                 answer = await socket.answer("query ($name: ID!) { project(id: $name) { id } cursor }", name="nine")
                 self.assertEqual(answer, {"data": {"project": None, "cursor": "0"}})
 
-    async def test_a_query_shows_what_has_changed_since_the_last_one(self) -> None:
+    async def test_a_query_shows_changes_since_the_last_one(self) -> None:
         document = "{ projects { nodes { name tasks { totalCount } } } }"
         async with ready() as socket:
             self.assertEqual(await socket.answer(document), {"data": {"projects": {"nodes": []}}})
@@ -223,7 +223,7 @@ class OperationTests(CommittingCase):
             self.assertEqual(await socket.answer(document), {"data": {"projects": {"nodes": nodes}}})
         self.assertEqual(await Project.objects.acount(), 1)
 
-    async def test_a_refused_mutation_says_so_and_changes_nothing(self) -> None:
+    async def test_a_refused_mutation_returns_messages_and_changes_nothing(self) -> None:
         document = """mutation { createProject(input: {name: " "}) {
           ... on OperationInfo { messages { field code } }
         } }"""
@@ -232,7 +232,7 @@ class OperationTests(CommittingCase):
         self.assertEqual(answer, {"data": {"createProject": {"messages": [{"field": "name", "code": "BLANK"}]}}})
         self.assertEqual(await Project.objects.acount(), 0)
 
-    async def test_what_is_not_executed_ends_with_an_error_and_the_socket_stays(self) -> None:
+    async def test_a_request_error_ends_the_operation_and_the_socket_stays_open(self) -> None:
         async with ready() as socket:
             for query, code in [
                 ("{", "GRAPHQL_PARSE_FAILED"),
@@ -252,14 +252,14 @@ class OperationTests(CommittingCase):
                     self.assertEqual(await socket.error(), {"code": code})
             self.assertEqual(await socket.answer(CURSOR), {"data": {"cursor": "0"}})
 
-    async def test_an_error_of_a_field_is_part_of_the_answer(self) -> None:
+    async def test_a_field_error_is_part_of_the_result(self) -> None:
         async with ready() as socket:
             answer = await socket.answer("{ tasks(first: 0) { totalCount } }")
         self.assertIsNone(answer["data"])
         [error] = answer["errors"]
         self.assertEqual(error["extensions"], {"code": "BAD_USER_INPUT", "argument": "first"})
 
-    async def test_an_operation_of_several_is_chosen_by_its_name(self) -> None:
+    async def test_one_of_several_operations_is_selected_by_its_name(self) -> None:
         query = "query A { a: cursor } query B { b: cursor }"
         async with ready() as socket:
             await socket.send("subscribe", id="1", payload={"query": query, "operationName": "B"})

@@ -1,6 +1,6 @@
 """The subscription `events`, over Channels, PostgreSQL and Redis.
 
-Silence is proved by what is heard next: events come in order, so what was to be heard before would have come before.
+Events arrive in order, so the next event that is received proves that none was sent before it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LISTEN = """subscription ($after: Cursor, $project: ID, $task: ID, $kinds: [Even
 
 
 async def write(service: Callable[..., Any], **arguments: Any) -> Any:
-    """Call a service; what it did is committed when this returns."""
+    """Call a service and commit."""
     return await database_sync_to_async(service)(**{"actor": SYSTEM, **arguments})
 
 
@@ -49,24 +49,24 @@ async def rename(project: Any, name: str) -> None:
 
 
 async def head() -> str:
-    """The present position."""
+    """The current position."""
     return str(await database_sync_to_async(Event.head)())
 
 
 @override_settings(ACCESS="open")
 class EventTests(CommittingCase):
-    """What is heard of each kind of change."""
+    """The events of each kind of change."""
 
     def setUp(self) -> None:
         self.project = ProjectFactory(name="Garden")
 
     async def heard(self, socket: GraphQLSocket, fields: str) -> GraphQLSocket:
-        """Subscribe to these fields, from now on."""
+        """Subscribe to these fields from now on."""
         document = f"subscription ($after: Cursor) {{ events(after: $after) {{ {fields} }} }}"
         await socket.subscribe(document, after=await head())
         return socket
 
-    async def test_every_kind_of_change_is_heard_in_order(self) -> None:
+    async def test_every_kind_of_change_is_received_in_order(self) -> None:
         async with ready() as socket:
             await self.heard(socket, "__typename kind cursor projectId")
             project = await write(create_project, name="Kitchen")
@@ -95,7 +95,7 @@ class EventTests(CommittingCase):
                     {"__typename": typename, "kind": kind, "cursor": str(position), "projectId": str(project.pk)},
                 )
 
-    async def test_a_task_is_heard_with_what_has_changed_as_graphql_names_it(self) -> None:
+    async def test_a_task_is_received_with_its_changes_by_graphql_names(self) -> None:
         task = await new_task(self.project)
         async with ready() as socket:
             await self.heard(socket, "... on TaskUpdated { changes task { title dueDate version project { name } } }")
@@ -114,7 +114,7 @@ class EventTests(CommittingCase):
                 },
             )
 
-    async def test_a_deleted_task_is_heard_as_it_was(self) -> None:
+    async def test_a_deleted_task_is_received_as_it_was(self) -> None:
         task = await new_task(self.project)
         async with ready() as socket:
             await self.heard(socket, "... on TaskDeleted { task { id title comments { totalCount } } }")
@@ -124,7 +124,7 @@ class EventTests(CommittingCase):
                 {"task": {"id": str(task.pk), "title": "Weed", "comments": {"totalCount": 0}}},
             )
 
-    async def test_a_comment_is_heard_with_its_task(self) -> None:
+    async def test_a_comment_is_received_with_its_task(self) -> None:
         task = await new_task(self.project)
         async with ready() as socket:
             await self.heard(socket, "... on TaskCommented { comment { author content task { title } } }")
@@ -134,7 +134,7 @@ class EventTests(CommittingCase):
                 {"comment": {"author": "Bob", "content": "Done?", "task": {"title": "Weed"}}},
             )
 
-    async def test_a_report_is_heard_with_its_figures(self) -> None:
+    async def test_a_report_is_received_with_its_figures(self) -> None:
         async with ready() as socket:
             await self.heard(socket, "... on ReportGenerated { report { date figures project { name } } }")
             report = await database_sync_to_async(generate)(self.project.pk, date(2024, 3, 1))
@@ -143,7 +143,7 @@ class EventTests(CommittingCase):
                 {"report": {"date": "2024-03-01", "figures": report.figures, "project": {"name": "Garden"}}},
             )
 
-    async def test_an_event_tells_who_made_the_change_and_when(self) -> None:
+    async def test_an_event_shows_the_actor_and_the_moment(self) -> None:
         ada = await database_sync_to_async(UserFactory)(first_name="Ada", last_name="Lovelace", is_staff=True)
         async with ready() as socket:
             await self.heard(socket, "at actor { id name }")
@@ -154,7 +154,7 @@ class EventTests(CommittingCase):
                 await socket.next(), {"at": iso(row.at), "actor": {"id": str(ada.pk), "name": "Ada Lovelace"}}
             )
 
-    async def test_what_an_event_shows_beside_its_object_is_as_it_is_now(self) -> None:
+    async def test_related_objects_of_an_event_are_shown_in_their_current_state(self) -> None:
         task = await new_task(self.project)
         async with ready() as socket:
             await self.heard(socket, "... on TaskUpdated { task { title project { name } } }")
@@ -164,7 +164,7 @@ class EventTests(CommittingCase):
                 self.assertEqual(await socket.next(), {})
                 self.assertEqual(await socket.next(), {"task": {"title": name, "project": {"name": name}}})
 
-    async def test_a_change_that_came_to_nothing_is_not_heard(self) -> None:
+    async def test_a_refused_change_is_not_received(self) -> None:
         async with ready() as socket:
             await self.heard(socket, "kind cursor")
             with self.assertRaisesMessage(Exception, "This field cannot be blank."):
@@ -176,16 +176,16 @@ class EventTests(CommittingCase):
 
 @override_settings(ACCESS="open")
 class ListenTests(CommittingCase):
-    """From where a listener hears, and what of."""
+    """Start positions and filters of subscriptions."""
 
     def setUp(self) -> None:
         self.project, self.other = ProjectFactory(), ProjectFactory()
 
-    async def test_without_after_it_is_from_now_on(self) -> None:
+    async def test_without_after_a_subscription_starts_now(self) -> None:
         await rename(self.project, "Before")
         async with ready() as socket:
             await socket.subscribe("subscription { events { ... on ProjectUpdated { project { name } } } }")
-            # It is not told when the listener has begun, so there are changes until one is heard.
+            # The start of a listener is not observable, so changes are made until one is received.
             names = []
             while socket.communicator.output_queue.empty():
                 names.append(f"Now {len(names)}")
@@ -195,7 +195,7 @@ class ListenTests(CommittingCase):
             for name in names[names.index(first) + 1 :]:
                 self.assertEqual(await socket.next(), {"project": {"name": name}})
 
-    async def test_after_a_position_nothing_is_missing_and_nothing_twice_while_others_write(self) -> None:
+    async def test_resuming_skips_and_repeats_nothing_while_others_write(self) -> None:
         for n in range(5):
             await rename(self.project, f"Before {n}")
         async with ready() as socket:
@@ -214,14 +214,14 @@ class ListenTests(CommittingCase):
             heard.append(int((await socket.next())["cursor"]))
         self.assertEqual(heard, list(range(3, 17)))
 
-    async def test_who_subscribes_after_the_cursor_of_a_query_misses_nothing(self) -> None:
+    async def test_subscribing_after_the_cursor_of_a_query_misses_nothing(self) -> None:
         async with ready() as socket:
             answer = await socket.answer("{ projects { totalCount } cursor }")
             await rename(self.project, "Between")
             await socket.subscribe(LISTEN, after=answer["data"]["cursor"])
             self.assertEqual(await socket.next(), {"kind": "PROJECT_UPDATED", "cursor": "1"})
 
-    async def test_a_listener_hears_of_one_project_alone(self) -> None:
+    async def test_a_subscription_may_be_filtered_by_project(self) -> None:
         async with ready() as socket:
             await socket.subscribe(LISTEN, after="0", project=self.project.pk)
             await rename(self.other, "Unheard")
@@ -231,7 +231,7 @@ class ListenTests(CommittingCase):
             self.assertEqual(await socket.next(), {"kind": "TASK_CREATED", "cursor": "2"})
             self.assertEqual(await socket.next(), {"kind": "PROJECT_UPDATED", "cursor": "4"})
 
-    async def test_a_listener_hears_of_one_task_alone(self) -> None:
+    async def test_a_subscription_may_be_filtered_by_task(self) -> None:
         task, other = await new_task(self.project), await new_task(self.project)
         async with ready() as socket:
             await socket.subscribe(LISTEN, after="2", task=task.pk)
@@ -244,7 +244,7 @@ class ListenTests(CommittingCase):
             self.assertEqual(await socket.next(), {"kind": "TASK_COMMENTED", "cursor": "6"})
             self.assertEqual(await socket.next(), {"kind": "TASK_DELETED", "cursor": "8"})
 
-    async def test_a_listener_hears_of_the_kinds_that_it_names(self) -> None:
+    async def test_a_subscription_may_be_filtered_by_kind(self) -> None:
         async with ready() as socket:
             await socket.subscribe(LISTEN, after="0", kinds=["TASK_DELETED", "PROJECT_UPDATED"])
             task = await new_task(self.project)
@@ -254,28 +254,28 @@ class ListenTests(CommittingCase):
             self.assertEqual(await socket.next(), {"kind": "TASK_DELETED", "cursor": "2"})
             self.assertEqual(await socket.next(), {"kind": "PROJECT_UPDATED", "cursor": "4"})
 
-    async def test_a_listener_of_no_kind_hears_nothing(self) -> None:
+    async def test_a_subscription_to_no_kind_receives_nothing(self) -> None:
         async with ready() as socket:
             await socket.subscribe(LISTEN, "none", after="0", kinds=[])
             await socket.subscribe(LISTEN, "all", after="0", kinds=None)
             await rename(self.project, "Heard")
             self.assertEqual(await socket.next("all"), {"kind": "PROJECT_UPDATED", "cursor": "1"})
 
-    async def test_every_listener_on_a_socket_hears_for_itself_until_it_is_ended(self) -> None:
+    async def test_every_subscription_on_a_socket_receives_events_until_it_is_completed(self) -> None:
         async with ready() as socket:
             await socket.subscribe(LISTEN, "a", after="0")
             await socket.subscribe(LISTEN, "b", after="0", project=self.other.pk)
             await rename(self.project, "For a")
             self.assertEqual((await socket.next("a"))["cursor"], "1")
             await socket.send("complete", id="a")
-            # Answered after `complete` was read.
+            # The result shows that the server has processed `complete`.
             await socket.answer("{ cursor }")
             await rename(self.other, "For b")
             self.assertEqual((await socket.next("b"))["cursor"], "2")
             await socket.subscribe(LISTEN, "a", after="1")
             self.assertEqual((await socket.next("a"))["cursor"], "2")
 
-    async def test_a_project_that_is_deleted_is_heard_of_to_its_end(self) -> None:
+    async def test_a_subscription_to_a_project_receives_its_deletion(self) -> None:
         async with ready() as socket:
             await socket.subscribe(LISTEN, "live", after="0", project=self.project.pk)
             await rename(self.project, "Heard")
@@ -290,7 +290,7 @@ class ListenTests(CommittingCase):
 
 @override_settings(ACCESS="open")
 class RefusalTests(CommittingCase):
-    """A listener that cannot be ends with `error`, and the socket stays."""
+    """A subscription that cannot start or go on ends with `error`, and the socket stays open."""
 
     def setUp(self) -> None:
         self.project = ProjectFactory()
@@ -306,20 +306,20 @@ class RefusalTests(CommittingCase):
                 self.assertEqual(await socket.error(), extensions)
                 await self.assert_stays(socket)
 
-    async def test_what_is_no_cursor_is_refused(self) -> None:
+    async def test_an_invalid_cursor_is_refused(self) -> None:
         for after in ("", "x", "-1", "1.5", str(2**63), "\x00", "\ud800", 0, True, []):
             await self.assert_refused({"code": "GRAPHQL_VALIDATION_FAILED"}, after=after)
 
-    async def test_what_is_no_kind_is_refused(self) -> None:
+    async def test_an_unknown_kind_is_refused(self) -> None:
         for kinds in (["NONE"], ["task.created"], ["ACCESS_CHANGED"], [None], [5], "TASK CREATED", {}):
             await self.assert_refused({"code": "GRAPHQL_VALIDATION_FAILED"}, kinds=kinds)
 
-    async def test_a_position_not_yet_reached_asks_to_read_anew(self) -> None:
+    async def test_a_position_not_yet_reached_is_refused_with_resync(self) -> None:
         await rename(self.project, "Park")
         for after in ("2", str(2**63 - 1)):
             await self.assert_refused({"code": "RESYNC", "oldest": "0"}, after=after)
 
-    async def test_a_position_no_longer_kept_says_which_is(self) -> None:
+    async def test_a_position_no_longer_retained_is_refused_with_the_oldest(self) -> None:
         for name in ("Park", "Wood", "Field"):
             await rename(self.project, name)
         await Event.objects.filter(position__lte=2).adelete()
@@ -333,7 +333,7 @@ class RefusalTests(CommittingCase):
             await self.assert_refused({"code": "NOT_FOUND"}, project=absent)
             await self.assert_refused({"code": "NOT_FOUND"}, task=absent)
 
-    async def test_a_journal_that_was_set_back_ends_a_listener_that_went_on(self) -> None:
+    async def test_a_journal_restored_to_an_earlier_position_ends_a_subscription(self) -> None:
         async with ready() as socket:
             await socket.subscribe(LISTEN, after="0")
             await rename(self.project, "Park")
@@ -358,7 +358,7 @@ class MemberTests(CommittingCase):
         session: str = self.client.cookies["sessionid"].value
         return session
 
-    async def test_a_member_hears_of_their_own_projects(self) -> None:
+    async def test_a_member_receives_the_events_of_their_projects(self) -> None:
         async with ready(session=self.session) as socket:
             await socket.subscribe(LISTEN, after="0")
             await rename(self.other, "Unheard")
@@ -368,7 +368,7 @@ class MemberTests(CommittingCase):
             self.assertEqual(await socket.next(), {"kind": "PROJECT_UPDATED", "cursor": "2"})
             self.assertEqual(await socket.next(), {"kind": "TASK_CREATED", "cursor": "4"})
 
-    async def test_staff_hear_of_every_project(self) -> None:
+    async def test_staff_receive_the_events_of_every_project(self) -> None:
         staff = await database_sync_to_async(UserFactory)(is_staff=True)
         session = await database_sync_to_async(self.session_of)(staff)
         async with ready(session=session) as socket:
@@ -377,14 +377,14 @@ class MemberTests(CommittingCase):
                 await rename(project, "Heard")
             self.assertEqual([(await socket.next())["cursor"] for _ in range(2)], ["1", "2"])
 
-    async def test_what_is_not_theirs_is_refused_like_what_is_absent(self) -> None:
+    async def test_an_invisible_project_or_task_is_refused_like_an_absent_one(self) -> None:
         async with ready(session=self.session) as socket:
             for variables in ({"project": self.other.pk}, {"task": self.other_task.pk}, {"project": 999999}):
                 with self.subTest(variables):
                     await socket.subscribe(LISTEN, **variables)
                     self.assertEqual(await socket.error(), {"code": "NOT_FOUND"})
 
-    async def test_who_is_removed_stops_hearing_of_that_project_alone(self) -> None:
+    async def test_a_removed_member_receives_no_more_events_of_that_project(self) -> None:
         third = await database_sync_to_async(MembershipFactory)(user=self.ada)
         async with ready(session=self.session) as socket:
             await socket.subscribe(LISTEN, after="0")
@@ -395,7 +395,7 @@ class MemberTests(CommittingCase):
             await rename(third.project, "Heard")
             self.assertEqual((await socket.next())["cursor"], "4")
 
-    async def test_who_is_added_hears_from_then_on(self) -> None:
+    async def test_a_new_member_receives_events_from_then_on(self) -> None:
         async with ready(session=self.session) as socket:
             await socket.subscribe(LISTEN, after="0")
             await rename(self.mine, "Heard")
@@ -404,13 +404,13 @@ class MemberTests(CommittingCase):
             await rename(self.other, "Heard")
             self.assertEqual((await socket.next())["cursor"], "3")
 
-    async def test_who_makes_a_project_hears_of_it(self) -> None:
+    async def test_the_creator_of_a_project_receives_its_creation(self) -> None:
         async with ready(session=self.session) as socket:
             await socket.subscribe(LISTEN, after="0")
             await socket.answer('mutation { createProject(input: {name: "Mine"}) { __typename } }', id="write")
             self.assertEqual(await socket.next(), {"kind": "PROJECT_CREATED", "cursor": "2"})
 
-    async def test_the_end_of_a_project_is_heard_by_those_who_saw_it(self) -> None:
+    async def test_the_deletion_of_a_project_is_received_by_its_members(self) -> None:
         async with ready(session=self.session) as socket:
             await socket.subscribe(LISTEN, after="0")
             await write(delete_project, project_id=self.other.pk)
@@ -423,7 +423,7 @@ class MemberTests(CommittingCase):
             setattr(user, name, value)
         await write(save_user, user=user)
 
-    async def test_an_account_that_is_switched_off_stops_hearing(self) -> None:
+    async def test_a_deactivated_account_receives_no_more_events(self) -> None:
         async with ready(session=self.session) as socket:
             await socket.subscribe(LISTEN, after="0")
             await rename(self.mine, "Heard")
@@ -431,13 +431,13 @@ class MemberTests(CommittingCase):
             await self.change_account(is_active=False)
             self.assertEqual(await socket.close_code(after_messages=True), 4401)
 
-    async def test_an_account_that_is_switched_off_sees_nothing_through_a_socket_that_is_open(self) -> None:
+    async def test_a_deactivated_account_sees_nothing_on_an_open_socket(self) -> None:
         async with ready(session=self.session) as socket:
             await User.objects.filter(pk=self.ada.pk).aupdate(is_active=False)
             await socket.subscribe("{ projects { totalCount } }")
             self.assertEqual(await socket.close_code(), 4401)
 
-    async def test_who_is_staff_no_more_sees_no_more_through_a_socket_that_is_open(self) -> None:
+    async def test_a_former_staff_user_sees_no_other_projects_on_an_open_socket(self) -> None:
         await self.change_account(is_staff=True)
         async with ready(session=self.session) as socket:
             document = "{ projects { totalCount } }"

@@ -1,4 +1,4 @@
-"""Tokens: made, listed and revoked by whom they belong to."""
+"""Tokens: creating, listing and revoking them."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class TokenCase(ClosedCase):
 
 
 class CreateTests(TokenCase):
-    def create(self, **given: Any) -> dict[str, Any]:
-        result: dict[str, Any] = self.data(CREATE, input={"name": "laptop", "scope": "WRITE", **given})["result"]
+    def create(self, **fields: Any) -> dict[str, Any]:
+        result: dict[str, Any] = self.data(CREATE, input={"name": "laptop", "scope": "WRITE", **fields})["result"]
         return result
 
-    def test_a_new_token_is_told_once_and_signs_its_user_in(self) -> None:
-        made = self.create()
+    def test_the_secret_of_a_new_token_is_shown_once_and_authenticates_its_user(self) -> None:
+        created = self.create()
         stored = Token.objects.get()
         self.assertEqual(
-            made["token"],
+            created["token"],
             {
                 "id": str(stored.pk),
                 "name": "laptop",
@@ -59,25 +59,25 @@ class CreateTests(TokenCase):
                 "lastUsedAt": None,
             },
         )
-        script = Client(headers={"Authorization": f"Bearer {made['secret']}"})
-        answer = script.post("/graphql/", {"query": "{ me { id name } }"}, "application/json").json()
-        self.assertEqual(answer, {"data": {"me": {"id": str(self.ada.pk), "name": "Ada Lovelace"}}})
-        self.assertNotIn(made["secret"], str(self.data(LIST)))
+        script = Client(headers={"Authorization": f"Bearer {created['secret']}"})
+        result = script.post("/graphql/", {"query": "{ me { id name } }"}, "application/json").json()
+        self.assertEqual(result, {"data": {"me": {"id": str(self.ada.pk), "name": "Ada Lovelace"}}})
+        self.assertNotIn(created["secret"], str(self.data(LIST)))
 
-    def test_it_lasts_90_days_unless_told_otherwise_and_for_ever_with_null(self) -> None:
-        for given, days in (({}, 90), ({"days": 1}, 1), ({"days": 3660}, 3660)):
-            with self.subTest(given):
-                token = Token.objects.get(pk=self.create(**given)["token"]["id"])
+    def test_a_token_lasts_90_days_by_default_and_does_not_expire_with_null(self) -> None:
+        for fields, days in (({}, 90), ({"days": 1}, 1), ({"days": 3660}, 3660)):
+            with self.subTest(fields):
+                token = Token.objects.get(pk=self.create(**fields)["token"]["id"])
                 self.assertEqual(round((token.expires_at - token.created_at) / timedelta(days=1)), days)
         self.assertIsNone(self.create(days=None)["token"]["expiresAt"])
 
-    def test_each_scope_may_be_had(self) -> None:
+    def test_a_token_may_have_any_scope(self) -> None:
         for scope in ("READ", "WRITE", "ADMIN"):
-            made = self.create(scope=scope)
-            self.assertEqual(made["token"]["scope"], scope)
-            self.assertEqual(viewer_by_token(made["secret"], address="").scope, Scope[scope])
+            created = self.create(scope=scope)
+            self.assertEqual(created["token"]["scope"], scope)
+            self.assertEqual(viewer_by_token(created["secret"], address="").scope, Scope[scope])
 
-    def test_what_it_cannot_be_is_refused_by_the_field(self) -> None:
+    def test_invalid_values_are_refused_by_field(self) -> None:
         valid = {"name": "laptop", "scope": "READ"}
         for days in (0, -1, 3661, 2**31 - 1, -(2**31)):
             self.assert_refused(CREATE, {**valid, "days": days}, "VALIDATION", "days", "OUT_OF_RANGE")
@@ -107,7 +107,7 @@ class CreateTests(TokenCase):
 
 
 class ListTests(TokenCase):
-    def test_ones_own_come_newest_first(self) -> None:
+    def test_own_tokens_are_listed_newest_first(self) -> None:
         used = TokenFactory(user=self.ada, scope=Scope.READ, last_used_at=timezone.now())
         ending = TokenFactory(user=self.ada, scope=Scope.ADMIN, expires_at=timezone.now() + timedelta(days=1))
         TokenFactory()
@@ -129,7 +129,7 @@ class ListTests(TokenCase):
             },
         )
 
-    def test_a_list_shows_a_use_that_took_no_position(self) -> None:
+    def test_the_list_shows_the_last_use_although_it_takes_no_position(self) -> None:
         secret = token_of(self.ada, Scope.READ)
         document = "{ tokens { nodes { lastUsedAt } } }"
         self.assertEqual(self.data(document), {"tokens": {"nodes": [{"lastUsedAt": None}]}})
@@ -137,7 +137,7 @@ class ListTests(TokenCase):
         used_at = Token.objects.get().last_used_at
         self.assertEqual(self.data(document), {"tokens": {"nodes": [{"lastUsedAt": iso(used_at)}]}})
 
-    def test_it_is_walked_in_pages_both_ways(self) -> None:
+    def test_pages_are_walked_in_both_directions(self) -> None:
         first, second, third = (str(token.pk) for token in TokenFactory.create_batch(3, user=self.ada))
         document = """query ($first: Int, $after: String, $last: Int, $before: String) {
           tokens(first: $first, after: $after, last: $last, before: $before) {
@@ -159,11 +159,11 @@ class ListTests(TokenCase):
             [([third, second], False, True), ([first], True, False), ([second], True, True)],
         )
 
-    def test_a_page_that_makes_no_sense_is_refused(self) -> None:
+    def test_invalid_page_arguments_are_refused(self) -> None:
         for arguments, argument in (("first: 0", "first"), ("last: 101", "last"), ('after: "x"', "after")):
             with self.subTest(arguments):
-                refusal = self.field_error(f"{{ tokens({arguments}) {{ totalCount }} }}")
-                self.assertEqual(refusal, {"code": "BAD_USER_INPUT", "argument": argument})
+                error = self.field_error(f"{{ tokens({arguments}) {{ totalCount }} }}")
+                self.assertEqual(error, {"code": "BAD_USER_INPUT", "argument": argument})
 
     def test_twenty_cost_as_many_queries_as_one(self) -> None:
         for count in (1, 19):
@@ -173,22 +173,22 @@ class ListTests(TokenCase):
 
 
 class RevokeTests(TokenCase):
-    def test_a_token_ends_at_once_and_is_answered_as_it_was(self) -> None:
+    def test_a_revoked_token_ends_at_once_and_is_returned_as_it_was(self) -> None:
         secret = token_of(self.ada, Scope.READ)
         script = Client(headers={"Authorization": f"Bearer {secret}"})
         self.assertEqual(script.get("/graphql/", {"query": "{ cursor }"}).status_code, 200)
         token = Token.objects.get()
         with self.committed():
-            answer = self.data(REVOKE, input={"id": token.pk})
-        self.assertEqual(answer, {"result": {"id": str(token.pk), "name": "script", "scope": "READ"}})
+            result = self.data(REVOKE, input={"id": token.pk})
+        self.assertEqual(result, {"result": {"id": str(token.pk), "name": "script", "scope": "READ"}})
         self.assertEqual(script.get("/graphql/", {"query": "{ cursor }"}).status_code, 401)
         self.assertEqual(self.data(LIST), {"tokens": {"totalCount": 0, "nodes": []}})
 
-    def test_what_is_none_of_theirs_is_refused_like_what_is_absent(self) -> None:
+    def test_a_token_of_another_user_is_refused_like_an_absent_one(self) -> None:
         for absent in [*ABSENT_IDS, str(TokenFactory().pk)]:
             self.assert_refused(REVOKE, {"id": absent}, "ERROR", None, "NOT_FOUND")
 
-    def test_staff_revoke_anybodys(self) -> None:
+    def test_staff_revoke_any_token(self) -> None:
         self.client.force_login(UserFactory(is_staff=True))
         token = TokenFactory(user=self.ada)
         self.assertEqual(self.data(REVOKE, input={"id": token.pk})["result"]["id"], str(token.pk))
@@ -196,7 +196,7 @@ class RevokeTests(TokenCase):
 
 
 class ScopeTests(ClosedCase):
-    """What a token may do with tokens."""
+    """The scope that managing tokens requires."""
 
     @classmethod
     def setUpTestData(cls) -> None:
@@ -209,28 +209,28 @@ class ScopeTests(ClosedCase):
             (REVOKE, {"input": {"id": cls.token.pk}}),
         ]
 
-    def test_one_for_less_than_everything_is_refused_by_the_name_of_the_scope(self) -> None:
+    def test_a_token_without_admin_scope_is_refused_with_the_required_scope(self) -> None:
         for scope in (Scope.READ, Scope.WRITE):
             secret = token_of(self.ada, scope)
             for document, variables in self.operations:
                 with self.subTest(document, scope=scope), self.nothing_changes():
-                    answer = self.post(document, variables, Authorization=f"Bearer {secret}").json()
-                    self.assertIsNone(answer["data"])
+                    result = self.post(document, variables, Authorization=f"Bearer {secret}").json()
+                    self.assertIsNone(result["data"])
                     self.assertEqual(
-                        [error["extensions"] for error in answer["errors"]],
+                        [error["extensions"] for error in result["errors"]],
                         [{"code": "INSUFFICIENT_SCOPE", "scope": "admin"}],
                     )
 
-    def test_one_for_everything_makes_lists_and_revokes_and_is_told_so_in_the_audit_log(self) -> None:
+    def test_a_token_with_admin_scope_manages_tokens_and_is_recorded_in_the_audit_log(self) -> None:
         secret = token_of(self.ada)
         using = Token.objects.latest("pk").pk
         AuditEntry.objects.all().delete()
         for document, variables in self.operations:
-            answer = self.post(document, variables, Authorization=f"Bearer {secret}").json()
-            self.assertNotIn("errors", answer)
-        told = AuditEntry.objects.order_by("pk").values_list("action", "actor_id", "actor_token_id", "address")
+            result = self.post(document, variables, Authorization=f"Bearer {secret}").json()
+            self.assertNotIn("errors", result)
+        entries = AuditEntry.objects.order_by("pk").values_list("action", "actor_id", "actor_token_id", "address")
         self.assertEqual(
-            list(told),
+            list(entries),
             [
                 ("token_created", self.ada.pk, using, "127.0.0.1"),
                 ("token_revoked", self.ada.pk, using, "127.0.0.1"),
@@ -239,13 +239,13 @@ class ScopeTests(ClosedCase):
 
 
 class OpenTests(OpenCase):
-    """Who has no account has no tokens."""
+    """An anonymous client has no tokens."""
 
     def test_the_list_is_empty(self) -> None:
         TokenFactory()
         self.assertEqual(self.data(LIST), {"tokens": {"totalCount": 0, "nodes": []}})
 
-    def test_none_can_be_made(self) -> None:
+    def test_no_token_can_be_created(self) -> None:
         with self.nothing_changes():
-            refusal = self.field_error(CREATE, input={"name": "laptop", "scope": "READ"})
-        self.assertEqual(refusal, {"code": "UNAUTHENTICATED"})
+            error = self.field_error(CREATE, input={"name": "laptop", "scope": "READ"})
+        self.assertEqual(error, {"code": "UNAUTHENTICATED"})

@@ -1,6 +1,6 @@
-"""Every list there is, at the top and nested: the same number of SQL statements for one row and for a hundred.
+"""Every list, top-level or nested, costs the same number of SQL statements for one row and for a hundred.
 
-The documents are made from the schema, so a connection or an object's field that is added to it is asked for as well.
+The documents are generated from the schema, so a new connection or object field is tested too.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from tests.rows import SIZES, Grown, counts_in, grown, statements_where_nothing_
 from tests.schema.cases import ClosedCase
 
 GRAPHQL = schema._schema
-# Fields below one another that bring objects.
+# The maximum number of nested fields that return objects.
 DEPTH = 3
-# Rows asked for of the first list on the way down, of a list in it, and so on.
+# `first` of the outermost list, of a list in it, and so on.
 FIRST = (100, 5, 2)
-# What a field is given so that it has rows, beside what it requires.
-GIVEN = {"events": 'after: "0"'}
+# Optional arguments that a field needs to have rows.
+EXTRA_ARGUMENTS = {"events": 'after: "0"'}
 
 
-# --- Ways ------------------------------------------------------------------------------------------------
+# --- Paths -----------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One field on the way down that brings an object or several. `on` is the type that has it, of an interface."""
+    """One field that returns objects. `on` is the type that defines it, if its parent is an interface."""
 
     name: str
     field: GraphQLField
@@ -54,7 +54,7 @@ class Step:
 
     @property
     def page(self) -> dict[str, GraphQLField]:
-        """The fields of a page of objects; empty where the field brings none."""
+        """The fields of a connection or page type; empty for another type."""
         fields = _fields(self.type)
         return fields if "nodes" in fields else {}
 
@@ -63,24 +63,24 @@ class Step:
         return bool(self.page) or is_list_type(get_nullable_type(self.field.type))
 
     @property
-    def brings(self) -> GraphQLNamedType:
+    def object_type(self) -> GraphQLNamedType:
         return get_named_type(self.page["nodes"].type) if self.page else self.type
 
 
-Way = tuple[Step, ...]
+Path = tuple[Step, ...]
 
 
-def ways(start: GraphQLNamedType, depth: int = DEPTH) -> Iterator[Way]:
-    """Every way down from a type, the shorter ones too; what the types of an interface share below it, once."""
+def paths(start: GraphQLNamedType, depth: int = DEPTH) -> Iterator[Path]:
+    """Every path from a type, including its prefixes. Types of an interface share the paths of a common type."""
     if not depth:
         return
-    brought = set()
+    visited = set()
     for step in _steps(start):
         yield (step,)
-        if step.on is None or step.brings not in brought:
-            brought.add(step.brings)
-            for way in ways(step.brings, depth - 1):
-                yield (step, *way)
+        if step.on is None or step.object_type not in visited:
+            visited.add(step.object_type)
+            for path in paths(step.object_type, depth - 1):
+                yield (step, *path)
 
 
 def _steps(start: GraphQLNamedType) -> Iterator[Step]:
@@ -99,53 +99,58 @@ def _fields(kind: GraphQLNamedType) -> dict[str, GraphQLField]:
 
 
 assert GRAPHQL.query_type is not None
-WAYS = [way for way in ways(GRAPHQL.query_type) if any(step.is_list for step in way)]
-COUNTED = [way for way in WAYS if "totalCount" in way[-1].page]
+PATHS = [path for path in paths(GRAPHQL.query_type) if any(step.is_list for step in path)]
+COUNTED = [path for path in PATHS if "totalCount" in path[-1].page]
 
 
 # --- Documents -------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Form:
-    """How a document asks for the lists on its way; `end` is what of the last one, instead of its rows."""
+    """How a document selects the lists of a path. `end` replaces the rows of the last list."""
 
     name: str
     rows: str = "nodes"
-    says_first: bool = True
-    is_twice: bool = False
+    has_first: bool = True
+    has_two_aliases: bool = False
     end: str | None = None
 
 
 ROWS = Form("nodes")
-FORMS = [ROWS, Form("edges", rows="edges"), Form("no first", says_first=False), Form("two aliases", is_twice=True)]
+FORMS = [
+    ROWS,
+    Form("edges", rows="edges"),
+    Form("no first", has_first=False),
+    Form("two aliases", has_two_aliases=True),
+]
 COUNT = Form("count alone", end="totalCount")
 COUNT_AND_ROWS = Form("count and rows", end="totalCount nodes { __typename }")
 
 
-def document(way: Way, form: Form, ids: dict[str, int]) -> str:
-    lists = [step.is_list for step in way]
-    text = form.end or _rows(way[-1], form, _leaves(way[-1].brings))
-    for depth, step in reversed(list(enumerate(way))):
-        is_last = depth == len(way) - 1
+def document(path: Path, form: Form, ids: dict[str, int]) -> str:
+    lists = [step.is_list for step in path]
+    text = form.end or _rows(path[-1], form, _leaves(path[-1].object_type))
+    for depth, step in reversed(list(enumerate(path))):
+        is_last = depth == len(path) - 1
         if not is_last:
             text = _rows(step, form, text)
-        first = f"first: {FIRST[sum(lists[:depth])]}" if form.says_first else None
-        field = _asked(step, ids, first, text)
-        if is_last and form.is_twice:
-            field = f"a: {field} b: {_asked(step, ids, 'first: 2', text)}"
+        first = f"first: {FIRST[sum(lists[:depth])]}" if form.has_first else None
+        field = _selection(step, ids, first, text)
+        if is_last and form.has_two_aliases:
+            field = f"a: {field} b: {_selection(step, ids, 'first: 2', text)}"
         text = f"... on {step.on} {{ {field} }}" if step.on else field
     return f"{{ {text} }}"
 
 
-def _asked(step: Step, ids: dict[str, int], first: str | None, inner: str) -> str:
-    given = [GIVEN[step.name]] if step.name in GIVEN else []
+def _selection(step: Step, ids: dict[str, int], first: str | None, inner: str) -> str:
+    arguments = [EXTRA_ARGUMENTS[step.name]] if step.name in EXTRA_ARGUMENTS else []
     if first is not None and "first" in step.field.args:
-        given.append(first)
+        arguments.append(first)
     for name, argument in step.field.args.items():
         if is_required_argument(argument):
-            assert name == "id", f"Say here what {step.name}({name}:) is given."
-            given.append(f"id: {ids[step.type.name]}")
-    arguments = f"({', '.join(given)})" if given else ""
-    return f"{step.name}{arguments} {{ {inner} }}"
+            assert name == "id", f"Add a value for {step.name}({name}:) here."
+            arguments.append(f"id: {ids[step.type.name]}")
+    argument_list = f"({', '.join(arguments)})" if arguments else ""
+    return f"{step.name}{argument_list} {{ {inner} }}"
 
 
 def _rows(step: Step, form: Form, inner: str) -> str:
@@ -156,16 +161,16 @@ def _rows(step: Step, form: Form, inner: str) -> str:
 
 
 def _leaves(kind: GraphQLNamedType) -> str:
-    """Everything of an object that is no object."""
+    """All leaf fields of an object."""
     names = [name for name, field in _fields(kind).items() if is_leaf_type(get_named_type(field.type))]
     return " ".join(["__typename", *names])
 
 
-def found(answer: Any, way: Way) -> int:
-    """How many objects the end of the way has brought."""
-    level = [answer]
-    for depth, step in enumerate(way):
-        names = [step.name, "a"] if depth == len(way) - 1 else [step.name]
+def count_objects(data: Any, path: Path) -> int:
+    """The number of objects at the end of the path."""
+    level = [data]
+    for depth, step in enumerate(path):
+        names = [step.name, "a"] if depth == len(path) - 1 else [step.name]
         level = [item[name] for item in level for name in names if item.get(name) is not None]
         if step.page:
             level = [row for page in level for row in _rows_of(page)]
@@ -178,59 +183,61 @@ def _rows_of(page: dict[str, Any]) -> list[Any]:
     return page["nodes"] if "nodes" in page else [edge["node"] for edge in page["edges"]]
 
 
-def named(way: Way) -> str:
-    return ".".join(step.name if step.on is None else f"({step.on}).{step.name}" for step in way)
+def label(path: Path) -> str:
+    return ".".join(step.name if step.on is None else f"({step.on}).{step.name}" for step in path)
 
 
-# --- What they cost --------------------------------------------------------------------------------------
-# By session: two statements of every operation.
-WHO_ASKS = ["session", "user"]
+# --- Costs -----------------------------------------------------------------------------------------------
+# The statements of every operation with a session.
+AUTHENTICATION = ["session", "user"]
 
 
 @pytest.mark.slow
 class _Walk(ClosedCase):
     reader: User
-    # Fields of the query that are not for them.
-    unseen: set[str] = set()
+    # Fields of the query that the reader may not see.
+    hidden_fields: set[str] = set()
 
     def setUp(self) -> None:
         self.client.force_login(self.reader)
 
-    def seen(self, every: list[Way]) -> list[Way]:
-        return [way for way in every if way[0].name not in self.unseen]
+    def visible(self, every: list[Path]) -> list[Path]:
+        return [path for path in every if path[0].name not in self.hidden_fields]
 
-    def asked(self, way: Way, form: Form, made: Grown) -> tuple[dict[str, Any], list[str]]:
-        """The data, and the SQL of it."""
+    def run_document(self, path: Path, form: Form, made: Grown) -> tuple[dict[str, Any], list[str]]:
+        """The data, and its SQL statements."""
         ids = {"Project": made.project.pk, "Task": made.task.pk, "SummaryReport": made.report.pk}
         with statements_where_nothing_is_cached() as statements:
-            answer = self.data(document(way, form, ids))
-        return answer, statements
+            data = self.data(document(path, form, ids))
+        return data, statements
 
     def assert_costs_do_not_grow(self, forms: list[Form]) -> None:
-        asked = [(way, form) for way in self.seen(WAYS) for form in forms]
-        asked += [(way, COUNT) for way in self.seen(COUNTED)]
+        documents = [(path, form) for path in self.visible(PATHS) for form in forms]
+        documents += [(path, COUNT) for path in self.visible(COUNTED)]
         costs, rows = defaultdict(list), defaultdict(list)
         for size in SIZES:
             with grown(size, reader=self.reader) as made:
-                for way, form in asked:
-                    answer, statements = self.asked(way, form, made)
-                    costs[way, form].append(len(statements))
+                for path, form in documents:
+                    data, statements = self.run_document(path, form, made)
+                    costs[path, form].append(len(statements))
                     if form is not COUNT:
-                        rows[way, form].append(found(answer, way))
-        for (way, form), brought in rows.items():
-            with self.subTest(way=named(way), form=form.name):
-                few, more, most = brought
-                self.assertTrue(0 < few < min(more, most), f"tests.rows.grow() makes too few of these: {brought}")
-        for (way, form), cost in costs.items():
-            with self.subTest(way=named(way), form=form.name):
+                        rows[path, form].append(count_objects(data, path))
+        for (path, form), counts in rows.items():
+            with self.subTest(path=label(path), form=form.name):
+                few, more, most = counts
+                self.assertTrue(0 < few < min(more, most), f"tests.rows.grow() makes too few of these: {counts}")
+        for (path, form), cost in costs.items():
+            with self.subTest(path=label(path), form=form.name):
                 self.assertEqual(cost, cost[:1] * len(SIZES), f"SQL statements for {SIZES} rows")
 
     def assert_counted_only_when_asked_for(self) -> None:
         with grown(20, reader=self.reader) as made:
-            for way in self.seen(COUNTED):
-                above = self.asked(way[:-1], ROWS, made)[1] if way[1:] else WHO_ASKS
-                of_rows, alone, beside = (self.asked(way, form, made)[1] for form in (ROWS, COUNT, COUNT_AND_ROWS))
-                with self.subTest(way=named(way)):
+            for path in self.visible(COUNTED):
+                above = self.run_document(path[:-1], ROWS, made)[1] if path[1:] else AUTHENTICATION
+                of_rows, alone, beside = (
+                    self.run_document(path, form, made)[1] for form in (ROWS, COUNT, COUNT_AND_ROWS)
+                )
+                with self.subTest(path=label(path)):
                     self.assertEqual([counts_in(sql) for sql in (of_rows, alone, beside)], [0, 1, 1])
                     self.assertEqual(len(alone), len(above) + 1, alone)
                     self.assertEqual(len(beside), len(of_rows) + 1, beside)
@@ -241,17 +248,17 @@ class StaffWalkTests(_Walk):
     def setUpTestData(cls) -> None:
         cls.reader = UserFactory(is_staff=True)
 
-    def test_no_list_costs_more_statements_for_more_rows_however_it_is_asked_for(self) -> None:
+    def test_no_list_costs_more_statements_for_more_rows_in_any_form(self) -> None:
         self.assert_costs_do_not_grow(FORMS)
 
-    def test_rows_are_counted_in_one_statement_where_that_is_asked_for_and_only_then(self) -> None:
+    def test_rows_are_counted_in_one_statement_and_only_if_selected(self) -> None:
         self.assert_counted_only_when_asked_for()
 
 
 class MemberWalkTests(_Walk):
-    """Somebody who is a member of every project."""
+    """The reader is a member of every project."""
 
-    unseen = {"auditLog"}
+    hidden_fields = {"auditLog"}
 
     @classmethod
     def setUpTestData(cls) -> None:
@@ -260,5 +267,5 @@ class MemberWalkTests(_Walk):
     def test_no_list_costs_a_member_more_statements_for_more_rows(self) -> None:
         self.assert_costs_do_not_grow([ROWS])
 
-    def test_rows_are_counted_in_one_statement_where_that_is_asked_for_and_only_then(self) -> None:
+    def test_rows_are_counted_in_one_statement_and_only_if_selected(self) -> None:
         self.assert_counted_only_when_asked_for()

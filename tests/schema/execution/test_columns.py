@@ -1,4 +1,4 @@
-"""Lists are shown column by column where that can be, and the answers are those of graphql-core all the same."""
+"""Lists completed by columns: the results are those of graphql-core."""
 
 from __future__ import annotations
 
@@ -61,22 +61,22 @@ class AnswerTests(Case):
         return json.dumps([result.data, [error.formatted for error in result.errors or ()]])
 
     @override_settings(CACHE_LIST_S=0)
-    def test_answers_are_those_of_the_stock_executor_to_the_letter(self) -> None:
+    def test_results_equal_those_of_the_stock_executor(self) -> None:
         for viewer in (self.viewer, SYSTEM):
             for document in DOCUMENTS:
                 with self.subTest(document):
                     stock = self.answer(document, viewer, StrawberryGraphQLCoreExecutionContext)
                     self.assertEqual(self.answer(document, viewer, Executor), stock)
 
-    def test_a_list_of_rows_takes_no_resolver_of_a_row(self) -> None:
-        """What is shown of a row is neither looked up nor awaited for each of them."""
+    def test_no_resolver_runs_per_row(self) -> None:
+        """The fields of rows are not executed one by one."""
         with patch.object(Executor, "execute_field", autospec=True, side_effect=Executor.execute_field) as executed:
             self.answer(DOCUMENTS[1], self.viewer, Executor)
         names = [call.args[3][0].node.name.value for call in executed.call_args_list]
         self.assertEqual(names, ["tasks", "nodes"])
 
-    def test_what_a_type_does_not_promise_is_graphql_cores_to_refuse(self) -> None:
-        """A row whose values are none of its type's: the error names the field."""
+    def test_graphql_core_reports_values_of_the_wrong_type(self) -> None:
+        """The error names the field of a row with a value of the wrong type."""
         row = TaskRow.of(Task.objects.filter(assignee=None).earliest("pk"))
         for wrong, message in (
             ({"title": None}, "Cannot return null for non-nullable field Task.title."),
@@ -85,29 +85,29 @@ class AnswerTests(Case):
         ):
             with self.subTest(wrong), patch.object(TaskRow, "read", return_value=[replace(row, **wrong)]):
                 with override_settings(CACHE_LIST_S=0):
-                    answers = [
+                    results = [
                         self.answer("{ tasks { nodes { id title version status } } }", SYSTEM, executor)
                         for executor in (Executor, StrawberryGraphQLCoreExecutionContext)
                     ]
-                self.assertEqual(answers[0], answers[1])
-                self.assertIn(json.dumps(message)[1:-1], answers[0])
+                self.assertEqual(results[0], results[1])
+                self.assertIn(json.dumps(message)[1:-1], results[0])
 
     @override_settings(CACHE_LIST_S=0)
-    def test_a_fault_is_logged_once_per_document_and_costs_no_answer(self) -> None:
+    def test_an_internal_error_is_logged_once_per_document_and_does_not_change_the_result(self) -> None:
         documents = ("{ tasks { nodes { id } } }", "{ tasks { nodes { id title } } }")
-        fault = patch("schema.execution.columns.attrgetter", side_effect=RuntimeError("as told"))
+        fault = patch("schema.execution.columns.attrgetter", side_effect=RuntimeError("on purpose"))
         with fault, self.assertLogs("schema.execution.columns", "ERROR") as logs:
             for document in (*documents, *documents):
-                answer = self.answer(document, self.viewer, Executor)
-                self.assertEqual(answer, self.answer(document, self.viewer, StrawberryGraphQLCoreExecutionContext))
+                result = self.answer(document, self.viewer, Executor)
+                self.assertEqual(result, self.answer(document, self.viewer, StrawberryGraphQLCoreExecutionContext))
         message = (
             "ERROR:schema.execution.columns:The columns of tasks.nodes could not be read; it is completed row by row."
         )
         self.assertEqual([line.splitlines()[0] for line in logs.output], [message] * 2)
-        self.assertIn("RuntimeError: as told", logs.output[0])
+        self.assertIn("RuntimeError: on purpose", logs.output[0])
 
     @override_settings(CACHE_LIST_S=0)
-    def test_what_graphql_core_is_to_refuse_is_no_fault(self) -> None:
+    def test_a_value_of_the_wrong_type_is_not_logged(self) -> None:
         row = TaskRow.of(Task.objects.filter(assignee=None).earliest("pk"))
         wrong = patch.object(TaskRow, "read", return_value=[replace(row, title=None)])
         with wrong, self.assertNoLogs("schema.execution.columns"):

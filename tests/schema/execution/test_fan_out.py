@@ -1,4 +1,4 @@
-"""What is worked out once for all subscribers is what each would have got alone, and costs what one costs."""
+"""Shared execution of events: the payloads equal those of separate execution, at the cost of one."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ DOCUMENTS = [
 
 @override_settings(ACCESS="open")
 class EqualTests(CommittingCase):
-    def test_an_answer_is_what_execution_brings(self) -> None:
+    def test_a_payload_equals_the_result_of_execution(self) -> None:
         project = create_project(actor=SYSTEM, name="Garden")
         update_project(actor=SYSTEM, project_id=project.pk, changes={"name": "Park"})
         changes = {"title": 'Weed "it"', "due_date": datetime.fromisoformat("2030-01-01T00:00:00Z")}
@@ -81,8 +81,8 @@ class EqualTests(CommittingCase):
             variables = {"is": True, "n": 1, "after": "0"}
             with self.subTest(query):
                 for event in events:
-                    answer, executed = asyncio.run(self._both(query, variables, event))
-                    self.assertEqual(answer, executed)
+                    payload, executed = asyncio.run(self._both(query, variables, event))
+                    self.assertEqual(payload, executed)
 
     async def _both(self, query: str, variables: dict[str, Any], event: journal.JournalEvent) -> tuple[Any, Any]:
         ours = subscriber(query, variables, None, Context(viewer=SYSTEM, is_long_lived=True))
@@ -93,10 +93,10 @@ class EqualTests(CommittingCase):
         assert isinstance(executor, Executor)
         result = executor.build_per_event_executor(event).execute_operation(False)
         executed = await result if hasattr(result, "__await__") else result
-        answer = json.loads(await ours.payload(event))
-        for error in answer.get("errors", ()):
-            del error["extensions"]  # which `describe` adds
-        return answer, executed.formatted
+        payload = json.loads(await ours.payload(event))
+        for error in payload.get("errors", ()):
+            del error["extensions"]  # `describe` has added them
+        return payload, executed.formatted
 
 
 NESTED = """subscription ($after: Cursor, $first: Int) {
@@ -109,7 +109,7 @@ NESTED = """subscription ($after: Cursor, $first: Int) {
 
 @override_settings(ACCESS="closed", LIVE_POLL_S=60.0)
 class NestedTests(CommittingCase):
-    """What is asked for beside the event is read once for all."""
+    """Rows beyond the event are read once for all subscribers."""
 
     def setUp(self) -> None:
         self.project = ProjectFactory(name="Garden")
@@ -136,21 +136,21 @@ class NestedTests(CommittingCase):
         return socket
 
     async def statements_for(self, subscribers: int, *, document: str) -> int:
-        """Statements beside those on the journal, from a change until everybody has heard of it."""
+        """The number of statements, without those on the journal, from a change until all have received it."""
         async with AsyncExitStack() as stack:
             each = subscribers // len(self.tokens)
             sockets = [await self.subscribed(stack, token, each, document) for token in self.tokens]
             await self.change(f"First for {subscribers}")
             for socket in sockets:
-                await self.assert_all_hear(socket, each)
-            await threads.requests.close()  # it is new connections that are listened to
+                await self.assert_all_received(socket, each)
+            await threads.requests.close()  # only statements on new connections are counted
             with counted_statements() as statements:
                 await self.change(f"Second for {subscribers}")
                 for socket in sockets:
-                    await self.assert_all_hear(socket, each)
+                    await self.assert_all_received(socket, each)
             return len([sql for sql in statements if "projects_event" not in sql])
 
-    async def assert_all_hear(self, socket: GraphQLSocket, count: int) -> None:
+    async def assert_all_received(self, socket: GraphQLSocket, count: int) -> None:
         for _ in range(count):
             message = await socket.receive()
             self.assertEqual(message["payload"]["data"]["events"]["task"], self.expected)
@@ -159,11 +159,11 @@ class NestedTests(CommittingCase):
         for name, document in (("one document", NESTED % "cursor"), ("a document each", NESTED)):
             with self.subTest(name):
                 self.assertGreater(await self.statements_for(5, document=document), 3)
-                # The last of them asks for who may see what was read, once for all who come to it together.
+                # The last one checks the access of all subscribers that wait for it, in one query.
                 self.assertLess(await self.statements_for(50, document=document), 10)
 
-    async def test_a_document_that_fails_harms_no_other_of_the_same_event(self) -> None:
-        """graphql-core cancels what stands beside a field that failed."""
+    async def test_a_failing_document_does_not_affect_others_of_the_same_event(self) -> None:
+        """graphql-core cancels the siblings of a field that failed."""
         head = "subscription ($after: Cursor) { events(after: $after, kinds: [TASK_UPDATED]) { ... on TaskUpdated"
         good = f"{head} {{ task {{ project {{ name }} }} }} }} }}"
         flawed = f"{head} {{ task {{ project {{ name }} comments(first: -1) {{ totalCount }} }} }} }} }}"
@@ -176,46 +176,46 @@ class NestedTests(CommittingCase):
                 message = await other.receive()
                 self.assertEqual(message["payload"]["errors"][0]["extensions"]["argument"], "first")
 
-    async def test_who_gives_other_variables_gets_another_answer(self) -> None:
+    async def test_other_variables_give_another_payload(self) -> None:
         async with ready(authorization=f"Bearer {self.tokens[0]}") as socket:
             for first in (1, 2):
                 await socket.subscribe(NESTED % "cursor", str(first), after="0", first=first)
             await self.change("Mow")
-            heard = {}
+            received = {}
             for _ in range(2):
                 message = await socket.receive()
-                heard[message["id"]] = message["payload"]["data"]["events"]["task"]["comments"]["nodes"]
-            self.assertEqual(heard, {"1": [{"author": "Bob"}], "2": [{"author": "Bob"}, {"author": "Ada"}]})
+                received[message["id"]] = message["payload"]["data"]["events"]["task"]["comments"]["nodes"]
+            self.assertEqual(received, {"1": [{"author": "Bob"}], "2": [{"author": "Bob"}, {"author": "Ada"}]})
 
-    async def test_who_has_lost_the_right_meanwhile_sees_nothing_beside_the_event(self) -> None:
+    async def test_a_subscriber_who_has_lost_access_sees_nothing_beyond_the_event(self) -> None:
         async with AsyncExitStack() as stack:
             sockets = [await self.subscribed(stack, token, 1, NESTED) for token in self.tokens[:2]]
             await self.change("Before")
             for socket in sockets:
-                await self.assert_all_hear(socket, 1)
-            # Behind the journal's back, as if its reader had not come to it.
+                await self.assert_all_received(socket, 1)
+            # Without an event, as if the reader had not read it yet.
             await database_sync_to_async(Membership.objects.filter(user=self.users[1]).delete)()
             await self.change("After")
-            await self.assert_all_hear(sockets[0], 1)
+            await self.assert_all_received(sockets[0], 1)
             message = await sockets[1].receive()
             self.assertEqual(
                 message["payload"]["data"]["events"]["task"],
                 {"project": None, "assignee": None, "comments": {"nodes": []}},
             )
 
-    async def test_a_deleted_project_is_told_of_to_all_who_saw_it(self) -> None:
+    async def test_the_deletion_of_a_project_is_sent_to_all_its_members(self) -> None:
         document = (
             "subscription ($after: Cursor) { events(after: $after) { ... on ProjectDeleted { project { %s } } } }"
         )
         async with AsyncExitStack() as stack:
-            asked = document % "name tasks { totalCount }"
-            sockets = [await self.subscribed(stack, token, 1, asked) for token in self.tokens]
+            selection = document % "name tasks { totalCount }"
+            sockets = [await self.subscribed(stack, token, 1, selection) for token in self.tokens]
             await database_sync_to_async(delete_project)(actor=SYSTEM, project_id=self.project.pk)
             for socket in sockets:
                 self.assertEqual(await socket.next("0"), {"project": {"name": "Garden", "tasks": {"totalCount": 0}}})
 
-    async def test_a_user_outside_the_project_is_nobody_there(self) -> None:
-        """Though they may be known to a subscriber from another project."""
+    async def test_an_assignee_outside_the_project_is_null(self) -> None:
+        """Even if a subscriber shares another project with them."""
         other = await database_sync_to_async(UserFactory)()
         elsewhere = await database_sync_to_async(ProjectFactory)()
         for user in (other, self.users[0]):
@@ -226,12 +226,12 @@ class NestedTests(CommittingCase):
             socket = await self.subscribed(stack, self.tokens[0], 1, NESTED)
             await self.change("Mow")
             self.expected["assignee"] = None
-            await self.assert_all_hear(socket, 1)
+            await self.assert_all_received(socket, 1)
 
 
 @contextmanager
 def counted_statements() -> Iterator[list[str]]:
-    """What is sent to the database on connections that are opened within the block."""
+    """The statements on database connections that are opened within the block."""
     statements: list[str] = []
 
     def count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:

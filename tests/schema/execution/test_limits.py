@@ -1,4 +1,4 @@
-"""What an operation may ask for at most. Over it, nothing is executed."""
+"""Limits of an operation. One that exceeds them is not executed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.schema.cases import OpenCase
 
 
 def nested(depth: int) -> str:
-    """Fields of a task, the innermost at this depth below it."""
+    """A selection on a task of this depth."""
     document = "totalCount" if depth % 3 == 2 else "id"
     for level in range(depth, 0, -1):
         document = f"{['project', 'tasks', 'nodes'][(level - 1) % 3]} {{ {document} }}"
@@ -26,35 +26,35 @@ class LimitTests(OpenCase):
         self.assertEqual(error["extensions"], {"code": code})
         self.assertIn(reason, error["message"])
 
-    def test_an_operation_may_be_so_deep_and_no_deeper(self) -> None:
+    def test_an_operation_may_have_the_maximum_depth_and_no_more(self) -> None:
         task = TaskFactory()
         document = f"{{ task(id: {task.pk}) {{ %s }} }}"
         self.data(document % nested(MAX_DEPTH - 1))
         self.assert_over(document % nested(MAX_DEPTH), f"exceeds maximum operation depth of {MAX_DEPTH}")
 
-    def test_fragments_hide_no_depth(self) -> None:
+    def test_fragments_count_towards_the_depth(self) -> None:
         inline = nested(MAX_DEPTH).replace("{ ", "{ ... { ").replace(" }", " } }")
         spread = f"{{ task(id: 1) {{ ...A }} }} fragment A on Task {{ {nested(MAX_DEPTH)} }}"
         for document in (f"{{ task(id: 1) {{ {inline} }} }}", spread):
             with self.subTest(document):
                 self.assert_over(document, f"exceeds maximum operation depth of {MAX_DEPTH}")
 
-    def test_an_operation_may_have_so_many_aliases_and_no_more(self) -> None:
+    def test_an_operation_may_have_the_maximum_number_of_aliases_and_no_more(self) -> None:
         aliases = [f"a{n}: cursor" for n in range(MAX_ALIASES + 1)]
         self.data(f"{{ {' '.join(aliases[1:])} }}")
         self.assert_over(f"{{ {' '.join(aliases)} }}", f"{MAX_ALIASES + 1} aliases found. Allowed: {MAX_ALIASES}")
 
-    def test_fragments_hide_no_aliases(self) -> None:
+    def test_aliases_in_fragments_count(self) -> None:
         half = " ".join(f"a{n}: cursor" for n in range(MAX_ALIASES // 2 + 1))
         document = f"{{ ...A project(id: 1) {{ b: id }} ... {{ ...A }} }} fragment A on Query {{ {half} }}"
         self.assert_over(document, "aliases found")
 
-    def test_an_operation_may_have_so_many_tokens_and_no_more(self) -> None:
+    def test_an_operation_may_have_the_maximum_number_of_tokens_and_no_more(self) -> None:
         fields = ["{", *(["__typename"] * (MAX_TOKENS - 3)), "}"]
         self.assert_over(" ".join([*fields, "#", "\n{"]), f"more than {MAX_TOKENS} tokens", "GRAPHQL_PARSE_FAILED")
         self.assert_over(" ".join(fields[:-1] + ["x"] * 3), f"more than {MAX_TOKENS} tokens", "GRAPHQL_PARSE_FAILED")
 
-    def test_a_document_nested_without_end_is_refused(self) -> None:
+    def test_a_document_that_is_nested_too_deeply_to_parse_is_refused(self) -> None:
         for document in (
             "{a" * 900 + "}" * 900,
             "{ task(id: " + "[" * 1400 + "]" * 1400 + ") { id } }",
@@ -65,7 +65,7 @@ class LimitTests(OpenCase):
                 self.assert_over(document, "nested too deeply", "GRAPHQL_PARSE_FAILED")
 
     def test_fragments_that_double_at_every_level_are_counted_once(self) -> None:
-        """Whoever walks a fragment at each spread would have 2 to the power of 100 to walk."""
+        """A validator that visited a fragment at each spread would make 2 ** 100 visits."""
         levels = 100
         doubling = [f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(levels)]
         for leaf, data in (("cursor", {"cursor": "0"}), ("__typename", {"__typename": "Query"})):
@@ -84,40 +84,40 @@ class LimitTests(OpenCase):
             input_value_deprecation=True,
             one_of=True,
         )
-        types = {one["name"] for one in self.data(document)["__schema"]["types"]}
+        types = {type_["name"] for type_ in self.data(document)["__schema"]["types"]}
         self.assertLess({"Query", "Mutation", "Subscription", "Event", "Cursor", "OperationInfo"}, types)
 
 
-class KeptDocumentTests(OpenCase):
-    """What was parsed and validated before is not looked at again, but for what was sent with it."""
+class CachedDocumentTests(OpenCase):
+    """A cached document is neither parsed nor validated again. Its variables are."""
 
     def setUp(self) -> None:
         self.enterContext(patch.dict(documents._documents, clear=True))
 
-    def test_a_good_document_is_parsed_and_validated_once(self) -> None:
+    def test_a_valid_document_is_parsed_and_validated_once(self) -> None:
         query = "query ($n: Int) { tasks(first: $n) { nodes { id } } }"
         self.data(query)
         self.assertEqual(list(documents._documents), [query])
         self.assertEqual(self.gql(query, n=0)["errors"][0]["extensions"]["argument"], "first")
-        refused = self.client.post("/graphql/", {"query": query, "variables": {"n": "x"}}, "application/json")
-        self.assertEqual(refused.status_code, 400)
-        # It is what is kept that is executed, as it is.
+        response = self.client.post("/graphql/", {"query": query, "variables": {"n": "x"}}, "application/json")
+        self.assertEqual(response.status_code, 400)
+        # The cached document is executed, without validation.
         documents._documents[query] = parse("{ nothing }")
         self.assertEqual(self.data(query), {})
 
-    def test_one_that_is_refused_is_refused_again(self) -> None:
+    def test_an_invalid_document_is_refused_again(self) -> None:
         two = "query A { cursor } query B { me { name } }"
         for query in ("{ nothing }", "{ tasks {", two, "{ cursor " * 13 + "}" * 13):
             for _ in range(2):
-                refused = self.client.post("/graphql/", {"query": query}, "application/json")
-                self.assertEqual((query, refused.status_code), (query, 400))
+                response = self.client.post("/graphql/", {"query": query}, "application/json")
+                self.assertEqual((query, response.status_code), (query, 400))
         self.assertEqual(documents._documents, {})
         named = self.client.post("/graphql/", {"query": two, "operationName": "A"}, "application/json")
         self.assertEqual(named.status_code, 200)
-        # It is good for who names one of them; for who does not it still is not.
+        # The document is valid with an operation name, and still refused without one.
         self.assertEqual(self.client.post("/graphql/", {"query": two}, "application/json").status_code, 400)
 
-    def test_so_many_are_kept_and_none_that_is_long(self) -> None:
+    def test_the_newest_documents_are_cached_and_no_long_one(self) -> None:
         with patch.object(documents, "_MAX_DOCUMENTS", 2):
             for name in ("a", "b", "c"):
                 self.data(f"{{ {name}: cursor }}")
