@@ -93,7 +93,7 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self.close(code=FAILED)
 
     def _try_send(self) -> Callable[[JournalEvent], bool] | None:
-        """Sends an event's frame without waiting. None if the server lacks the extension (`backend/server/`)."""
+        """A function that sends a frame without waiting; None if the server has none (`backend/server/`)."""
         extension = self.scope.get("extensions", {}).get("taskwire.try_send")
         if extension is None:
             return None
