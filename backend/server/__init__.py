@@ -1,7 +1,7 @@
-"""The web process: it waits for clients that read slowly, and takes leave of all when it stops.
+"""The web process: it waits for slow clients, and closes every connection in order when it stops.
 
-`python -m backend.server` listens on BIND and PORT of the settings, with the server that SERVER names. What holds for
-either is said here.
+`python -m backend.server` listens on BIND and PORT of the settings, with the server that SERVER names. This module has
+the limits that both servers share (docs/decisions/0006-servers.md).
 """
 
 from __future__ import annotations
@@ -12,38 +12,38 @@ from typing import Any
 
 from django.conf import settings
 
-# An extension of a socket's scope, beside its `send`: `try_send` of `Socket`.
+# An extension of a socket's ASGI scope: `Socket.try_send`.
 TRY_SEND = "taskwire.try_send"
 
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
-# Of a socket: a ping after this many seconds without a word, and its end after as many without an answer.
+# Seconds of silence on a socket before a ping, and seconds without a pong before it is dropped.
 PING_INTERVAL_S, PING_TIMEOUT_S = 20, 30
-# What an application has for accepting a socket.
+# Seconds that the application has for accepting a socket.
 HANDSHAKE_S = 5
-# A larger message closes the socket it came on (1009).
+# A larger message closes its socket (1009).
 MESSAGE_BYTES = 1024 * 1024
-# A client that takes not one byte for so long while it is waited for is cut off, within twice this time.
+# A client that reads no byte for so many seconds while a sender waits for it is disconnected, within twice this time.
 STALLED_S = 5.0
-# What a client has for its answer to a close frame, and for reading what was sent before that.
+# Seconds that a client has for reading what was sent and answering the close frame.
 CLOSE_S = 5
-# What a stop leaves to clients for taking leave and to requests for ending. Those who wait for us have more than this
-# and one second: `GRACE_S` of `make run`, `stop_grace_period` of the compose file.
+# Seconds that a stop leaves to clients for closing and to requests for finishing. Supervisors wait more than one second
+# longer: `GRACE_S` of `make run`, `stop_grace_period` of the compose file.
 STOP_S = 3.0
 
-# Close codes that are a server's to send.
+# Close codes that servers send.
 GOING_AWAY, INTERNAL_ERROR, RESTART, TRY_LATER = 1001, 1011, 1012, 1013
 
 
 def serve(application: Application) -> int:
-    """Serve until told to stop; the exit code: 1 where it could not listen. Django has to be ready."""
+    """Serve until SIGTERM or SIGINT, and return the exit code: 1 where it cannot listen. Django must be set up."""
     if settings.SERVER == "uvicorn":
         from .uvicorn import run
     else:
         from .daphne import run
 
-    # A change that is told to many makes tens of thousands of objects at once, and nearly all go by themselves. By
-    # default the garbage collector would look at them, and at all that was made to start, every few hundred.
+    # Fanning out one event makes tens of thousands of objects, nearly all freed by reference counting. By default the
+    # garbage collector scans them, and everything imported at start, every 700 allocations.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)

@@ -1,4 +1,4 @@
-"""daphne, made to wait for clients that read slowly and to take leave of all when it stops."""
+"""daphne, made to wait for slow clients and to close every connection in order when it stops."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import sys
 from typing import Any
 
-# First, since it installs the reactor that everything of Twisted is bound to.
+# Imported first: it installs the reactor that all of Twisted uses.
 from daphne import server as daphne  # isort:skip
 
 from daphne.access import AccessLogGenerator
@@ -37,65 +37,68 @@ from . import (
     Application,
 )
 
-# A module that is an object: types cannot follow.
+# An object in place of a module, so it has no types.
 reactor: Any = daphne.reactor
 
 
 @implementer(IPushProducer)
-class Valve:
-    """Shut while a connection's buffer is over its high-water mark (64 KiB): Twisted tells, a sender waits."""
+class Backpressure:
+    """Makes senders wait while the buffer of a connection is over Twisted's high-water mark (64 KiB).
+
+    Disconnects a client that reads nothing for `STALLED_S` meanwhile.
+    """
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
-        self._open = asyncio.Event()
-        self._open.set()
-        self._stalled: Any = None
+        self._ready = asyncio.Event()
+        self._ready.set()
+        self._stall_timer: Any = None
 
     @property
-    def is_open(self) -> bool:
-        return self._open.is_set()
+    def is_ready(self) -> bool:
+        return self._ready.is_set()
 
-    async def passed(self) -> None:
-        """Wait until the client has taken what was sent, or is gone."""
-        await self._open.wait()
+    async def wait(self) -> None:
+        """Wait until the client has read enough, or is gone."""
+        await self._ready.wait()
 
     def pauseProducing(self) -> None:  # noqa: N802
-        """Told again with every write over the mark."""
-        if self._open.is_set():
-            self._open.clear()
-            self._watch()
+        """Twisted calls this again with every write over the mark."""
+        if self._ready.is_set():
+            self._ready.clear()
+            self._check_stalled()
 
     def resumeProducing(self) -> None:  # noqa: N802
-        self._open.set()
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
+        self._ready.set()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
 
-    # The connection is lost, or nothing will be sent any more.
+    # Called where the connection is lost or nothing more is sent.
     stopProducing = resumeProducing  # noqa: N815
 
-    def _watch(self, left: int | None = None) -> None:
-        still_left = len(self._transport.dataBuffer) - self._transport.offset
-        if left == still_left:
-            self._stalled = None
+    def _check_stalled(self, unsent_before: int | None = None) -> None:
+        unsent = len(self._transport.dataBuffer) - self._transport.offset
+        if unsent == unsent_before:
+            self._stall_timer = None
             self._transport.abortConnection()
         else:
-            self._stalled = reactor.callLater(STALLED_S, self._watch, still_left)
+            self._stall_timer = reactor.callLater(STALLED_S, self._check_stalled, unsent)
 
 
 class Socket(WebSocketProtocol):  # type: ignore[misc]
     """A WebSocket."""
 
     def connectionMade(self) -> None:  # noqa: N802
-        """Put the valve in the place of the HTTP channel: Twisted tells one producer that the buffer is full."""
-        self.valve = Valve(self.transport)
+        """Replace the HTTP channel as the producer: Twisted notifies one producer of a full buffer."""
+        self.backpressure = Backpressure(self.transport)
         self._abort: Any = None
         self.transport.unregisterProducer()
-        self.transport.registerProducer(self.valve, True)
+        self.transport.registerProducer(self.backpressure, True)
         super().connectionMade()
 
     def serverClose(self, code: int | None = None) -> None:  # noqa: N802
-        """Send these codes too, which autobahn refuses to send for an application."""
+        """Also send codes that autobahn does not let an application send."""
         if code in (GOING_AWAY, INTERNAL_ERROR, RESTART, TRY_LATER):
             self.sendCloseFrame(code=code)
         else:
@@ -103,8 +106,8 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
 
     def dropConnection(self, abort: bool = False) -> None:  # noqa: N802
         """Abort after `CLOSE_S`: Twisted closes once everything is sent, and the client may have stopped reading."""
-        super().dropConnection(abort)  # unregisters the valve
-        self.valve.stopProducing()
+        super().dropConnection(abort)  # unregisters the producer
+        self.backpressure.stopProducing()
         if not abort and self._abort is None:
             self._abort = reactor.callLater(CLOSE_S, self.transport.abortConnection)
 
@@ -116,14 +119,14 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
         super().connectionLost(reason)
 
     def try_send(self, text: str) -> bool:
-        """Send without waiting; False, and nothing is sent, where the client has to be waited for or is gone."""
-        if self.state != self.STATE_OPEN or not self.valve.is_open:
+        """Send at once and return True; return False, without sending, where the client is slow or gone."""
+        if self.state != self.STATE_OPEN or not self.backpressure.is_ready:
             return False
         self.sendMessage(text.encode(), False)
         return True
 
-    def take_leave(self) -> None:
-        """Close it because the server stops."""
+    def close_for_stop(self) -> None:
+        """Close the socket because the server stops."""
         if self.state == self.STATE_CONNECTING:
             self.serverReject()
         else:
@@ -131,15 +134,15 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
 
 
 class Request(WebRequest):  # type: ignore[misc]
-    """An HTTP request, maybe one that is about to become a WebSocket."""
+    """An HTTP request, which may be the handshake of a WebSocket."""
 
     def __init__(self, channel: HTTPChannel, *args: Any) -> None:
-        """Leave forms to the application: Twisted parses them, and refuses those that it cannot parse."""
-        self.valve = Valve(channel.transport)
+        """Leave forms to the application: Twisted would parse them, and refuse those that it cannot parse."""
+        self.backpressure = Backpressure(channel.transport)
         super().__init__(channel, *args, parsePOSTFormSubmission=False)
 
     def process(self) -> Any:
-        """Answer 503 while the server stops: connections that are open already still send requests."""
+        """Respond with 503 while the server stops: open connections still send requests."""
         if not self.server.is_stopping:
             return super().process()
         self.channel.persistent = 0
@@ -147,52 +150,52 @@ class Request(WebRequest):  # type: ignore[misc]
         return None
 
     def handle_reply(self, message: dict[str, Any]) -> None:
-        """Register the valve before the first byte of the answer."""
+        """Register the producer before the first byte of the response."""
         if message["type"] == "http.response.start" and not self.finished and not self.producer:
-            self.registerProducer(self.valve, True)
+            self.registerProducer(self.backpressure, True)
         super().handle_reply(message)
 
     def finish(self) -> None:
-        """Unregister the valve, or Twisted logs that it was left behind."""
+        """Unregister the producer; otherwise Twisted logs that it was left behind."""
         if self.producer:
             self.unregisterProducer()
         super().finish()
-        self.valve.stopProducing()
+        self.backpressure.stopProducing()
 
     def connectionLost(self, reason: Any) -> None:  # noqa: N802
-        """Let the sender go on that waits for this client."""
+        """Release a sender that waits for this client."""
         super().connectionLost(reason)
-        self.valve.stopProducing()
+        self.backpressure.stopProducing()
 
-    def take_leave(self) -> None:
-        """End it if it is a stream; what has an end of its own comes to that."""
+    def close_for_stop(self) -> None:
+        """End a stream. Any other response ends by itself."""
         if self.channel is not None:
             self.channel.persistent = 0
         if self.responseHeaders.getRawHeaders(b"content-type") == [b"text/event-stream"]:
             self.handle_reply({"type": "http.response.body"})
 
 
-class Requests(HTTPFactory):  # type: ignore[misc]
+class RequestFactory(HTTPFactory):  # type: ignore[misc]
     def buildProtocol(self, addr: Any) -> Any:  # noqa: N802
-        """Name our class of a request: daphne names its own here."""
+        """Use our request class: daphne sets its own here."""
         protocol = super().buildProtocol(addr)
         protocol.requestFactory = Request
         return protocol
 
     def log(self, request: Request) -> None:
-        """Write nothing: the access log is daphne's, and Twisted formats a line of its own for nobody, in 5 µs."""
+        """Write nothing: daphne has an access log, and Twisted would format an unread line in 5 µs."""
 
 
-class Sockets(WebSocketFactory):  # type: ignore[misc]
+class SocketFactory(WebSocketFactory):  # type: ignore[misc]
     protocol = Socket
 
 
-_log_of_twisted = STDLibLogObserver("twisted")
+_twisted_log = STDLibLogObserver("twisted")
 
 
-def _tell_errors(event: dict[str, Any]) -> None:
+def _log_errors(event: dict[str, Any]) -> None:
     if event["log_level"] >= LogLevel.error:
-        _log_of_twisted(event)
+        _twisted_log(event)
 
 
 class Server(daphne.Server):  # type: ignore[misc]
@@ -202,8 +205,8 @@ class Server(daphne.Server):  # type: ignore[misc]
         """Serve until SIGTERM or SIGINT: daphne's `run`, which has no hook, with our classes and our stop."""
         self.connections: dict[Any, dict[str, Any]] = {}
         self._ports: list[Any] = []
-        self.http_factory = Requests(self)
-        self.ws_factory = Sockets(self, server=self.server_name)
+        self.http_factory = RequestFactory(self)
+        self.ws_factory = SocketFactory(self, server=self.server_name)
         self.ws_factory.setProtocolOptions(
             autoPingTimeout=self.ping_timeout,
             allowNullOrigin=True,
@@ -213,7 +216,7 @@ class Server(daphne.Server):  # type: ignore[misc]
             maxFramePayloadSize=self.websocket_max_frame_size,
         )
         globalLogBeginner.beginLoggingTo(
-            [_tell_errors],  # type: ignore[list-item]
+            [_log_errors],  # type: ignore[list-item]
             redirectStandardIO=False,
             discardBuffer=True,
         )
@@ -224,38 +227,38 @@ class Server(daphne.Server):  # type: ignore[misc]
             listening.addCallback(self.listen_success)
             listening.addErrback(self.listen_error)
         asyncio.set_event_loop(daphne.twisted_loop)
-        reactor.addSystemEventTrigger("before", "shutdown", self._everything_ended)
+        reactor.addSystemEventTrigger("before", "shutdown", self._before_shutdown)
         if not self.abort_start:
             reactor.run()
 
     def listen_success(self, port: Any) -> None:
-        """Keep the port, which a stop closes first."""
+        """Remember the port: a stop closes it first."""
         self._ports.append(port)
         super().listen_success(port)
 
     def create_application(self, protocol: Socket | Request, scope: dict[str, Any]) -> Any:
-        """Add an extension to the ASGI scope: `Socket.try_send`, for one text that goes to many sockets."""
+        """Add `Socket.try_send` to the ASGI scope as an extension."""
         if isinstance(protocol, Socket):
             scope["extensions"] = {TRY_SEND: {"send": protocol.try_send}}
         return super().create_application(protocol, scope)
 
     async def handle_reply(self, protocol: Socket | Request, message: dict[str, Any]) -> None:
-        """Make an application's `send` wait while the valve is shut; daphne's buffers without bound."""
-        if not protocol.valve.is_open and message.get("type") in ("websocket.send", "http.response.body"):
-            await protocol.valve.passed()
+        """Make `send` wait for a slow client; daphne's own buffers without bound."""
+        if not protocol.backpressure.is_ready and message.get("type") in ("websocket.send", "http.response.body"):
+            await protocol.backpressure.wait()
         await super().handle_reply(protocol, message)
 
-    def _everything_ended(self) -> Any:
-        return Deferred.fromFuture(asyncio.ensure_future(self._end_everything()))
+    def _before_shutdown(self) -> Any:
+        return Deferred.fromFuture(asyncio.ensure_future(self._close_all()))
 
-    async def _end_everything(self) -> None:
-        """Take leave of every client; whatever is not over after `STOP_S` is cancelled."""
+    async def _close_all(self) -> None:
+        """Close every connection; cancel the applications that have not ended after `STOP_S`."""
         self.is_stopping = True
         for port in self._ports:
             port.stopListening()
         for protocol, details in list(self.connections.items()):
             if "disconnected" not in details:
-                protocol.take_leave()
+                protocol.close_for_stop()
         running = self._applications()
         if running:
             _, running = await asyncio.wait(running, timeout=STOP_S)
@@ -265,20 +268,20 @@ class Server(daphne.Server):  # type: ignore[misc]
             await asyncio.wait(running, timeout=1)
 
     def _applications(self) -> set[asyncio.Future[None]]:
-        """Those that have not ended."""
+        """The applications that have not ended."""
         found = (details.get("application_instance") for details in self.connections.values())
         return {application for application in found if application is not None and not application.done()}
 
 
 def run(application: Application) -> int:
-    """Serve until told to stop; the exit code: 1 where it could not listen."""
+    """Serve until SIGTERM or SIGINT, and return the exit code: 1 where it cannot listen."""
     server = Server(
         application=application,
         endpoints=build_endpoint_description_strings(host=settings.BIND, port=settings.PORT),
         action_logger=AccessLogGenerator(sys.stdout),
         ping_interval=PING_INTERVAL_S,
         ping_timeout=PING_TIMEOUT_S,
-        websocket_timeout=-1,  # none ends for its age alone
+        websocket_timeout=-1,  # no maximum age
         websocket_connect_timeout=HANDSHAKE_S,
         websocket_handshake_timeout=HANDSHAKE_S,
         websocket_max_message_size=MESSAGE_BYTES,

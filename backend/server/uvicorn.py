@@ -1,4 +1,4 @@
-"""uvicorn by its documented options. What it does not keep stands in docs/decisions/0006-servers.md."""
+"""uvicorn by its documented options alone (docs/decisions/0006-servers.md lists what it lacks beside daphne)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from django.conf import settings
 
 from . import INTERNAL_ERROR, MESSAGE_BYTES, PING_INTERVAL_S, PING_TIMEOUT_S, STOP_S, Application
 
-# A connection without a request is closed after so many seconds; a head of more bytes is refused.
+# Seconds without a request before a connection is closed, and the most bytes of a request's head.
 IDLE_S, HEAD_BYTES = 60, 16 * 1024
 STREAM = b"text/event-stream"
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class Guard:
-    """Calls an application as daphne does: its streams end when the server stops, and its faults end its sockets."""
+    """Ends the streams of an application when the server stops, and the sockets that it fails on, as daphne does."""
 
     def __init__(self, application: Application, listener: socket.socket) -> None:
         self._application = application
@@ -68,7 +68,7 @@ class Guard:
             nonlocal is_closed
             if not is_closed:
                 is_closed = message["type"] == "websocket.close"
-                with suppress(OSError):  # by the ASGI spec, of a client that is gone
+                with suppress(OSError):  # raised where the client is gone, by the ASGI spec
                     await send(message)
 
         try:
@@ -79,23 +79,23 @@ class Guard:
 
 
 def run(application: Application) -> int:
-    """Serve until told to stop; the exit code: 1 where it could not listen."""
+    """Serve until SIGTERM or SIGINT, and return the exit code: 1 where it cannot listen."""
     family = socket.AF_INET6 if ":" in settings.BIND else socket.AF_INET
     try:
         listener = socket.create_server((settings.BIND, settings.PORT), family=family)
     except OSError as error:
         logger.critical("Listen failure: %s", error)
         return 1
-    # Inherited by every connection. Otherwise the body waits until the client acknowledges the head, for up to 40 ms.
+    # Connections inherit it. Otherwise a body waits until the client acknowledges the head, for up to 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises it again once it has stopped
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises the signal again once it has stopped
         signal.signal(number, lambda *_: sys.exit(0))
     config = uvicorn.Config(
         Guard(application, listener),
         interface="asgi3",
         lifespan="off",
         loop="asyncio",
-        http="h11",  # httptools bounds no head, and takes what follows a chunked body for headers
+        http="h11",  # httptools limits no head, and takes lines after a chunked body for headers
         h11_max_incomplete_event_size=HEAD_BYTES,
         ws="websockets-sansio",
         ws_max_size=MESSAGE_BYTES,
@@ -106,7 +106,7 @@ def run(application: Application) -> int:
         timeout_graceful_shutdown=int(STOP_S),
         log_config=None,
         proxy_headers=False,
-        reset_contextvars=True,  # a request finds nothing of an earlier one on its connection
+        reset_contextvars=True,  # a request sees no context of an earlier one on its connection
     )
     logger.info("Listening on TCP address %s:%s", *listener.getsockname()[:2])
     uvicorn.Server(config).run(sockets=[listener])
