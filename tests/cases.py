@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -14,6 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from django.conf import settings
+from django.contrib.auth.models import Permission
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.test import TestCase, TransactionTestCase, override_settings
 
@@ -103,6 +106,13 @@ class OpenCase(Case):
 class CommittingCase(_Case, TransactionTestCase):
     """Real commits, in closed mode: for races, sockets and streams."""
 
+    def _fixture_teardown(self) -> None:
+        """Delete all rows. Django's own truncates every table and creates every permission anew, which takes 80 ms."""
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(_tables_with_rows())
+            for (table,) in cursor.fetchall():
+                cursor.execute(f"DELETE FROM {table}")
+
     def run_together(self, *jobs: Callable[[], Any]) -> list[Exception]:
         """Run each job in a thread of its own; what they raised."""
         raised: list[Exception] = []
@@ -191,6 +201,15 @@ def database_url() -> str:
     """The database of this test run, for a process of its own."""
     parts = urlsplit(os.environ["DATABASE_URL"])
     return parts._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
+
+
+@lru_cache
+def _tables_with_rows() -> str:
+    """A query for the names of the tables that have rows, without the tables that `migrate` fills."""
+    made_by_migrate = {Permission._meta.db_table, ContentType._meta.db_table}
+    tables = set(connection.introspection.django_table_names(only_existing=True)) - made_by_migrate
+    queries = [f"SELECT '{table}' WHERE EXISTS (SELECT FROM {table})" for table in sorted(tables)]
+    return " UNION ALL ".join(queries)
 
 
 def _everything() -> list[Any]:
