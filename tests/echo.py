@@ -12,8 +12,8 @@ import django
 
 from backend import server
 
-server.PING_INTERVAL_S, server.PING_TIMEOUT_S = 1, 3
-server.HANDSHAKE_S = 1
+server.PING_INTERVAL_S, server.PING_TIMEOUT_S = 1, 2
+server.HANDSHAKE_S = server.STOP_S = 1
 
 # Requests that were told, before they had answered, that their client is gone; by path.
 left: Counter[str] = Counter()
