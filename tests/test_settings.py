@@ -5,6 +5,7 @@ import os
 import secrets
 import subprocess
 import sys
+from functools import cache
 from typing import Any
 
 from django.test import SimpleTestCase
@@ -84,9 +85,11 @@ class RefusalTests(SimpleTestCase):
 
 
 class ProductionTests(SimpleTestCase):
-    def answers(self, **environment: str) -> Any:
+    @staticmethod
+    @cache
+    def answers(**environment: str) -> Any:
         asking = run("-c", ASK, **production(**environment))
-        self.assertEqual(asking.returncode, 0, asking.stderr)
+        assert asking.returncode == 0, asking.stderr
         return json.loads(asking.stdout)
 
     def test_django_finds_nothing_to_say_about_a_deployment(self) -> None:

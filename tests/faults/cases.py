@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
 import random
 import socket
+import subprocess
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from subprocess import PIPE
 from typing import IO, Any, NamedTuple
@@ -119,6 +122,21 @@ class FaultyPostgres(FixedPort, Postgres):
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
         )
+
+
+@cache
+def migrated() -> Path:
+    """The home of a stopped PostgreSQL with the product's empty tables, for every test to copy."""
+    folder = _until_exit.enter_context(throwaway_folder())
+    with FaultyPostgres(folder, durable=False) as postgres:
+        environment = {**os.environ, "DATABASE_URL": postgres.url}
+        migrate = processes.libraries().start("django", ["migrate", "-v0"], environment=environment)
+        assert migrate.wait(PATIENCE_S) == 0
+    return postgres.home
+
+
+_until_exit = ExitStack()
+atexit.register(_until_exit.close)
 
 
 # --- Listeners -------------------------------------------------------------------------------------------
@@ -289,6 +307,7 @@ class FaultCase(ServerCase):
         self.seed = os.environ.get("FAULTS_SEED") or str(random.randrange(10**6))
         say(f"FAULTS_SEED={self.seed}")  # pytest shows it where the test fails
         folder = self.enterContext(throwaway_folder())
+        subprocess.run(["cp", "--archive", migrated(), folder / FaultyPostgres.name], check=True)
         self.postgres = self.enterContext(FaultyPostgres(folder, durable=False))
         self.valkey = self.enterContext(FaultyValkey(folder))
         self.environment = {
@@ -300,8 +319,6 @@ class FaultCase(ServerCase):
             "LIVE_QUEUE_EVENTS": str(self.queue_events),
             "DJANGO_SETTINGS_MODULE": "tests.faults.settings",
         }
-        migrate = self.start_process("django", ["migrate", "-v0"])
-        self.assertEqual(migrate.wait(PATIENCE_S), 0)
         self.webs: list[Process] = []
         self.doors: list[str] = []
         self.log: deque[str] = deque(maxlen=LINES_SHOWN)
@@ -326,15 +343,12 @@ class FaultCase(ServerCase):
         with pipe:
             self.log.extend(pipe)
 
-    def start_process(self, module: str, arguments: list[str], **streams: int) -> Process:
-        environment = {**os.environ, **self.environment}
-        return processes.libraries().start(module, arguments, environment=environment, **streams)
-
     def start_writer(self, **options: Any) -> Process:
         arguments = ["--seed", self.seed]
         for name, value in options.items():
             arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-        writer = self.start_process("tests.faults.writer", arguments, stdin=PIPE)
+        environment = {**os.environ, **self.environment}
+        writer = processes.libraries().start("tests.faults.writer", arguments, environment=environment, stdin=PIPE)
         self.addCleanup(_end, writer)
         return writer
 
