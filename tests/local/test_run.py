@@ -35,7 +35,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _nothing_left_elsewhere(checkout: Path) -> Iterator[None]:
     yield
     data = checkout / ".local" / "postgres"
@@ -126,10 +126,39 @@ def test_an_env_file_is_read_and_the_environment_wins(checkout: Path) -> None:
         env_file.unlink()
 
 
-def test_the_product_runs_and_its_data_outlives_a_kill(checkout: Path) -> None:
+@pytest.fixture(scope="module")
+def run(checkout: Path) -> Iterator[Run]:
+    """The first run in this checkout, ready; the last test ends it."""
     run = Run(checkout, free_port())
     try:
         run.await_ready()
+        yield run
+    finally:
+        run.process.kill()
+
+
+def manage(checkout: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "backend.local.manage", *arguments],
+        cwd=checkout,
+        env=without_servers() | {"DJANGO_SUPERUSER_PASSWORD": "a long enough one"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_djangos_commands_need_a_run(checkout: Path) -> None:
+    idle = manage(checkout, "check")
+    assert (idle.returncode, "start it first" in idle.stderr) == (1, True)
+
+
+def test_djangos_commands_join_the_run(checkout: Path, run: Run) -> None:
+    made = manage(checkout, "createsuperuser", "--noinput", "--username", "boss", "--email", "boss@example.org")
+    assert (made.returncode, made.stdout.strip()) == (0, "Superuser created successfully."), made.stderr
+
+
+def test_the_product_runs_and_its_data_outlives_a_kill(checkout: Path, run: Run) -> None:
+    try:
         before = [project["id"] for project in run.ask("/projects/")]
         assert before, "demo data"
         made = run.ask("/projects/", {"name": "Retained"})
@@ -143,28 +172,6 @@ def test_the_product_runs_and_its_data_outlives_a_kill(checkout: Path) -> None:
         stopped = run.end(signal.SIGINT)
         assert not any(map(is_running, stopped))
         assert run.process.returncode == 0
-    finally:
-        run.process.kill()
-
-
-def test_djangos_commands_join_the_run(checkout: Path) -> None:
-    def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "backend.local.manage", *arguments],
-            cwd=checkout,
-            env=without_servers() | {"DJANGO_SUPERUSER_PASSWORD": "a long enough one"},
-            capture_output=True,
-            text=True,
-        )
-
-    idle = manage("check")
-    assert (idle.returncode, "start it first" in idle.stderr) == (1, True)
-    run = Run(checkout, free_port())
-    try:
-        run.await_ready()
-        made = manage("createsuperuser", "--noinput", "--username", "boss", "--email", "boss@example.org")
-        assert (made.returncode, made.stdout.strip()) == (0, "Superuser created successfully."), made.stderr
-        run.end(signal.SIGINT)
-        assert manage("check").returncode == 1
+        assert manage(checkout, "check").returncode == 1
     finally:
         run.process.kill()
