@@ -1,4 +1,4 @@
-"""The pages on which people sign in and out and change their password, and how many tries they have."""
+"""Pages for signing in and out and for changing the password, and the limit of failed attempts."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from backend.projects.authentication import address_of_request, viewer_of_browse
 from backend.projects.models import User
 
 
-# --- How many tries: what django-axes counts them by (`AXES_...` in the settings) ------------------------
+# --- Attempts: the keys by which django-axes counts them (`AXES_...` in the settings) --------------------
 def name_of_try(request: HttpRequest, credentials: dict[str, Any] | None) -> str:
-    """A digest of the name, since it may be anything that somebody typed; the same in whichever case it is written.
+    """Return a digest of the user name, since users may type anything into the field. It ignores case.
 
-    Upper case, as the database compares names: lower case would tell some apart that are one there.
+    Upper case, as in the database: some names that are equal there differ in lower case.
     """
     name = (credentials or {}).get("username") or ""
     return salted_hmac("taskwire.sign_in_attempt", name.upper(), algorithm="sha256").hexdigest()
 
 
 def address_of_try(request: HttpRequest) -> str | None:
-    """The client's address; of IPv6 the network, since every home has 2^64 addresses. None where it is none."""
+    """Return the client's address, for IPv6 its network: every home has 2^64 addresses. None if it is malformed."""
     try:
         address = ip_address(address_of_request(request).partition("%")[0])
     except ValueError:
@@ -52,13 +52,13 @@ def address_of_try(request: HttpRequest) -> str | None:
 
 
 def _locked_for_s(request: HttpRequest) -> int:
-    """Seconds until so many tries are forgotten that there is one left."""
-    tries = AccessAttempt.objects.filter(
+    """Return the seconds until enough attempts have expired to allow another one."""
+    attempts = AccessAttempt.objects.filter(
         username=name_of_try(request, request.axes_credentials),  # type: ignore[attr-defined]
         ip_address=address_of_try(request),
     )
     ends, counted = timezone.now(), 0
-    for at, failures in tries.order_by("-attempt_time").values_list("attempt_time", "failures_since_start"):
+    for at, failures in attempts.order_by("-attempt_time").values_list("attempt_time", "failures_since_start"):
         counted += failures
         if counted >= settings.AXES_FAILURE_LIMIT:
             ends = at + settings.AXES_COOLOFF_TIME
@@ -67,28 +67,28 @@ def _locked_for_s(request: HttpRequest) -> int:
 
 
 def locked_out(request: HttpRequest, *_: object) -> HttpResponse:
-    """The sign-in page for who has no tries left: 429.
+    """Render the sign-in page for a user who has no attempts left: 429.
 
-    django-axes gives more arguments, and under ASGI the wrong ones; `request` has all there is to know.
+    django-axes passes further arguments, and wrong ones under ASGI; `request` suffices.
     """
     page = SignIn()
     page.setup(request)
     wait_s = _locked_for_s(request)
     context = page.get_context_data(form=SignInForm(request), locked_minutes=ceil(wait_s / 60))
-    answer = render(request, page.template_name, context, status=429)
-    answer["Retry-After"] = str(wait_s)
-    return answer
+    response = render(request, page.template_name, context, status=429)
+    response["Retry-After"] = str(wait_s)
+    return response
 
 
-# A password takes a while to check, and a connection to the database meanwhile: so many at a time in this process.
+# Limits concurrent password checks in this process: each takes long, and occupies a database connection.
 _checks = BoundedSemaphore(4)
-_PATIENCE_S = 10
+_MAX_WAIT_S = 10
 
 
-def _begin_try(request: HttpRequest, credentials: dict[str, Any]) -> None:
-    """Wait for the turn of this name and address, and note on `request` whether it has tries left."""
+def _begin_attempt(request: HttpRequest, credentials: dict[str, Any]) -> None:
+    """Wait for concurrent attempts with this name and address, then set `request.had_no_attempts_left`."""
     services.session.take_turn(key=f"{name_of_try(request, credentials)} {address_of_try(request)}")
-    request.had_no_tries_left = not AxesProxyHandler.is_allowed(request, credentials)  # type: ignore[attr-defined]
+    request.had_no_attempts_left = not AxesProxyHandler.is_allowed(request, credentials)  # type: ignore[attr-defined]
 
 
 # --- Pages -----------------------------------------------------------------------------------------------
@@ -100,12 +100,12 @@ class SignInForm(AuthenticationForm):
 
     def clean(self) -> dict[str, Any]:
         assert self.request is not None
-        _begin_try(self.request, self.cleaned_data)
+        _begin_attempt(self.request, self.cleaned_data)
         return super().clean()
 
 
 class PasswordForm(PasswordChangeForm):
-    """The old password is a try like any other: whoever got hold of a session is not to guess it."""
+    """Counts a wrong old password as a failed attempt: a stolen session must not serve to guess it."""
 
     def __init__(self, *args: Any, request: HttpRequest, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -114,30 +114,30 @@ class PasswordForm(PasswordChangeForm):
     def clean_old_password(self) -> str:
         old: str = self.cleaned_data["old_password"]
         credentials = {"username": self.user.get_username(), "password": old}
-        _begin_try(self.request, credentials)
+        _begin_attempt(self.request, credentials)
         if authenticate(self.request, **credentials) != self.user:
             raise ValidationError(self.error_messages["password_incorrect"], code="password_incorrect")
         return old
 
 
 class PasswordChecking(View):
-    """A page whose POST checks a password, in one transaction with what it records of that."""
+    """A page whose POST checks a password and records the result, in one transaction."""
 
     request: HttpRequest
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        if not _checks.acquire(timeout=_PATIENCE_S):
+        if not _checks.acquire(timeout=_MAX_WAIT_S):
             return HttpResponse("Too many people sign in at once.", status=503, headers={"Retry-After": "10"})
         try:
             with transaction.atomic():
-                answer: HttpResponse = super().post(request, *args, **kwargs)  # type: ignore[misc]
-                return answer
+                response: HttpResponse = super().post(request, *args, **kwargs)  # type: ignore[misc]
+                return response
         finally:
             _checks.release()
 
     def record_failure(self, actor: Viewer, username: str) -> None:
-        """What is tried while there are no tries left is not checked, and leaves no entry."""
-        if not self.request.had_no_tries_left:  # type: ignore[attr-defined]
+        """Record a failed attempt. One during a lockout is not checked, so it is not recorded either."""
+        if not self.request.had_no_attempts_left:  # type: ignore[attr-defined]
             services.session.record_failure(
                 actor=actor,
                 username=username,
@@ -146,22 +146,22 @@ class PasswordChecking(View):
 
 
 class SignIn(PasswordChecking, LoginView):
-    """The one door to GraphiQL, the docs and the admin. Who is signed in already sees where they may go."""
+    """The only sign-in page, for GraphiQL, the docs and the admin. Shows a signed-in user links to these."""
 
     authentication_form = SignInForm
     template_name = "sign_in.html"
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponseRedirect:
-        before, user = self.request.user, form.get_user()
-        instead_of = before if isinstance(before, User) and before != user else None
-        login(self.request, user)  # ends the session of anybody else
+        previous, user = self.request.user, form.get_user()
+        instead_of = previous if isinstance(previous, User) and previous != user else None
+        login(self.request, user)  # ends the session of another user
         services.session.record_sign_in(actor=viewer_of_browser(self.request), user=user, instead_of=instead_of)
         return HttpResponseRedirect(self.get_success_url())
 
     def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
         if form.has_error(NON_FIELD_ERRORS, "invalid_login"):
-            nobody = replace(ANONYMOUS, address=address_of_request(self.request))
-            self.record_failure(nobody, form.cleaned_data["username"])
+            anonymous = replace(ANONYMOUS, address=address_of_request(self.request))
+            self.record_failure(anonymous, form.cleaned_data["username"])
         return super().form_invalid(form)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
@@ -172,15 +172,15 @@ class SignIn(PasswordChecking, LoginView):
 
 
 class SignOut(RedirectURLMixin, View):
-    """Ends the session; then back to the sign-in page, and on to `next` for whoever signs in there."""
+    """Ends the session and redirects to the sign-in page, which leads on to `next`."""
 
     http_method_names = ["post"]
 
     def post(self, request: HttpRequest) -> HttpResponse:
         if isinstance(request.user, User):
             services.session.sign_out(actor=viewer_of_browser(request), user=request.user, session=request.session)
-        goal = self.get_redirect_url()
-        return redirect_to_login(goal) if goal else redirect("sign-in")
+        next_url = self.get_redirect_url()
+        return redirect_to_login(next_url) if next_url else redirect("sign-in")
 
 
 class Password(PasswordChecking, PasswordChangeView):
@@ -197,16 +197,16 @@ class Password(PasswordChecking, PasswordChangeView):
         return super().form_invalid(form)
 
     def form_valid(self, form: Any) -> HttpResponse:
-        # Hashing takes a while, in which somebody may have taken rights from them: nothing but the password is stored.
+        # Hashing takes a while, and the user may lose permissions meanwhile: only the password is stored.
         user = services.user.save_user(
             actor=viewer_of_browser(self.request), user=form.save(commit=False), fields=["password"]
         )
         update_session_auth_hash(self.request, user)
-        said = "Your password is changed. Wherever else you were signed in, you no longer are; your tokens stay."
-        messages.success(self.request, said)
+        message = "Your password is changed. Wherever else you were signed in, you no longer are; your tokens stay."
+        messages.success(self.request, message)
         return HttpResponseRedirect(self.get_success_url())
 
 
 def admin_sign_in(request: HttpRequest) -> HttpResponse:
-    """The admin has a sign-in page of its own, which nobody is to meet."""
+    """Redirect to our sign-in page, which replaces the admin's own."""
     return redirect_to_login(request.GET.get("next") or reverse("admin:index"))

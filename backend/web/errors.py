@@ -1,4 +1,4 @@
-"""What HTTP answers where no view was reached, or one failed: JSON, without a trace."""
+"""Error responses where no view was reached or a view failed: JSON, without a traceback."""
 
 from django.http import HttpRequest, JsonResponse
 

@@ -1,4 +1,4 @@
-"""Django's ASGI handler, over threads that keep their connections."""
+"""Django's ASGI handler, on threads that keep their database connections."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from backend.projects import threads
 
 
 class Handler(ASGIHandler):
-    """A request is one job for one thread, from the first middleware to the last, and is done when it is answered.
+    """Handles a request as one job on one thread, from the first middleware to the response.
 
-    Django's own has a new thread for each request, and passes it to and fro between that and the event loop at every
-    middleware. A stream keeps no thread: what it sends comes from the event loop.
+    Django's own starts a thread per request, and switches between it and the event loop at every middleware. A stream
+    occupies no thread: the event loop sends its content.
     """
 
     def __init__(self) -> None:
@@ -35,22 +35,22 @@ class Handler(ASGIHandler):
             body = await self.read_body(receive)
         except RequestAborted:
             return
-        answering = asyncio.ensure_future(self._answer(scope, body, send))
-        hanging_up = asyncio.ensure_future(receive())
+        handling = asyncio.ensure_future(self._handle(scope, body, send))
+        disconnecting = asyncio.ensure_future(receive())
         try:
-            await asyncio.wait({answering, hanging_up}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({handling, disconnecting}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            hanging_up.cancel()
-            answering.cancel()
+            disconnecting.cancel()
+            handling.cancel()
             with suppress(asyncio.CancelledError):
-                await answering
+                await handling
 
-    async def _answer(self, scope: dict[str, Any], body: IO[bytes], send: Any) -> None:
+    async def _handle(self, scope: dict[str, Any], body: IO[bytes], send: Any) -> None:
         responding = asyncio.ensure_future(threads.requests.call(self._respond, scope, body))
         try:
             response = await asyncio.shield(responding)
         except asyncio.CancelledError:
-            responding.add_done_callback(self._drop)  # the thread comes to its end all the same
+            responding.add_done_callback(self._drop)  # the thread finishes all the same
             raise
         try:
             await self.send_response(response, send)
@@ -59,7 +59,7 @@ class Handler(ASGIHandler):
                 await asyncio.shield(threads.requests.call(response.close))
 
     def _drop(self, responding: asyncio.Future[HttpResponseBase]) -> None:
-        """End a stream whose client left while it was being opened."""
+        """End a stream whose client disconnected while it was being opened."""
         if responding.cancelled() or responding.exception() is not None or not responding.result().streaming:
             return
 
@@ -76,11 +76,11 @@ class Handler(ASGIHandler):
         with closing(body):
             set_script_prefix(get_script_prefix(scope))
             request_started.send(sender=self.__class__, scope=scope)
-            request, refusal = self.create_request(scope, body)
-            response: HttpResponseBase = refusal or self.get_response(request)  # type: ignore[arg-type]
+            request, error_response = self.create_request(scope, body)
+            response: HttpResponseBase = error_response or self.get_response(request)  # type: ignore[arg-type]
         response._handler_class = self.__class__  # type: ignore[attr-defined]
         if isinstance(response, FileResponse):
             response.block_size = self.chunk_size
         if not response.streaming:
-            response.close()  # its content stays
+            response.close()  # its content remains
         return response

@@ -3,9 +3,9 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
 
-@csrf_exempt  # a POST is refused for what it is, and not for lack of a token
+@csrf_exempt  # a POST gets a 405, not a 403 for its missing token
 def healthz(request: HttpRequest) -> JsonResponse:
-    """200 while the database answers, 503 while it does not. Redis is no part of it: without it we are only slower."""
+    """Respond with 200 while the database answers, else 503. Redis is not checked: without it we are only slower."""
     if request.method not in ("GET", "HEAD"):
         return JsonResponse({"detail": "Use GET."}, status=405, headers={"Allow": "GET, HEAD"})
     try:

@@ -1,4 +1,4 @@
-"""Open access is for this machine alone, whatever address the server was told to listen on."""
+"""Limits open access to this machine, whatever address the server listens on."""
 
 import ipaddress
 from typing import Any
@@ -11,10 +11,10 @@ _REFUSAL = b'{"detail": "Open access is for this machine alone."}'
 
 
 class LoopbackOnly:
-    """While `ACCESS` is open, refuse (403) clients of every kind that are not on this machine.
+    """While `ACCESS` is open, refuses requests and sockets from other machines (403).
 
-    The settings check the address that our own commands listen on; this is for a server that was started otherwise, and
-    for a proxy on this machine that says whom it brings in.
+    The settings check the address that our own commands listen on. This check is for a server that was started in
+    another way, and for a proxy on this machine that names its clients.
     """
 
     def __init__(self, application: Application) -> None:
@@ -31,10 +31,10 @@ class LoopbackOnly:
 
 
 def _addresses(scope: dict[str, Any]) -> list[str]:
-    """Of the client, and of those for whom it says that it asks."""
+    """Return the addresses of the client and of the clients that it forwards for."""
     client = scope.get("client") or ("",)
-    said_in = (b"x-forwarded-for", b"x-real-ip")
-    forwarded = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name in said_in]
+    forwarding_headers = (b"x-forwarded-for", b"x-real-ip")
+    forwarded = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name in forwarding_headers]
     return [client[0], *(address.strip() for value in forwarded for address in value.split(","))]
 
 

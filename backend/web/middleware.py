@@ -1,4 +1,4 @@
-"""Wiring that every HTTP request passes."""
+"""Middleware for every HTTP request."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -14,13 +14,13 @@ Handler = Callable[[HttpRequest], "HttpResponseBase | Awaitable[HttpResponseBase
 
 
 class SlashMiddleware(CommonMiddleware):
-    """Django's own, but where a slash is missing a POST stays a POST (308): after a 301 clients send a GET."""
+    """Redirects a path without its slash by 308, so that a POST stays a POST: after a 301 clients send a GET."""
 
     class response_redirect_class(HttpResponsePermanentRedirect):  # noqa: N801
         status_code = 308
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        """A 304 has no length, or it would be that of what the client holds (RFC 9110, section 8.6)."""
+        """Remove the length of a 304: it would have to be that of the client's copy (RFC 9110, section 8.6)."""
         response = super().process_response(request, response)
         if response.status_code == 304:
             del response["Content-Length"]
@@ -28,7 +28,7 @@ class SlashMiddleware(CommonMiddleware):
 
 
 def _body_bytes(request: HttpRequest) -> int:
-    """Size of the body: as announced, or as received where a chunked request announces none."""
+    """Return the size of the body: as announced, or as received if the request is chunked."""
     announced = request.META.get("CONTENT_LENGTH")
     if announced:
         return int(announced) if announced.isdecimal() else 0
@@ -49,7 +49,7 @@ def _too_large(request: HttpRequest) -> HttpResponse | None:
 
 @sync_and_async_middleware
 def limit_body(get_response: Handler) -> Handler:
-    """Answer 413 to a body over `DATA_UPLOAD_MAX_MEMORY_SIZE`; Django by itself calls it a 400."""
+    """Respond with 413 to a body over `DATA_UPLOAD_MAX_MEMORY_SIZE`; Django itself responds with 400."""
     if iscoroutinefunction(get_response):
 
         async def async_middleware(request: HttpRequest) -> HttpResponseBase:

@@ -1,4 +1,4 @@
-"""What every WebSocket handshake passes."""
+"""Checks of every WebSocket handshake."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,9 +17,9 @@ async def refuse(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 class SameSite:
-    """Refuse (403) a Host that is not ours, as HTTP does, a page of another origin, and what our proxy got without TLS.
+    """Refuses (403) a foreign Host, as HTTP does, a page of a foreign origin, and plain HTTP before our proxy.
 
-    A browser always sends its Origin; a client that sends none is a script, which no foreign page can drive.
+    A browser always sends its Origin; a client that sends none is a script, which no foreign page can control.
     """
 
     def __init__(self, application: Application) -> None:
@@ -27,13 +27,13 @@ class SameSite:
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> Any:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        came_by_tls = headers.get(b"x-forwarded-proto") == "https" or not settings.TLS_PROXY
-        if came_by_tls and _is_welcome(headers.get(b"host", ""), headers.get(b"origin")):
+        is_secure = headers.get(b"x-forwarded-proto") == "https" or not settings.TLS_PROXY
+        if is_secure and _is_allowed(headers.get(b"host", ""), headers.get(b"origin")):
             return await self.application(scope, receive, send)
         return await refuse(scope, receive, send)
 
 
-def _is_welcome(host: str, origin: str | None) -> bool:
+def _is_allowed(host: str, origin: str | None) -> bool:
     domain, _ = split_domain_port(host.lower())
     allowed = settings.ALLOWED_HOSTS or (["localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else [])
     if not (domain and validate_host(domain, allowed)):

@@ -164,7 +164,7 @@ class ResponseCache:
         ]
 
     async def _look_up(self, request: _Request, tags: list[str], *names: str) -> list[bytes | None] | None:
-        """What Redis has under the names, then the versions of the tags, then of those the viewer was checked at."""
+        """Return the values of the names, then the versions of the tags, then those of the viewer's tags."""
         versions = map(version_key, chain(tags, request.viewer_versions.by_tag))
         return await self._batched_get.get([*names, *versions])
 
@@ -177,7 +177,7 @@ class ResponseCache:
 
     # --- Misses ------------------------------------------------------------------------------------------
     async def _call_application(self, request: _Request, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Have Django respond. Requests like this one wait until the response is stored or proves uncacheable."""
+        """Let Django respond. Requests like this one wait until the response is stored or proves uncacheable."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._in_progress[request.key] = done
         scope = {**scope, TAG_VERSIONS: None}
@@ -237,7 +237,7 @@ def _is_current(request: _Request, head: _Head, versions: list[bytes | None]) ->
 
 # --- Requests --------------------------------------------------------------------------------------------
 async def _parse_request(scope: dict[str, Any], receive: Receive) -> tuple[_Request | None, Receive]:
-    """The request, where its response may be cacheable, and a `receive` that gives its body to the application."""
+    """Return the request if its response may be cacheable, and a `receive` for the application to read its body."""
     headers: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         if name in _BYPASSING or (name in _READ and name in headers):
@@ -272,7 +272,7 @@ async def _parse_request(scope: dict[str, Any], receive: Receive) -> tuple[_Requ
 
 
 async def _read_body(receive: Receive) -> tuple[bytes, Receive]:
-    """The body as far as it came, and a `receive` that gives it again."""
+    """Return the body as far as it was received, and a `receive` that returns it again."""
     messages: list[Message] = []
     while True:
         messages.append(await receive())

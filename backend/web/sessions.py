@@ -7,7 +7,7 @@ from django.contrib.sessions.base_session import AbstractBaseSession
 
 
 class SessionStore(db.SessionStore):
-    """Django's own, which asks the database for whatever a cookie says: a key that cannot be one is no session."""
+    """Django's database sessions, without a query for a cookie that cannot be a session key."""
 
     def _validate_session_key(self, key: Any) -> bool:
         is_valid: bool = super()._validate_session_key(key)  # type: ignore[misc]
