@@ -1,4 +1,4 @@
-"""Answers out of Redis, ahead of Django: met as a server meets them, over ASGI."""
+"""The response cache in front of Django, through ASGI."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.rest.asgi import Exchange
 TASKS = "{ tasks { nodes { title } } }"
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     headers: dict[str, str]
     body: str
@@ -40,15 +40,15 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-class Counted:
-    """Django's handler, and how often it was asked."""
+class CountingHandler:
+    """Django's handler, which counts its calls."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.calls = 0
         self.handler = Handler()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self.asked += 1
+        self.calls += 1
         await self.handler(scope, receive, send)
 
 
@@ -58,45 +58,45 @@ class ResponseCacheCase(CommittingCase):
         self.project = self.membership.project
         self.task = TaskFactory(project=self.project, title="Old")
         self.token = token_of(self.membership.user)
-        self.django = Counted()
-        self.door = ResponseCache(self.django)
+        self.django = CountingHandler()
+        self.cache = ResponseCache(self.django)
 
-    async def ask(
+    async def request(
         self, path: str, *, token: str | None = None, method: str = "GET", body: bytes = b"", **headers: str
-    ) -> Answer:
+    ) -> Response:
         path, _, query = path.partition("?")
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
         if token != "":
-            named.setdefault("Authorization", f"Bearer {token or self.token}")
+            headers.setdefault("Authorization", f"Bearer {token or self.token}")
         if body:
-            named = {"Content-Type": "application/json", "Content-Length": str(len(body)), **named}
+            headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}
         exchange = Exchange(
-            method, path, query=query, headers=named, body=[body] if body else [], application=self.door
+            method, path, query=query, headers=headers, body=[body] if body else [], application=self.cache
         )
-        async with exchange as answer:
+        async with exchange as response:
             chunks = []
-            while chunk := await answer.read():
+            while chunk := await response.read():
                 chunks.append(chunk)
-            return Answer(answer.status, answer.headers, "".join(chunks))
+            return Response(response.status, response.headers, "".join(chunks))
 
-    async def gql(self, query: str, *, token: str | None = None, **variables: Any) -> Answer:
+    async def gql(self, query: str, *, token: str | None = None, **variables: Any) -> Response:
         body = json.dumps({"query": query, "variables": variables}).encode()
-        return await self.ask("/graphql/", method="POST", body=body, token=token)
+        return await self.request("/graphql/", method="POST", body=body, token=token)
 
-    async def is_hit(self, ask: Callable[[], Any]) -> bool:
-        """Whether Django is not asked, when the same was answered just before."""
-        await ask()
-        before = self.django.asked
-        await ask()
-        return self.django.asked == before
+    async def is_hit(self, send_request: Callable[[], Any]) -> bool:
+        """Whether Django is not called for the second of two equal requests."""
+        await send_request()
+        calls = self.django.calls
+        await send_request()
+        return self.django.calls == calls
 
     async def warm(self) -> None:
-        """Have the token checked: it is Django that does so."""
-        await self.ask("/events/")
+        """Let Django check the token: the cache serves checked tokens only."""
+        await self.request("/events/")
 
 
 class HitTests(ResponseCacheCase):
-    async def test_every_list_is_answered_without_django_the_second_time(self) -> None:
+    async def test_the_second_request_for_a_list_does_not_call_django(self) -> None:
         await sync_to_async(CommentFactory)(task=self.task)
         await self.warm()
         for path in (
@@ -109,32 +109,32 @@ class HitTests(ResponseCacheCase):
             "/graphql/?" + urlencode({"query": TASKS}),
         ):
             with self.subTest(path):
-                first = await self.ask(path)
+                first = await self.request(path)
                 self.assertEqual(first.status, 200, first)
-                asked = self.django.asked
-                self.assertEqual(await self.ask(path), first)
-                self.assertEqual(self.django.asked, asked)
+                calls = self.django.calls
+                self.assertEqual(await self.request(path), first)
+                self.assertEqual(self.django.calls, calls)
 
-    async def test_what_the_client_holds_is_not_sent_again(self) -> None:
+    async def test_a_response_that_matches_if_none_match_is_a_304(self) -> None:
         await self.warm()
         for path in ("/tasks/?count=1", "/graphql/?" + urlencode({"query": TASKS})):
-            etag = (await self.ask(path)).headers["etag"]
-            # By Django itself, which a cookie leads to.
-            expected = await self.ask(path, If_None_Match=etag, Cookie="a=b")
+            etag = (await self.request(path)).headers["etag"]
+            # A cookie bypasses the cache, so this is Django's response.
+            expected = await self.request(path, If_None_Match=etag, Cookie="a=b")
             self.assertEqual((expected.status, expected.body), (304, ""))
-            asked = self.django.asked
-            for held in (etag, etag.removeprefix("W/"), f'"other", {etag}', "*"):
-                with self.subTest(path, held=held):
-                    self.assertEqual(await self.ask(path, If_None_Match=held), expected)
-            self.assertEqual(self.django.asked, asked)
-            self.assertEqual((await self.ask(path, If_None_Match='"other"')).status, 200)
+            calls = self.django.calls
+            for if_none_match in (etag, etag.removeprefix("W/"), f'"other", {etag}', "*"):
+                with self.subTest(path, if_none_match=if_none_match):
+                    self.assertEqual(await self.request(path, If_None_Match=if_none_match), expected)
+            self.assertEqual(self.django.calls, calls)
+            self.assertEqual((await self.request(path, If_None_Match='"other"')).status, 200)
 
-    async def test_an_answer_whose_head_is_known_already_is_checked_all_the_same(self) -> None:
-        """The short way of a 304 asks for the versions alone."""
-        etag = (await self.ask("/tasks/")).headers["etag"]
-        await self.ask("/tasks/", If_None_Match=etag)
+    async def test_a_matching_etag_of_an_outdated_response_is_not_a_304(self) -> None:
+        """A 304 for a known head looks up its tag versions only."""
+        etag = (await self.request("/tasks/")).headers["etag"]
+        await self.request("/tasks/", If_None_Match=etag)
         await sync_to_async(services.task.update_task)(actor=SYSTEM, task_id=self.task.pk, changes={"title": "New"})
-        self.assertEqual((await self.ask("/tasks/", If_None_Match=etag)).json[0]["title"], "New")
+        self.assertEqual((await self.request("/tasks/", If_None_Match=etag)).json[0]["title"], "New")
 
     async def test_a_hit_has_the_headers_of_a_miss(self) -> None:
         await self.warm()
@@ -150,40 +150,40 @@ class HitTests(ResponseCacheCase):
             ):
                 for path in ("/tasks/?page_size=1", "/graphql/?" + urlencode({"query": TASKS})):
                     with self.subTest(path, headers=headers):
-                        hit = [await self.ask(path, **headers) for _ in range(2)][1]
-                        asked = self.django.asked
-                        self.assertEqual(await self.ask(path, **headers), hit)
-                        self.assertEqual(self.django.asked, asked)
-                        # A cookie leads past the cache.
-                        self.assertEqual(await self.ask(path, **headers, Cookie="a=b"), hit)
-                        self.assertEqual(self.django.asked, asked + 1)
+                        hit = [await self.request(path, **headers) for _ in range(2)][1]
+                        calls = self.django.calls
+                        self.assertEqual(await self.request(path, **headers), hit)
+                        self.assertEqual(self.django.calls, calls)
+                        # A cookie bypasses the cache.
+                        self.assertEqual(await self.request(path, **headers, Cookie="a=b"), hit)
+                        self.assertEqual(self.django.calls, calls + 1)
 
-    async def test_a_warm_list_is_refused_as_a_cold_one_is(self) -> None:
+    async def test_a_cached_list_is_refused_like_an_uncached_one(self) -> None:
         query = urlencode({"query": TASKS})
-        self.assertEqual((await self.ask("/tasks/?x=1")).status, 400)
+        self.assertEqual((await self.request("/tasks/?x=1")).status, 400)
         for path in ("/tasks/", f"/graphql/?{query}"):
-            await self.ask(path)
-            self.assertEqual((await self.ask(path)).status, 200)
+            await self.request(path)
+            self.assertEqual((await self.request(path)).status, 200)
             with self.subTest(path):
-                self.assertEqual((await self.ask(path, Host="evil.example.org")).status, 400)
-                self.assertEqual((await self.ask(path, Accept="image/png")).status, 406)
-                self.assertEqual((await self.ask(path, token="")).status, 401)
-                self.assertEqual((await self.ask(path, token=f"tw_{'x' * 43}")).status, 401)
-                self.assertEqual((await self.ask(path, method="PUT")).status, 405)
+                self.assertEqual((await self.request(path, Host="evil.example.org")).status, 400)
+                self.assertEqual((await self.request(path, Accept="image/png")).status, 406)
+                self.assertEqual((await self.request(path, token="")).status, 401)
+                self.assertEqual((await self.request(path, token=f"tw_{'x' * 43}")).status, 401)
+                self.assertEqual((await self.request(path, method="PUT")).status, 405)
         with override_settings(
             TLS_PROXY=True, SECURE_SSL_REDIRECT=True, SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https")
         ):
-            # Read at the start, as the settings are.
+            # Middleware reads these settings when it is created.
             self.django.handler = Handler()
-            self.assertEqual((await self.ask("/tasks/", X_Forwarded_Proto="http")).status, 301)
+            self.assertEqual((await self.request("/tasks/", X_Forwarded_Proto="http")).status, 301)
 
-    async def test_the_same_in_open_mode_for_who_has_no_token(self) -> None:
+    async def test_open_mode_caches_for_requests_without_a_token(self) -> None:
         with override_settings(ACCESS="open"):
             for path in ("/tasks/", "/graphql/?" + urlencode({"query": TASKS})):
-                self.assertTrue(await self.is_hit(lambda path=path: self.ask(path, token="")))
-        self.assertEqual((await self.ask("/tasks/", token="")).status, 401)
+                self.assertTrue(await self.is_hit(lambda path=path: self.request(path, token="")))
+        self.assertEqual((await self.request("/tasks/", token="")).status, 401)
 
-    def test_the_paths_of_all_lists_are_known(self) -> None:
+    def test_the_paths_of_all_lists_are_cacheable(self) -> None:
         paths = {
             f"/{str(pattern.pattern).replace('<str:', '').replace('>', '')}"
             for pattern in get_resolver("rest.urls").url_patterns
@@ -194,7 +194,7 @@ class HitTests(ResponseCacheCase):
 
 
 class GraphQLTests(ResponseCacheCase):
-    async def test_pure_list_queries_are_kept(self) -> None:
+    async def test_queries_of_projects_tasks_and_reports_are_cached(self) -> None:
         await self.warm()
         for query, variables in (
             (TASKS, {}),
@@ -207,7 +207,7 @@ class GraphQLTests(ResponseCacheCase):
             with self.subTest(query):
                 self.assertTrue(await self.is_hit(lambda q=query, v=variables: self.gql(q, **v)))
 
-    async def test_nothing_else_is(self) -> None:
+    async def test_other_operations_are_not_cached(self) -> None:
         await self.warm()
         for query in (
             "{ me { name } }",
@@ -226,7 +226,7 @@ class GraphQLTests(ResponseCacheCase):
             with self.subTest(query):
                 self.assertFalse(await self.is_hit(lambda q=query: self.gql(q)))
 
-    async def test_what_shapes_an_answer_tells_it_from_others(self) -> None:
+    async def test_variables_and_operation_name_distinguish_responses(self) -> None:
         query = "query ($n: Int, $f: TaskFilter) { tasks(first: $n, filter: $f) { nodes { title } totalCount } }"
         await sync_to_async(TaskFactory)(project=self.project, title="Done", status="completed")
         for _ in range(2):
@@ -236,62 +236,62 @@ class GraphQLTests(ResponseCacheCase):
                 ({"f": {"status": "PENDING"}}, ["Old"]),
                 ({"f": {"search": "old"}}, ["Old"]),
             ):
-                answer = await self.gql(query, **variables)
-                self.assertEqual([node["title"] for node in answer.json["data"]["tasks"]["nodes"]], titles)
+                response = await self.gql(query, **variables)
+                self.assertEqual([node["title"] for node in response.json["data"]["tasks"]["nodes"]], titles)
         named = "query A { tasks(first: 1) { nodes { title } } } query B { tasks { totalCount } }"
         for _ in range(2):
             for name, count in (("A", None), ("B", 2)):
                 body = json.dumps({"query": named, "operationName": name}).encode()
-                tasks = (await self.ask("/graphql/", method="POST", body=body)).json["data"]["tasks"]
+                tasks = (await self.request("/graphql/", method="POST", body=body)).json["data"]["tasks"]
                 self.assertEqual(tasks.get("totalCount"), count)
 
-    async def test_a_client_that_holds_the_answer_has_nothing_executed(self) -> None:
+    async def test_a_matching_if_none_match_is_a_304_from_django_too(self) -> None:
         path = "/graphql/?" + urlencode({"query": TASKS})
-        etag = (await self.ask(path)).headers["etag"]
+        etag = (await self.request(path)).headers["etag"]
         with override_settings(CACHE_LIST_S=0):
-            answer = await self.ask(path, If_None_Match=etag, Cookie="a=b")
-        self.assertEqual((answer.status, answer.body, answer.headers["etag"]), (304, "", etag))
+            response = await self.request(path, If_None_Match=etag, Cookie="a=b")
+        self.assertEqual((response.status, response.body, response.headers["etag"]), (304, "", etag))
 
 
-class FreshTests(ResponseCacheCase):
-    async def assert_moves(self, write: Callable[[], Any], *, stale: dict[str, str], warm: dict[str, str]) -> None:
-        """After the write, the lists of `stale` are answered anew and differ, and those of `warm` are as they were."""
+class FreshnessTests(ResponseCacheCase):
+    async def assert_outdates(self, write: Callable[[], Any], *, stale: dict[str, str], warm: dict[str, str]) -> None:
+        """Check that after the write the lists of `stale` are read again and differ, and those of `warm` are hits."""
         before = {name: [await self.gql(query), await self.gql(query)][1] for name, query in (stale | warm).items()}
         await sync_to_async(write)()
         for name, query in (stale | warm).items():
             with self.subTest(name):
-                asked = self.django.asked
-                answer = await self.gql(query)
-                self.assertEqual(self.django.asked, asked + (name in stale))
-                self.assertEqual(answer.json != before[name].json, name in stale)
+                calls = self.django.calls
+                response = await self.gql(query)
+                self.assertEqual(self.django.calls, calls + (name in stale))
+                self.assertEqual(response.json != before[name].json, name in stale)
 
-    async def test_a_write_to_one_project_leaves_the_lists_of_another_warm(self) -> None:
+    async def test_a_write_to_one_project_does_not_outdate_the_lists_of_another(self) -> None:
         other = await sync_to_async(MembershipFactory)(user=self.membership.user)
         of_project = "{ tasks(filter: {projectId: %d}) { nodes { title } } }"
-        await self.assert_moves(
+        await self.assert_outdates(
             lambda: services.task.update_task(actor=SYSTEM, task_id=self.task.pk, changes={"title": "New"}),
-            stale={"all": TASKS, "its own": of_project % self.project.pk},
-            warm={"another's": of_project % other.project_id},
+            stale={"all projects": TASKS, "this project": of_project % self.project.pk},
+            warm={"another project": of_project % other.project_id},
         )
 
-    async def test_nested_objects_are_scopes_too(self) -> None:
+    async def test_a_change_of_a_nested_object_outdates_a_list(self) -> None:
         nested = f"{{ project(id: {self.project.pk}) {{ tasks {{ nodes {{ comments {{ totalCount }} }} }} }} }}"
-        await self.assert_moves(
+        await self.assert_outdates(
             lambda: services.comment.add_comment(actor=SYSTEM, task_id=self.task.pk, content="New", author="Ada"),
             stale={
                 "comments": nested,
-                "of all": "{ projects { nodes { tasks { nodes { comments { totalCount } } } } } }",
+                "all comments": "{ projects { nodes { tasks { nodes { comments { totalCount } } } } } }",
             },
             warm={},
         )
 
-    async def test_members_and_names_are(self) -> None:
+    async def test_a_change_of_members_or_names_outdates_a_list(self) -> None:
         user = await sync_to_async(UserFactory)()
         staff = await sync_to_async(UserFactory)(is_staff=True)
         members = "{ projects { nodes { members { nodes { user { name } } } } } }"
         for token in (self.token, await sync_to_async(token_of)(staff)):
             self.token = token
-            await self.assert_moves(
+            await self.assert_outdates(
                 lambda: services.membership.add_member(
                     actor=SYSTEM, project_id=self.project.pk, username=user.username
                 ),
@@ -299,7 +299,7 @@ class FreshTests(ResponseCacheCase):
                 warm={},
             )
             user.first_name += "New"
-            await self.assert_moves(
+            await self.assert_outdates(
                 lambda: services.user.save_user(actor=SYSTEM, user=user, fields=["first_name"]),
                 stale={"members": members},
                 warm={},
@@ -308,18 +308,18 @@ class FreshTests(ResponseCacheCase):
                 actor=SYSTEM, project_id=self.project.pk, user_id=user.pk
             )
 
-    async def test_who_sees_something_else_is_answered_something_else(self) -> None:
+    async def test_viewers_of_different_projects_get_different_responses(self) -> None:
         elsewhere = await sync_to_async(TaskFactory)(title="Elsewhere")
-        stranger = await sync_to_async(UserFactory)()
-        await sync_to_async(MembershipFactory)(user=stranger, project=elsewhere.project)
-        strangers = await sync_to_async(token_of)(stranger)
+        outsider = await sync_to_async(UserFactory)()
+        await sync_to_async(MembershipFactory)(user=outsider, project=elsewhere.project)
+        token = await sync_to_async(token_of)(outsider)
         for _ in range(3):
-            self.assertEqual([task["title"] for task in (await self.ask("/tasks/")).json], ["Old"])
+            self.assertEqual([task["title"] for task in (await self.request("/tasks/")).json], ["Old"])
             self.assertEqual(
-                [task["title"] for task in (await self.ask("/tasks/", token=strangers)).json], ["Elsewhere"]
+                [task["title"] for task in (await self.request("/tasks/", token=token)).json], ["Elsewhere"]
             )
 
-    async def test_who_joins_or_leaves_is_answered_anew(self) -> None:
+    async def test_joining_or_leaving_a_project_outdates_a_list(self) -> None:
         other = await sync_to_async(TaskFactory)(title="Elsewhere")
         user = self.membership.user
         for change, titles in (
@@ -331,84 +331,84 @@ class FreshTests(ResponseCacheCase):
         ):  # fmt: skip
             await sync_to_async(change)()
             for _ in range(2):
-                self.assertEqual([task["title"] for task in (await self.ask("/tasks/")).json], titles)
+                self.assertEqual([task["title"] for task in (await self.request("/tasks/")).json], titles)
 
-    async def test_a_token_that_was_revoked_is_refused_at_once(self) -> None:
+    async def test_a_revoked_token_is_refused_at_once(self) -> None:
         await self.warm()
-        self.assertTrue(await self.is_hit(lambda: self.ask("/tasks/")))
+        self.assertTrue(await self.is_hit(lambda: self.request("/tasks/")))
         token = await Token.objects.aget()
         await sync_to_async(services.token.revoke_token)(actor=SYSTEM, token_id=token.pk)
-        self.assertEqual((await self.ask("/tasks/")).status, 401)
+        self.assertEqual((await self.request("/tasks/")).status, 401)
 
-    async def test_another_build_answers_for_itself(self) -> None:
+    async def test_another_build_does_not_use_the_response(self) -> None:
         await self.warm()
-        self.assertTrue(await self.is_hit(lambda: self.ask("/tasks/")))
-        asked = self.django.asked
+        self.assertTrue(await self.is_hit(lambda: self.request("/tasks/")))
+        calls = self.django.calls
         with override_settings(BUILD="another"):
-            await self.ask("/tasks/")
-        self.assertEqual(self.django.asked, asked + 1)
+            await self.request("/tasks/")
+        self.assertEqual(self.django.calls, calls + 1)
 
-    async def test_without_redis_everything_is_answered(self) -> None:
-        await self.ask("/tasks/")
+    async def test_without_redis_django_responds(self) -> None:
+        await self.request("/tasks/")
         with self.redis_down():
             for _ in range(2):
-                self.assertEqual((await self.ask("/tasks/")).status, 200)
+                self.assertEqual((await self.request("/tasks/")).status, 200)
             await sync_to_async(services.task.update_task)(actor=SYSTEM, task_id=self.task.pk, changes={"title": "New"})
-            self.assertEqual((await self.ask("/tasks/")).json[0]["title"], "New")
-        self.assertEqual((await self.ask("/tasks/")).json[0]["title"], "New")
+            self.assertEqual((await self.request("/tasks/")).json[0]["title"], "New")
+        self.assertEqual((await self.request("/tasks/")).json[0]["title"], "New")
 
 
-class StampedeTests(ResponseCacheCase):
-    async def test_a_hundred_who_ask_at_once_for_what_is_not_there_are_one_question(self) -> None:
+class ConcurrencyTests(ResponseCacheCase):
+    async def test_a_hundred_concurrent_misses_call_django_once(self) -> None:
         await self.warm()
-        for ask in (lambda: self.ask("/tasks/"), lambda: self.gql(TASKS)):
-            asked = self.django.asked
-            answers = await asyncio.gather(*(ask() for _ in range(100)))
-            self.assertEqual(self.django.asked, asked + 1)
-            self.assertEqual({answer.status for answer in answers}, {200})
-            self.assertEqual(len({answer.body for answer in answers}), 1)
+        for send_request in (lambda: self.request("/tasks/"), lambda: self.gql(TASKS)):
+            calls = self.django.calls
+            responses = await asyncio.gather(*(send_request() for _ in range(100)))
+            self.assertEqual(self.django.calls, calls + 1)
+            self.assertEqual({response.status for response in responses}, {200})
+            self.assertEqual(len({response.body for response in responses}), 1)
 
-    async def test_who_asks_after_a_write_is_not_told_what_was_read_before_it(self) -> None:
-        """Though the first who asked is being answered, and others wait for that."""
+    async def test_a_request_after_a_write_does_not_get_a_response_from_before_it(self) -> None:
+        """Even if it waits for an earlier request in progress."""
         await self.warm()
-        is_answered, goes_on = asyncio.Event(), asyncio.Event()
+        has_responded, may_send = asyncio.Event(), asyncio.Event()
         handler = self.django.handler
 
         async def slow(scope: Any, receive: Any, send: Any) -> None:
             async def send_later(message: Any) -> None:
-                is_answered.set()
-                await goes_on.wait()
+                has_responded.set()
+                await may_send.wait()
                 await send(message)
 
             await handler(scope, receive, send_later)
 
         self.django.handler = slow  # type: ignore[assignment]
-        first = asyncio.create_task(self.ask("/tasks/"))
-        await is_answered.wait()
+        first = asyncio.create_task(self.request("/tasks/"))
+        await has_responded.wait()
         await sync_to_async(services.task.update_task)(actor=SYSTEM, task_id=self.task.pk, changes={"title": "New"})
-        others = [asyncio.create_task(self.ask("/tasks/")) for _ in range(10)]
-        goes_on.set()
+        others = [asyncio.create_task(self.request("/tasks/")) for _ in range(10)]
+        may_send.set()
         self.assertEqual((await first).json[0]["title"], "Old")
         self.assertEqual({(await other).json[0]["title"] for other in others}, {"New"})
 
-    async def test_what_is_never_kept_waits_for_nobody(self) -> None:
-        """Two who change the same are two changes, at the same time."""
+    async def test_uncacheable_requests_do_not_wait(self) -> None:
+        """Two equal mutations run concurrently."""
         await self.warm()
-        both_ask = asyncio.Barrier(2)
+        barrier = asyncio.Barrier(2)
         handler = self.django.handler
 
         async def together(scope: Any, receive: Any, send: Any) -> None:
             async with asyncio.timeout(20):
-                await both_ask.wait()
+                await barrier.wait()
             await handler(scope, receive, send)
 
         query = f'mutation {{ addComment(input: {{taskId: {self.task.pk}, content: "x"}}) {{ __typename }} }}'
-        await self.gql(query)  # from which it is known
+        await self.gql(query)  # remembered as uncacheable
         self.django.handler = together  # type: ignore[assignment]
-        answers = await asyncio.gather(self.gql(query), self.gql(query))
-        self.assertEqual([answer.json["data"]["addComment"]["__typename"] for answer in answers], ["Comment"] * 2)
+        responses = await asyncio.gather(self.gql(query), self.gql(query))
+        self.assertEqual([response.json["data"]["addComment"]["__typename"] for response in responses], ["Comment"] * 2)
 
-    async def test_who_waits_for_somebody_that_fails_asks_for_themselves(self) -> None:
+    async def test_requests_that_wait_for_a_failing_one_are_repeated(self) -> None:
         await self.warm()
         handler, fails = self.django.handler, [True]
 
@@ -420,5 +420,5 @@ class StampedeTests(ResponseCacheCase):
                 await handler(scope, receive, send)
 
         self.django.handler = failing  # type: ignore[assignment]
-        answers = await asyncio.gather(*(self.ask("/tasks/") for _ in range(5)))
-        self.assertEqual(sorted(answer.status for answer in answers), [200] * 4 + [500])
+        responses = await asyncio.gather(*(self.request("/tasks/") for _ in range(5)))
+        self.assertEqual(sorted(response.status for response in responses), [200] * 4 + [500])

@@ -1,4 +1,4 @@
-"""Passwords, tokens and the keys of sessions are in no log line, error, event or record."""
+"""No log line, error, event or record contains a password, a token or a session key."""
 
 from __future__ import annotations
 
@@ -18,60 +18,60 @@ PASSWORD, NEW_PASSWORD, MISTYPED = "Difference Engine", "Analytical Engine", "di
 
 class SecretTests(Case):
     def setUp(self) -> None:
-        rights = {"user__is_staff": True, "user__is_superuser": True}
-        self.membership = MembershipFactory(role=Role.OWNER, user__username="ada", **rights)
+        permissions = {"user__is_staff": True, "user__is_superuser": True}
+        self.membership = MembershipFactory(role=Role.OWNER, user__username="ada", **permissions)
         self.membership.user.set_password(PASSWORD)
         self.membership.user.save()
-        self.answers: list[str] = []
+        self.responses: list[str] = []
 
-    def keep(self, response: Any) -> Any:
-        self.answers.append(f"{response.status_code} {response.headers} {response.content.decode()}")
+    def record(self, response: Any) -> Any:
+        self.responses.append(f"{response.status_code} {response.headers} {response.content.decode()}")
         return response
 
     def sign_in(self, **form: str) -> Any:
         return self.client.post("/accounts/sign-in/", form)
 
-    def walk(self) -> list[str]:
-        """Everything that a secret is for, and everything that may go wrong with one; the secrets."""
-        self.keep(self.sign_in(username="ada", password=MISTYPED))
-        self.sign_in(username=PASSWORD, password="ada")  # who mistakes the fields is shown what they typed
-        self.keep(self.sign_in(username="ada", password=PASSWORD))
+    def use_secrets(self) -> list[str]:
+        """Use secrets in every way, also wrongly, and return them."""
+        self.record(self.sign_in(username="ada", password=MISTYPED))
+        self.sign_in(username=PASSWORD, password="ada")  # not recorded: the page shows what was typed
+        self.record(self.sign_in(username="ada", password=PASSWORD))
         session = self.client.cookies[settings.SESSION_COOKIE_NAME].value
         created = self.data(CREATE)["createToken"]
         secret, token_id = created["secret"], created["token"]["id"]
         script = Client(headers={"Authorization": f"Bearer {secret}"}, raise_request_exception=False)
         project = f"/projects/{self.membership.project_id}/"
-        self.keep(script.get(project))
-        self.keep(script.delete(project))
-        self.keep(script.post("/graphql/", {"query": "mutation { x }"}, "application/json"))
+        self.record(script.get(project))
+        self.record(script.delete(project))
+        self.record(script.post("/graphql/", {"query": "mutation { x }"}, "application/json"))
         for header in (f"Bearer {secret[:-1]}", f"Bearer {secret}x", f"Token {secret}", secret):
-            self.keep(script.get(project, headers={"Authorization": header}))
-            self.keep(script.post("/graphql/", {"query": "{ me { id } }"}, headers={"Authorization": header}))
-        with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=None):  # a fault of ours
-            self.keep(script.post("/projects/", {"name": "New"}, "application/json"))
-        self.keep(self.client.get("/admin/projects/token/"))
-        self.keep(self.client.get("/admin/projects/auditentry/"))
-        self.keep(self.client.get(f"/admin/projects/token/{token_id}/change/"))
+            self.record(script.get(project, headers={"Authorization": header}))
+            self.record(script.post("/graphql/", {"query": "{ me { id } }"}, headers={"Authorization": header}))
+        with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=None):  # an error of ours
+            self.record(script.post("/projects/", {"name": "New"}, "application/json"))
+        self.record(self.client.get("/admin/projects/token/"))
+        self.record(self.client.get("/admin/projects/auditentry/"))
+        self.record(self.client.get(f"/admin/projects/token/{token_id}/change/"))
         form = {"old_password": PASSWORD, "new_password1": NEW_PASSWORD, "new_password2": NEW_PASSWORD}
-        self.keep(self.client.post("/accounts/password/", form))
+        self.record(self.client.post("/accounts/password/", form))
         with self.committed():
             self.data(f"mutation {{ revokeToken(input: {{id: {token_id}}}) {{ __typename }} }}")
-        self.assertEqual(self.keep(script.get(project)).status_code, 401)
+        self.assertEqual(self.record(script.get(project)).status_code, 401)
         self.client.post("/accounts/sign-out/")
         return [secret, secret[:-1], session, PASSWORD, NEW_PASSWORD, MISTYPED]
 
-    def test_a_secret_is_told_to_nobody_else(self) -> None:
+    def test_no_secret_is_logged_stored_or_returned(self) -> None:
         with self.assertLogs(level="DEBUG") as logged:
-            secrets = self.walk()
+            secrets = self.use_secrets()
         self.assertTrue(User.objects.get().check_password(NEW_PASSWORD))
         self.assertEqual(AuditEntry.objects.count(), 7)
-        kept = {
+        texts = {
             "logs": "\n".join(logged.output),
             "events": str(list(Event.objects.values())),
             "audit log": str(list(AuditEntry.objects.values())),
-            "answers": "\n".join(self.answers),
+            "responses": "\n".join(self.responses),
         }
-        for where, text in kept.items():
+        for where, text in texts.items():
             for number, secret in enumerate(secrets):
                 with self.subTest(where=where, secret=number):
                     self.assertNotIn(secret, text)

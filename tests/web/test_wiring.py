@@ -8,31 +8,31 @@ from backend.web.log import NowAndThen
 from tests.cases import Case, OpenCase
 
 
-class UnknownAddressTests(Case):
+class RequestErrorTests(Case):
     def test_an_unknown_path_is_a_404_in_json(self) -> None:
-        answer = self.client.get("/nowhere/")
-        self.assertEqual((answer.status_code, answer.json()), (404, {"detail": "Not found."}))
+        response = self.client.get("/nowhere/")
+        self.assertEqual((response.status_code, response.json()), (404, {"detail": "Not found."}))
 
-    def test_a_post_without_its_slash_is_sent_on_as_a_post(self) -> None:
-        answer = self.client.post("/tasks", {}, "application/json")
-        self.assertEqual((answer.status_code, answer["Location"]), (308, "/tasks/"))
+    def test_a_post_without_its_slash_is_redirected_as_a_post(self) -> None:
+        response = self.client.post("/tasks", {}, "application/json")
+        self.assertEqual((response.status_code, response["Location"]), (308, "/tasks/"))
 
     def test_a_host_that_is_not_ours_is_a_400_in_json(self) -> None:
-        answer = self.client.get("/healthz", headers={"host": "evil.example"})
-        self.assertEqual((answer.status_code, answer.json()), (400, {"detail": "Bad request."}))
+        response = self.client.get("/healthz", headers={"host": "evil.example"})
+        self.assertEqual((response.status_code, response.json()), (400, {"detail": "Bad request."}))
 
 
 class SessionTests(Case):
-    def test_a_cookie_that_can_be_no_session_is_none(self) -> None:
+    def test_a_malformed_session_cookie_is_ignored(self) -> None:
         for cookie in ('"a\\000b1234567890"', "\xff" * 32, "a b c d e f g h", "short", "x" * 5000):
             with self.subTest(cookie):
-                answer = self.client.get("/projects/", headers={"cookie": f"sessionid={cookie}"})
-                self.assertEqual(answer.status_code, 401)
+                response = self.client.get("/projects/", headers={"cookie": f"sessionid={cookie}"})
+                self.assertEqual(response.status_code, 401)
 
 
 class LogTests(SimpleTestCase):
-    def test_the_same_complaint_passes_once_a_minute_and_without_a_trace(self) -> None:
-        quiet = NowAndThen()
+    def test_the_same_message_passes_once_a_minute_without_a_traceback(self) -> None:
+        log_filter = NowAndThen()
         try:
             raise ConnectionError("refused")
         except ConnectionError:
@@ -40,40 +40,40 @@ class LogTests(SimpleTestCase):
         first, again, other = (
             logging.LogRecord("live", logging.ERROR, "", 0, message, None, error) for message in ("No.", "No.", "Oh.")
         )
-        self.assertEqual([quiet.filter(record) for record in (first, again, other)], [True, False, True])
+        self.assertEqual([log_filter.filter(record) for record in (first, again, other)], [True, False, True])
         self.assertEqual((first.getMessage(), first.exc_info), ("No.: refused", None))
 
 
 class HealthTests(Case):
-    def test_it_is_open_to_all_and_says_ok(self) -> None:
-        answer = self.client.get("/healthz")
-        self.assertEqual((answer.status_code, answer.json()), (200, {"status": "ok"}))
+    def test_it_responds_without_authentication(self) -> None:
+        response = self.client.get("/healthz")
+        self.assertEqual((response.status_code, response.json()), (200, {"status": "ok"}))
 
-    def test_without_a_database_it_is_a_503(self) -> None:
+    def test_without_a_database_it_responds_with_503(self) -> None:
         def refuse(*args: object) -> None:
             raise OperationalError
 
         with connection.execute_wrapper(refuse):
-            answer = self.client.get("/healthz")
-        self.assertEqual((answer.status_code, answer.json()), (503, {"status": "no database"}))
+            response = self.client.get("/healthz")
+        self.assertEqual((response.status_code, response.json()), (503, {"status": "no database"}))
 
 
 @override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=100)
 class BodyLimitTests(OpenCase):
-    def test_a_body_over_the_limit_is_a_413_at_every_door(self) -> None:
+    def test_a_body_over_the_limit_is_a_413_on_every_edge(self) -> None:
         for path in ("/graphql/", "/projects/", "/accounts/sign-in/"):
             with self.subTest(path):
-                answer = self.client.post(path, b"x" * 101, content_type="application/json")
-                self.assertEqual(answer.status_code, 413)
-                self.assertEqual(answer.json(), {"detail": "The body may have at most 100 bytes."})
+                response = self.client.post(path, b"x" * 101, content_type="application/json")
+                self.assertEqual(response.status_code, 413)
+                self.assertEqual(response.json(), {"detail": "The body may have at most 100 bytes."})
 
-    def test_a_body_of_the_limit_is_read(self) -> None:
+    def test_a_body_of_exactly_the_limit_is_read(self) -> None:
         body = b'{"name": "Engine"}'.ljust(100)
         self.assertEqual(self.client.post("/projects/", body, content_type="application/json").status_code, 201)
 
 
 class SignInTests(Case):
-    def test_the_page_is_served_with_its_style(self) -> None:
+    def test_the_page_has_its_stylesheet_and_policy(self) -> None:
         page = self.client.get("/accounts/sign-in/")
         self.assertContains(page, "<h1>Taskwire</h1>", html=True)
         self.assertContains(page, "site/sign-in.css")
