@@ -1,7 +1,7 @@
 """Turns a token, a session or neither into a Viewer, for every edge (docs/decisions/0004-credentials.md).
 
 An `Authorization: Bearer` header takes precedence over a session. A token is stored as its SHA-256: it is 256 random
-bits, so the slow hash that a password needs would only cost every request.
+bits, so the slow hash that a password needs would add no safety, only time to every request.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .cache.versions import TagVersions, access_tag, is_current, versions_at
 from .errors import ForeignOrigin, InvalidCredential, MissingScope, NotSignedIn
 from .models import Event, Scope, Token, User
 
-# Marks a token as one, for people and for scanners of leaked secrets.
+# Lets people, and scanners for leaked secrets, recognize a token.
 _PREFIX = "tw_"
 _TOKEN = re.compile(rf"{_PREFIX}[A-Za-z0-9_-]{{43}}")
 _RECORD_USE_EVERY = timedelta(minutes=1)
@@ -103,7 +103,7 @@ def viewer_by_token(token: str, *, address: str) -> Viewer:
 def checked_viewer(header: str | None) -> tuple[Viewer, TagVersions] | None:
     """The viewer of this `Authorization` header from this process's memory, valid while the versions are current.
 
-    None where only `viewer_of_request` can tell. Asks neither Redis nor the database.
+    None where only `viewer_of_request` can find the viewer. Queries neither Redis nor the database.
     """
     if header is None:
         return (UNNAMED, TagVersions({}, 0)) if settings.ACCESS == "open" else None

@@ -94,7 +94,7 @@ def tags_of(event: Payload | JournalEvent) -> list[str]:
 # --- Reading ---------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class JournalEvent:
-    """An event as read. `frame` is what plain sockets and streams send, encoded once.
+    """An event, as read from the journal. `frame` is what plain sockets and streams send, encoded once.
 
     Events compare by identity, so that results can be cached per reading of an event.
     """
@@ -142,11 +142,10 @@ def retained() -> Retained:
 
 
 def read_after(position: int, *, limit: int) -> list[JournalEvent]:
-    """Up to `limit` events after `position`, in order: all of them, whoever may see them.
+    """Up to `limit` events after `position`, in order. They are not restricted to what a viewer may see.
 
-    Whoever tells of these events bumps their tags first (`bump_tags`). Raises ResumeRefused where events after
-    `position` are no longer retained: positions have no holes and are trimmed from the oldest end, so the first event
-    read shows it.
+    Bump their tags (`bump_tags`) before delivering them. Raises ResumeRefused where events after `position` are no
+    longer retained: positions have no holes and are trimmed from the oldest end, so the first event read shows it.
     """
     fields = [field.name for field in dataclass_fields(JournalEvent)]
     rows = Event.objects.filter(position__gt=position).order_by("position").values_list(*fields)[:limit]

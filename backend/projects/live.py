@@ -1,8 +1,8 @@
 """Live delivery: one reader per process reads the journal and fans out to its listeners (docs/decisions/0003-live.md).
 
-A notification only wakes the reader; what is delivered is what the journal holds. A reader that is not notified polls
-every `LIVE_POLL_S` seconds. It reads each event once, whatever the number of listeners, and bumps the tags of what it
-reads: a writer killed between its commit and its notification leaves nothing stale and nothing unheard.
+A notification only wakes the reader; the events come from the journal. A reader that is not notified polls every
+`LIVE_POLL_S` seconds. It reads each event once, whatever the number of listeners, and bumps the tags of what it reads:
+a writer killed between its commit and its notification leaves no list stale and no event undelivered.
 
 Only edges use this module.
 """
@@ -98,7 +98,7 @@ class Listener:
 
     @property
     def viewer(self) -> Viewer:
-        """Who listens, with their present permissions."""
+        """The listening viewer, with their present permissions."""
         return self.permissions.visibility.viewer
 
     async def next(self, timeout_s: float | None = None) -> JournalEvent | None:
@@ -149,12 +149,12 @@ class Listener:
             self._wakeup.set_result(None)
 
     async def _catch_up(self) -> None:
-        found = await self._reader.ask(_read_and_bump, self.read_up_to)
+        found = await self._reader.query(_read_and_bump, self.read_up_to)
         # The reader may not have read this change yet. The events after it are checked against the new permissions.
         if any(event.kind == ACCESS_CHANGED and self.viewer.user_id in event.data["users"] for event in found):
             await self.permissions.load()
-            # A trimmed deletion no longer tells who could see the project.
-            journal.check_resumable(self.read_up_to, await self._reader.ask(journal.retained))
+            # A trimmed deletion no longer shows who could see the project.
+            journal.check_resumable(self.read_up_to, await self._reader.query(journal.retained))
         for event in found:
             self._take(event)
         # No await between this comparison and going live: the reader offers every event that it has not read yet.
@@ -205,7 +205,7 @@ class Listener:
         self._wake()
 
     def leave(self) -> None:
-        """Stop: nobody calls `next` any more."""
+        """Stop listening. `next` is not called any more."""
         self._reader.listeners.discard(self)
         if self._timer is not None:
             self._timer.cancel()
@@ -223,7 +223,7 @@ class CachedPermissions:
         self.loading = asyncio.Lock()
 
     async def load(self, *, since: int | None = None) -> None:
-        """Read the present permissions, and those since the earliest position any of the listeners started from.
+        """Read the viewer, their present projects, and those deleted since the earliest start of a listener.
 
         Raises InvalidCredential where the account, token or session is no longer valid. Loads are serialized: an older
         result must not replace a newer one.
@@ -231,7 +231,7 @@ class CachedPermissions:
         async with self.loading:
             starts = [position for position in (since, self.since) if position is not None]
             self.since = min(starts, default=None)
-            self.visibility = await self._reader.ask(_current_visibility, self.visibility.viewer, self.since)
+            self.visibility = await self._reader.query(_current_visibility, self.visibility.viewer, self.since)
 
 
 def _current_visibility(viewer: Viewer, since: int | None) -> EventVisibility:
@@ -241,7 +241,7 @@ def _current_visibility(viewer: Viewer, since: int | None) -> EventVisibility:
 def _current_permissions(
     requests: list[tuple[Viewer, int | None, list[Listener]]],
 ) -> list[InvalidCredential | tuple[EventVisibility, list[tuple[Listener, NotFound]]]]:
-    """Each viewer's `_current_visibility`, with those of the listeners whose filter it does not show."""
+    """For each viewer, `_current_visibility` and the listeners whose filter names an object that it does not show."""
     results: list[InvalidCredential | tuple[EventVisibility, list[tuple[Listener, NotFound]]]] = []
     for viewer, since, listeners in requests:
         try:
@@ -289,7 +289,7 @@ class _Reader:
                 self._started = asyncio.get_running_loop().create_future()
                 self._own_thread = DatabaseThreads(1, "journal")
                 self._threads = DatabaseThreads(_THREADS, "listeners")
-                self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._hear_notifications())]
+                self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._receive_notifications())]
             await asyncio.shield(self._started)
             yield
         finally:
@@ -322,7 +322,7 @@ class _Reader:
                 del self._permissions[key]
 
     # -- work --
-    async def ask(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def query(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Read the database for a listener. It waits for other listeners at most, never for requests."""
         return await self._threads.call(function, *args, **kwargs)
 
@@ -344,12 +344,14 @@ class _Reader:
         """Read the new events and offer them to the listeners."""
         assert self._started is not None
         if not self._started.done():
-            # Go back over the lifetime of a list: a writer may have died unnoticed before it bumped its tags.
+            # Start as far back as a stored list may be old: a writer may have been killed before it bumped its tags.
             lately = timezone.now() - timedelta(seconds=settings.CACHE_LIST_S + _MARGIN_S)
             self.position = await self._own_thread.call(journal.position_at, lately)
         while True:
             # A listener that catches up may be ahead of the reader.
-            ahead = [(one, one.read_up_to) for one in self.listeners if one.read_up_to > self.position]
+            ahead = [
+                (listener, listener.read_up_to) for listener in self.listeners if listener.read_up_to > self.position
+            ]
             try:
                 retained, found = await self._own_thread.call(_read_on, self.position)
             except ResumeRefused as trimmed:
@@ -367,7 +369,13 @@ class _Reader:
                 break
             # Once per page: a user whose access keeps changing does not delay the others.
             changed = {user for event in found if event.kind == ACCESS_CHANGED for user in event.data["users"]}
-            await self._reload([one for one in self._permissions.values() if one.visibility.viewer.user_id in changed])
+            await self._reload(
+                [
+                    permissions
+                    for permissions in self._permissions.values()
+                    if permissions.visibility.viewer.user_id in changed
+                ]
+            )
             for event in found:
                 self.position = event.position
                 for listener in list(self.listeners):
@@ -404,7 +412,10 @@ class _Reader:
         async with AsyncExitStack() as locks:
             for permissions in changed:
                 await locks.enter_async_context(permissions.loading)
-            requests = [(one.visibility.viewer, one.since, self._filtered_listeners(one)) for one in changed]
+            requests = [
+                (permissions.visibility.viewer, permissions.since, self._filtered_listeners(permissions))
+                for permissions in changed
+            ]
             results = await self._own_thread.call(_current_permissions, requests)
             for permissions, result in zip(changed, results, strict=True):
                 if isinstance(result, InvalidCredential):
@@ -429,7 +440,7 @@ class _Reader:
     def _listeners_of(self, permissions: CachedPermissions) -> list[Listener]:
         return [listener for listener in self.listeners if listener.permissions is permissions]
 
-    async def _hear_notifications(self) -> None:
+    async def _receive_notifications(self) -> None:
         while True:
             layer, ours = get_channel_layer(), f"notify.{uuid4().hex}."
             try:
@@ -514,9 +525,9 @@ async def listen(
     reader = _reader()
     async with reader.attached(), reader.permissions_of(viewer) as permissions:
         # The start first, then the permissions: a later change of permissions is an event that will be read.
-        start = await reader.ask(_start, after)
+        start = await reader.query(_start, after)
         await permissions.load(since=start)
-        await reader.ask(permissions.visibility.require_shown, filter, start)
+        await reader.query(permissions.visibility.require_shown, filter, start)
         listener = Listener(reader, start, filter, permissions, try_send)
         # No await until the listener is added: permissions that end later end their listeners.
         if permissions.ended.done():

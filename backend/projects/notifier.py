@@ -1,4 +1,4 @@
-"""Tells every live process that the journal has grown. A notification carries no data.
+"""Notifies every live process that the journal has grown. A notification carries no data.
 
 Notifications leave through the channel layer, from one event loop and one Redis connection per process:
 `async_to_sync` would make a loop and a connection for each. A lost notification costs a listener time, never an event.
@@ -31,7 +31,7 @@ class _Notifier:
         try:
             await get_channel_layer().group_send(GROUP, MESSAGE)
         except Exception as error:
-            logger.warning("A notification could not be sent; listeners hear at the next poll: %s", error)
+            logger.warning("A notification could not be sent; the journal is read at the next poll: %s", error)
 
     def notify(self) -> None:
         asyncio.run_coroutine_threadsafe(self._send(), self.loop)

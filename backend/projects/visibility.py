@@ -1,4 +1,4 @@
-"""Which events a listener asks for, and which of them its viewer may hear of."""
+"""Which events a listener requests, and which of them its viewer may hear of."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .models import Event
 
 @dataclass(frozen=True)
 class EventFilter:
-    """What a listener asks for; None is everything. Raises BadArgument for an unknown kind."""
+    """The events that a listener requests; a None restricts nothing. Raises BadArgument for an unknown kind."""
 
     project_id: int | None = None
     task_id: int | None = None
@@ -49,8 +49,8 @@ class EventVisibility:
     def since(cls, viewer: Viewer, position: int | None) -> EventVisibility:
         """The viewer's present projects, and those deleted after `position`, if one is given.
 
-        For a viewer who sees all projects it has the deleted ones alone. Memberships are read first: where a project
-        is deleted in between, its event is there.
+        For a viewer who sees all projects it has the deleted ones alone. Memberships are read first: a project that is
+        deleted between the two reads is found by its event.
         """
         project_ids = frozenset() if viewer.sees_all else visible_project_ids(viewer)
         if position is None:

@@ -1,4 +1,4 @@
-"""Lists out of Redis, while they are current."""
+"""Cached lists, served from Redis while they are current."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .redis import server
 from .validators import NotModified, etag_matches, etag_of
 from .versions import GLOBAL_TAG, TagVersions, ask, is_current, versions_after_reading, versions_before_reading
 
-# New lists stored per viewer within `CACHE_LIST_S`, and the bytes of one. However many different lists somebody asks
-# for, they fill at most twice this much of Redis.
+# The most new lists stored per viewer within `CACHE_LIST_S`, and the most bytes of one. However many different lists a
+# viewer requests, they fill at most twice this much of Redis.
 _MAX_LISTS = 1000
 _MAX_BYTES = 2**19
 
@@ -39,18 +39,18 @@ redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 
 @dataclass(frozen=True, slots=True)
 class CacheQuery:
-    """One read of a cached list: whose list, which one, how new, and what the client has already."""
+    """One read of a cached list: the viewer, the list, its minimum position and the ETags that the client has."""
 
     viewer: Viewer
     # The list, and everything else that shapes its rows.
     name: str
     params: Any
-    # The one project that the list is limited to. `is_visible`: the caller has found that the viewer sees it.
+    # The one project that the list is limited to. `is_visible`: the caller has checked that the viewer sees it.
     project_id: int | None = None
     is_visible: bool = False
     # The viewer's projects, where the list is built from those alone.
     visible_projects: Callable[[], frozenset[int]] | None = None
-    # A position that the caller tells together with the rows. Its writer may not have bumped the tags yet.
+    # A position that the caller returns together with the rows. Its writer may not have bumped the tags yet.
     min_position: int | None = None
     if_none_match: str | None = None
 
@@ -74,11 +74,11 @@ class CachedList(TagVersions):
 
 
 def cached_list(query: CacheQuery, build: Callable[[], Any]) -> CachedList:
-    """The rows that `build` makes, from Redis while the versions of their tags are current.
+    """The rows that `build` returns, served from Redis while the versions of their tags are current.
 
-    `build` runs after the versions were read. It returns what JSON can represent, and nothing that the viewer may not
-    see. The tags are that of `project_id` where it is given, else those of all that the viewer sees. Raises
-    NotModified, before a row is read, where `if_none_match` names the list as it is.
+    `build` runs after the versions are read. It returns only rows that the viewer may see, and that JSON can represent.
+    The tags are that of `project_id` where it is set, else those of all that the viewer sees. Raises NotModified,
+    before a row is read, where `if_none_match` names the current list.
     """
     key = query.key
     found = _load(key)
@@ -128,7 +128,7 @@ def store_command(key: str, tag_versions: TagVersions, entry: bytes, *, viewer: 
 
 
 def _reaches(found: CachedList, min_position: int | None) -> bool:
-    """Whether no event up to `min_position` touches the list: the event's tags may not be bumped yet."""
+    """Whether no event since the list, up to `min_position`, touches it: the event's tags may not be bumped yet."""
     if min_position is None or found.position >= min_position:
         return True
     since = Event.objects.filter(position__gt=found.position, position__lte=min_position)

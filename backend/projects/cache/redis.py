@@ -1,8 +1,7 @@
 """Redis as this process sees it: whether it answers, and whether it is the same server as before.
 
-A restarted server may have the data of hours ago, and another server may have taken over. So every key names the id
-that a server gives itself at each start (`run_id`). What was stored under an earlier id is not found any more, and
-nobody needs to know how old it is.
+A restarted server may have the data of hours ago, and another server may have taken over. So every key contains the id
+that a server generates at each start (`run_id`). Entries under an earlier id are not found, however old they are.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Seconds without a command after one that was not answered: not every list waits for a Redis that hangs.
+# Seconds without commands after one that was not answered, so that not every list waits for a Redis that hangs.
 _RETRY_S = 1.0
-# Attempts at a command that met another server than the one whose keys it named.
+# Attempts at a command, in case each is run by another server than the one whose keys it names.
 _ATTEMPTS = 3
 
 _RUN_ID = re.compile(rb"run_id:(\w+)")
@@ -96,18 +95,18 @@ class RedisServer:
         return None
 
     def identify(self, info: bytes | str) -> None:
-        """Take the run_id out of a server's INFO, on a new connection, before anything else is sent on it."""
+        """Take the run_id from a server's INFO. Called on each new connection, before its first command."""
         found = _RUN_ID.search(info.encode() if isinstance(info, str) else info)
         if found is None:
-            raise NotConnected("The server does not tell its run_id.")
+            raise NotConnected("The server does not report its run_id.")
         run_id = found[1].decode()
-        # The prefix first: a command of another thread that uses it already is right, and one that uses the old prefix
-        # finds the run_id changed.
+        # The prefix first: a command of another thread that already uses it is right, and one that used the old prefix
+        # finds another run_id afterwards, and is repeated.
         self._prefix = django_cache.make_key(f"{run_id}:")
         self.run_id = run_id
 
     def _client(self) -> Any:
-        """The client of django-redis. Getting it takes as long as a command, so it is got once per location."""
+        """The client of django-redis. Getting it takes as long as a command, so it is cached per location."""
         location = settings.CACHES["default"]["LOCATION"]
         if self._located_client is None or self._located_client[0] != location:
             self._located_client = (location, get_redis_connection("default"))

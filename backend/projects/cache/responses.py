@@ -11,7 +11,7 @@ TAG_VERSIONS = "taskwire.tag_versions"
 
 
 def declare_cacheable(request: HttpRequest, tag_versions: TagVersions) -> None:
-    """Let the response to this request be stored for all who see the same; it was read at `tag_versions`."""
+    """Allow the response, read at `tag_versions`, to be stored and served to every viewer who sees the same rows."""
     scope = getattr(request, "scope", {})
     if TAG_VERSIONS in scope:
         scope[TAG_VERSIONS] = tag_versions

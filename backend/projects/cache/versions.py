@@ -1,4 +1,4 @@
-"""Tags, their versions in Redis, and the bumps that Redis has yet to hear of."""
+"""Tags, their versions in Redis, and pending bumps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Touched by every change.
+# Touched by every change that other users can see.
 GLOBAL_TAG = "all"
 
 # Seconds. A version outlives every list that is checked against it. Redis may evict either (`volatile-lru`), which
@@ -55,9 +55,9 @@ return versions
 
 @dataclass(frozen=True)
 class TagVersions:
-    """How new something is: the versions of its tags, and a position, both from before it was read.
+    """The versions of the tags that rows depend on, and a position, both from before the rows were read.
 
-    A version is None where it is unknown. What was read at an unknown version never is current.
+    An unknown version is None. Rows that were read at an unknown version are never current.
     """
 
     by_tag: dict[str, str | None]
@@ -73,7 +73,7 @@ def project_tag(project_id: int) -> str:
 
 
 def access_tag(user_id: int | None) -> str:
-    """Touched by a change of which projects a user sees, or of what they see of them besides their rows."""
+    """Touched by every `ACCESS_CHANGED` of the user: a change of their memberships, account, tokens or sessions."""
     return f"access:{user_id}"
 
 
@@ -81,8 +81,8 @@ def access_tag(user_id: int | None) -> str:
 def bump(positions: Mapping[str, int]) -> bool:
     """Raise the version of each tag to its position. Called after the commit that took the position.
 
-    False where Redis did not hear of it. The bump is then pending: it is retried until Redis answers, and before this
-    process asks Redis for anything else.
+    Return False where Redis did not answer. The bump is then pending: it is retried until Redis answers, and before
+    any other command of this process.
     """
     return _pending_bumps.send(positions)
 
@@ -93,7 +93,7 @@ def retry_pending_bumps() -> bool:
 
 
 class _PendingBumps:
-    """The highest position per tag that Redis has not heard of."""
+    """The highest position per tag that has not reached Redis."""
 
     def __init__(self) -> None:
         self._positions: dict[str, int] = {}
@@ -105,10 +105,10 @@ class _PendingBumps:
         return bool(self._positions)
 
     def send(self, positions: Mapping[str, int]) -> bool:
-        """Send these bumps now, or retry them in the background. False where they are pending.
+        """Send these bumps now, or retry them in the background. Return False where they are pending.
 
-        A Redis that did not answer this process a moment ago is asked too: it may answer other processes, which would
-        go on serving old lists.
+        They are sent even if Redis did not answer this process a moment ago: it may answer other processes, which
+        would go on serving old lists.
         """
         if _send_bumps(positions, is_urgent=True) is not None:
             return self.retry()
@@ -150,7 +150,7 @@ _pending_bumps = _PendingBumps()
 def _send_bumps(positions: Mapping[str, int], *, is_urgent: bool = False) -> dict[str, str | None] | None:
     """Bump the tags and return their versions; None where Redis did not answer.
 
-    Where Redis has no memory left, the versions are deleted instead, and so are unknown.
+    Where Redis has no memory left, the versions are deleted instead, which makes them unknown.
     """
     if not positions:
         return {}
@@ -178,18 +178,18 @@ def versions_before_reading(
     are_visible: bool = False,
     visible_projects: Callable[[], frozenset[int]] | None = None,
 ) -> TagVersions:
-    """The versions of the tags of what is about to be read: these projects, else all that the viewer sees.
+    """The versions of the tags of these projects, else of all that the viewer sees. Call it before reading rows.
 
     The access tag is read before the viewer's projects: joining a project in between bumps it, so a list stored with
-    the older version is not served again. `are_visible` says that the caller has found that the viewer sees the
-    projects; `visible_projects` gives the viewer's projects, where the caller asks for them anyway.
+    the older version is not served again. `are_visible`: the caller has checked that the viewer sees the projects.
+    `visible_projects` returns the viewer's projects, where the caller reads them anyway.
     """
     reader = _VersionReader()
     if viewer.sees_all:
         return reader.read([GLOBAL_TAG] if project_ids is None else map(project_tag, project_ids))
     reader.read([access_tag(viewer.user_id)])
     if project_ids is not None:
-        # The tag of a project that the viewer does not see would tell them that something happens in it.
+        # The tag version of a project that the viewer does not see would reveal its changes to them.
         visible = set(project_ids) if are_visible else visible_among(viewer, project_ids)
     else:
         visible = visible_projects() if visible_projects is not None else visible_project_ids(viewer)
@@ -201,9 +201,9 @@ def versions_after_reading(
 ) -> TagVersions:
     """The same versions, or unknown ones where the viewer's projects may have changed since they were read.
 
-    The viewer may have joined a project and read rows of it. A write to that project may be answered before the join
-    bumps the viewer's access tag, and the project's own tag is not among these versions. Where the caller had found
-    that the projects `are_visible`, the viewer may have left one of them since.
+    The viewer may have joined a project in between and read its rows. The project's tag is not among these versions,
+    and a write to the project may be answered before the join bumps the viewer's access tag. With `are_visible`, the
+    viewer may have left one of the projects since the caller checked.
     """
     tags = tag_versions.by_tag.keys()
     if viewer.sees_all or GLOBAL_TAG in tags:
@@ -218,10 +218,10 @@ def versions_after_reading(
 
 
 def versions_at(tags: Sequence[str], head: int) -> TagVersions | None:
-    """The versions of what was read together with the newest position, `head`; None where Redis does not answer.
+    """The versions of tags, for rows that were read together with the newest position, `head`.
 
-    The version of a tag that was bumped beyond `head` is unknown in it. So is one that Redis did not have; what is read
-    from now on finds that one.
+    None where Redis does not answer. A version is unknown if it is beyond `head`, or if Redis does not have it. In the
+    latter case Redis gets one for later reads.
     """
     versions = _read_versions(tags)
     if versions is None:
@@ -241,7 +241,7 @@ class _VersionReader:
     """Reads the versions of tags, in several steps. An unknown version is set to the newest position.
 
     Rows that are read after that miss nothing: earlier changes are visible by then, and later ones bump the version.
-    Its nonce keeps it apart from what the version was before it was lost.
+    Its new nonce distinguishes it from the lost version.
     """
 
     def __init__(self) -> None:
@@ -300,9 +300,9 @@ def _decode(value: bytes | None) -> str | None:
     return None if value is None else value.decode()
 
 
-# --- Asking Redis ----------------------------------------------------------------------------------------
+# --- Reading from Redis ----------------------------------------------------------------------------------
 def ask(command: Callable[[Any], T]) -> T | None:
-    """The answer of a Redis that has heard of every change that this process knows of, else None."""
+    """Run a command after all pending bumps are sent; None where Redis does not answer."""
     return server.call(command) if not _pending_bumps.exist or _pending_bumps.retry() else None
 
 
@@ -311,16 +311,16 @@ async def ask_async(command: Callable[[Any], Awaitable[T]]) -> T | None:
     return None if _pending_bumps.exist else await server.call_async(command)
 
 
-# One caller's future, and which of the batch's names are theirs.
+# A caller's future, and the indexes of its names in the batch.
 _WaitingGet = tuple["asyncio.Future[list[bytes | None] | None]", list[int]]
 
 
 class BatchedGet:
-    """Batches concurrent lookups into one MGET, and looks up a name once however many ask for it.
+    """Batches concurrent lookups into one MGET, with each name once, however many callers request it.
 
-    A lookup that arrives while Redis is being asked joins the next MGET. Each name is read after it was asked for, so
-    the answer is as new for the last caller as for the first. A round trip costs as much as everything else of a cache
-    hit; the busier the event loop, the more callers share one. A lone caller waits for nobody.
+    A lookup that arrives during an MGET joins the next one, so a value is never older than its request. A round trip
+    costs as much as everything else of a cache hit; the busier the event loop, the more callers share one. A lone
+    caller does not wait.
     """
 
     def __init__(self) -> None:
@@ -329,7 +329,7 @@ class BatchedGet:
         self._fetching: asyncio.Task[None] | None = None
 
     async def get(self, names: Iterable[str]) -> list[bytes | None] | None:
-        """The values of these names at one moment; None where Redis cannot be trusted."""
+        """The values of these names at one moment; None where Redis does not answer or bumps are pending."""
         found: asyncio.Future[list[bytes | None] | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((found, [self._names.setdefault(name, len(self._names)) for name in names]))
         if self._fetching is None:
