@@ -22,7 +22,7 @@ run: ## Run everything here: servers, demo data, web, worker and beat, until Ctr
 	$(SETUP) local
 	$(IN_VENV) backend.local.run
 
-manage: ## Run a command of manage.py in the running 'make run': make manage ARGS=createsuperuser
+manage: ## Run a manage.py command on the servers of 'make run': make manage ARGS=createsuperuser
 	$(SETUP) local
 	$(IN_VENV) backend.local.manage $(ARGS)
 

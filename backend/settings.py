@@ -148,7 +148,7 @@ CELERY_BROKER_URL = env.str("BROKER_URL", default="amqp://guest:guest@127.0.0.1:
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # workers reconnect, however long the broker was down
 if "redis" in CELERY_BROKER_URL.split(":")[0]:
-    # After so many seconds Redis redelivers an unacknowledged message. No task may run that long.
+    # Redis redelivers a message that is not acknowledged within `visibility_timeout` seconds. Every task is shorter.
     CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 600, "global_keyprefix": f"{REDIS_PREFIX}:"}
 # The queue in the broker. Installations that share a broker need different queues.
 CELERY_TASK_DEFAULT_QUEUE = env.str("QUEUE", default="taskwire")
@@ -221,9 +221,9 @@ AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_USERNAME_CALLABLE = "backend.web.accounts.name_of_try"
 AXES_CLIENT_IP_CALLABLE = "backend.web.accounts.address_of_try"
 AXES_LOCKOUT_CALLABLE = "backend.web.accounts.locked_out"
-# Axes stores the form with each attempt, and masks these fields: all that ours has besides the password.
+# Axes stores the form with each attempt. It masks the password by default; these are our form's other fields.
 AXES_SENSITIVE_PARAMETERS = ["username", "csrfmiddlewaretoken", "next"]
-AXES_DISABLE_ACCESS_LOG = True  # the audit log is ours
+AXES_DISABLE_ACCESS_LOG = True  # our own audit log replaces it
 AXES_ENABLE_ADMIN = False
 AXES_VERBOSE = False
 
@@ -304,7 +304,7 @@ SPECTACULAR_SETTINGS = {
 STRAWBERRY_DJANGO = {"MUTATIONS_DEFAULT_HANDLE_ERRORS": True}
 
 # Loggers of code that retries every second, and logs each failure while its server is down.
-TRIED_AGAIN = ["backend.projects.notifier", "backend.projects.live", "channels_redis.pubsub"]
+RETRYING_LOGGERS = ["backend.projects.notifier", "backend.projects.live", "channels_redis.pubsub"]
 
 LOGGING = {
     "version": 1,
@@ -319,12 +319,12 @@ LOGGING = {
     "loggers": {
         # Celery logs the start and end of every task. The tasks themselves log what they have done.
         **{name: {"level": "WARNING"} for name in ("celery.app.trace", "celery.beat", "celery.worker.strategy")},
-        **{name: {"filters": ["now_and_then"]} for name in TRIED_AGAIN},
+        **{name: {"filters": ["now_and_then"]} for name in RETRYING_LOGGERS},
         # Axes logs the user name of each attempt. Some users type their password into that field.
         "axes": {"level": "CRITICAL"},
         # A mistake of the client, which gets a 400. It needs no traceback in our log.
         "django.security.DisallowedHost": {"level": "CRITICAL"},
-        "uvicorn.error": {"level": "ERROR"},  # below it, its own lines on starting and stopping
+        "uvicorn.error": {"level": "ERROR"},  # lower levels report starting and stopping
         "uvicorn.access": {"handlers": ["access"], "propagate": False},
     },
 }

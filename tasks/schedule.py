@@ -8,7 +8,7 @@ from django_celery_beat.schedulers import DatabaseScheduler
 
 from . import SCAN_EVERY_S, TRIM_EVERY_S
 
-# Seconds between two starts of each job. A message that is still in the queue after them expires.
+# Seconds between two starts of each job. A message that stays in the queue for longer expires.
 _EVERY_S = {"reminders.scan": SCAN_EVERY_S, "reports.scan": SCAN_EVERY_S, "retention.trim": TRIM_EVERY_S}
 SCHEDULE: dict[str, dict[str, Any]] = {
     name: {"task": name, "schedule": schedule(every_s), "options": {"expire_seconds": every_s}}

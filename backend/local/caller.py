@@ -1,4 +1,4 @@
-"""The `make` that started this process. It does not forward every signal, yet each must stop this process too."""
+"""The `make` that started this process. Signals that stop it must stop this process, but it forwards only some."""
 
 import os
 import re

@@ -20,9 +20,9 @@ from backend.local.servers import SERVER_ENV, Server, package_folder
 class Postgres(Server):
     """PostgreSQL with one database, owned by its superuser, both called `taskwire`.
 
-    PostgreSQL refuses to run as root, so root starts it as the owner of the data, at first `nobody`. If that
-    account cannot reach `folder`, binaries and data live in a private folder under /var/tmp, and `folder` links
-    to it.
+    PostgreSQL refuses to run as root. Started by root, it runs as the owner of its data, and new data belongs to
+    `nobody`. If that account cannot reach `folder`, binaries and data live in a private folder under /var/tmp, and
+    `folder` links to it.
     """
 
     name = "postgres"
@@ -196,7 +196,7 @@ class Postgres(Server):
             return False
 
     def _is_transient(self, log_end: str) -> bool:
-        """A session of a killed server lives until its query ends; two servers must never share the data."""
+        """A session of a killed server runs until its query ends; PostgreSQL refuses to share the data with it."""
         return "pre-existing shared memory block" in log_end
 
     @staticmethod

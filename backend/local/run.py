@@ -1,8 +1,8 @@
 """`make run`: the whole product on this machine, until Ctrl-C.
 
 Each server and process runs under a tether (`processes.py`), so that none outlives this one. `.local` has two
-lock files: the one run of this checkout locks `run.lock`, and `running.lock` stays locked as long as any process
-that it started exists.
+lock files. `run.lock` allows one run per checkout. `running.lock` stays locked until every process that the run
+started has ended.
 """
 
 import fcntl
@@ -201,7 +201,7 @@ def _manage(*arguments: str, lock_fd: int) -> None:
 
 
 class _Watch:
-    """Called while the processes run: announces the web once it answers, and stops the run when `make` stops."""
+    """Called at every poll: prints the addresses once the web process answers, and stops the run if `make` stops."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller

@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
 
 @contextmanager
 def servers(env: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """URLs of those servers that `env` does not name: embedded ones, which exist until the end of the block."""
+    """Start an embedded server for each URL that `env` lacks, and stop it at the end of the block. Yield the URLs."""
     with ExitStack() as cleanup:
         urls = {}
         if not {"DATABASE_URL", "REDIS_URL", "BROKER_URL"} <= env.keys():

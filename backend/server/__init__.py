@@ -1,4 +1,4 @@
-"""The web process: it waits for slow clients, and closes every connection in order when it stops.
+"""The web process: it waits for slow clients, and closes every connection cleanly when it stops.
 
 `python -m backend.server` listens on BIND and PORT of the settings, with the server that SERVER names. This module has
 the limits that both servers share (docs/decisions/0006-servers.md).
@@ -23,7 +23,7 @@ PING_INTERVAL_S, PING_TIMEOUT_S = 20, 30
 HANDSHAKE_S = 5
 # A larger message closes its socket (1009).
 MESSAGE_BYTES = 1024 * 1024
-# A client that reads no byte for so many seconds while a sender waits for it is disconnected, within twice this time.
+# A client that reads no byte for this long while a sender waits for it is disconnected, within twice this time.
 STALLED_S = 5.0
 # Seconds that a client has for reading what was sent and answering the close frame.
 CLOSE_S = 5

@@ -1,4 +1,4 @@
-"""daphne, made to wait for slow clients and to close every connection in order when it stops."""
+"""daphne, made to wait for slow clients and to close every connection cleanly when it stops."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ class Server(daphne.Server):  # type: ignore[misc]
     is_stopping = False
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT: daphne's `run`, which has no hook, with our classes and our stop."""
+        """Serve until SIGTERM or SIGINT. A copy of daphne's `run`, which has no hook, with our classes and our stop."""
         self.connections: dict[Any, dict[str, Any]] = {}
         self._ports: list[Any] = []
         self.http_factory = RequestFactory(self)

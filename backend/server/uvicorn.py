@@ -1,4 +1,4 @@
-"""uvicorn by its documented options alone (docs/decisions/0006-servers.md lists what it lacks beside daphne)."""
+"""uvicorn, with its documented options only (docs/decisions/0006-servers.md lists what it lacks beside daphne)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class Guard:
-    """Ends the streams of an application when the server stops, and the sockets that it fails on, as daphne does."""
+    """Ends streams when the server stops, and closes a socket if its application raises, as daphne does."""
 
     def __init__(self, application: Application, listener: socket.socket) -> None:
         self._application = application
@@ -68,7 +68,7 @@ class Guard:
             nonlocal is_closed
             if not is_closed:
                 is_closed = message["type"] == "websocket.close"
-                with suppress(OSError):  # raised where the client is gone, by the ASGI spec
+                with suppress(OSError):  # the ASGI spec lets `send` raise it once the client is gone
                     await send(message)
 
         try:
