@@ -68,7 +68,7 @@ class View(PrivateView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         if request.method not in SAFE_METHODS:
-            # The service checks the scope too. Checked before anything is read, an error depends on the token alone.
+            # The service checks the scope too. This check precedes any read, so its error depends on the token alone.
             access.require_scope(self.viewer, self.scope)
         parameters = self.parameters if request.method in ("GET", "HEAD") else Parameters
         try:
@@ -82,7 +82,7 @@ class View(PrivateView):
         return cast(Viewer, self.request.auth)
 
     def validated_body(self, *, partial: bool = False) -> Any:
-        """The body by the domain's names. Raises ValidationError, ParseError, UnsupportedMediaType."""
+        """The body, keyed by the domain's names. Raises ValidationError, ParseError, UnsupportedMediaType."""
         body = self.body(data=self.request.data, partial=partial)
         body.is_valid(raise_exception=True)
         return body.validated_data

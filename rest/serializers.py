@@ -53,7 +53,7 @@ class Moment(serializers.DateTimeField):
 
 
 class Id(serializers.IntegerField):
-    """An id in a body: a JSON integer, also one that no row can have."""
+    """An id in a body: a JSON integer. One that no row can have is valid."""
 
     def to_internal_value(self, data: Any) -> int:
         if type(data) is not int:
@@ -62,7 +62,7 @@ class Id(serializers.IntegerField):
 
 
 class IdParameter(serializers.IntegerField):
-    """An id in a query string: digits, also of a number that no row can have as its id."""
+    """An id in a query string: digits. A number that no row can have is valid."""
 
     def to_internal_value(self, data: Any) -> int:
         if not re.fullmatch(r"-?[0-9]+", data):
@@ -108,7 +108,7 @@ class Parameters(serializers.Serializer[Any]):
         return super().to_internal_value(data.dict())
 
     def present(self, *names: str) -> dict[str, Any]:
-        """The named arguments that the query string contains, by the domain's names."""
+        """The named arguments that the query string contains, keyed by the domain's names."""
         return {name: self.validated_data[name] for name in names if name in self.validated_data}
 
 

@@ -41,7 +41,7 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
     """Strawberry's handler with strict validation of messages.
 
     In the stock handler a frame that is not an object ends the handler and leaves the socket open and unread. A syntax
-    error, or a listener that cannot resume, would end more than its own operation or look like data.
+    error closes the socket, and the error of a listener that cannot resume is sent as data.
     """
 
     async def handle_message(self, message: Any) -> None:
@@ -191,7 +191,7 @@ class GraphQLConsumer(GraphQLWSConsumer[Context, None]):
         try:
             await super().disconnect(code)
         finally:
-            # After the handler has ended, which may still have started the task.
+            # The handler may start the task until it has ended.
             if self._expiry_task is not None:
                 self._expiry_task.cancel()
                 await asyncio.gather(self._expiry_task, return_exceptions=True)

@@ -37,8 +37,8 @@ class Context:
     connection_params: dict[str, Any] = field(default_factory=dict)
     is_long_lived: bool = False
     caches_rows: bool = False
-    # Set for one operation with a cacheable response: the versions of the tags that it is read from, once they are
-    # known, and `etag_key`, which identifies the operation in an ETag. None means that the response has no ETag.
+    # For one operation with a cacheable response. `tag_versions`: the versions of the tags that it is read from, once
+    # they are known. `etag_key` identifies the operation in an ETag; without it the response has none.
     records_tag_versions: bool = False
     etag_key: str | None = None
     if_none_match: str | None = None
@@ -67,7 +67,7 @@ class Context:
         """Call a resolver or service from async code."""
         if self.is_long_lived:
             return await threads.requests.call(function, *args, **kwargs)
-        # Django forbids database access while an event loop runs, so `run_in_thread` calls while its loop is stopped.
+        # Django forbids database access while an event loop runs, so `run_in_thread` stops its loop for the call.
         future: asyncio.Future[T] = _thread.loop.create_future()
         context = contextvars.copy_context()
         _thread.calls.append((future, partial(context.run, function, *args, **kwargs)))

@@ -4,7 +4,7 @@ An event becomes a payload in one of two ways. If the document selects only fiel
 schema resolves all of these once per event, and each document selects its part of the data (`_Plan`). If it selects
 more (the project's name, comments), graphql-core executes it once for all subscribers with the same document and
 variables, as a project observer; each subscriber's access to the project is checked afterwards. The rows that these
-documents load are cached for the events used last, and shared by all documents and subscribers.
+documents load are cached for the most recently used events, and shared by all documents and subscribers.
 """
 
 from __future__ import annotations
