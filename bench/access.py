@@ -115,7 +115,7 @@ class Reader:
 
         try:
             async with asyncio.timeout(seconds + RESPONSE_TIMEOUT_S):
-                # After a round of the other server, the first responses of either are slower.
+                # The first responses after a round of the other server are slower.
                 await request_on_all(0)
                 started = time.perf_counter()
                 responses = await request_on_all(seconds)
@@ -183,7 +183,7 @@ def _measure(path: str, open_mode: Server, by_token: Server) -> list[float]:
 
 
 def _statements(path: str, server: Server) -> int:
-    """SQL statements of one request that follows another within a second, as those that were measured do."""
+    """SQL statements of one request that follows another within a second, like every measured one."""
     headers = {"Authorization": f"Bearer {server.token}"} if server.token else {}
     client = Client(headers=headers, SERVER_NAME="127.0.0.1")
     with override_settings(ACCESS=server.access):

@@ -4,13 +4,13 @@ Run: `make bench lists`. Two servers at a time get requests on 16 keep-alive con
 ours, the other, ours, the other ...; a figure is the ratio of our best of three rounds to the other's. The status of
 every response is checked, and its body must equal that of the first one.
 
-The bare application (`bench/support/bare_list.py`) answers each request with one GET from Redis, of the bytes of our
-`GET /tasks/`. The stock implementations (`bench/stock/`) are a `ModelViewSet` of DRF, and a type, a list and a mutation
-of strawberry-django, on the same database. They have no authentication; our lists are compared with theirs once in open
-mode, and once with a token, which is harder for us. All other requests to our server have a token of an editor of five
-projects, in closed mode. "Uncached" means CACHE_LIST_S=0: nothing is stored, and every response reads its rows, which
-PostgreSQL's statistics confirm. Django's handler has the product's settings, but no persistent connections, as is its
-default. All of them run on the same server, `backend.server`: on daphne, and on uvicorn.
+The bare application (`bench/support/bare_list.py`) answers each request with the bytes of our `GET /tasks/`, which it
+reads by one GET from Redis. The stock implementations (`bench/stock/`) are a `ModelViewSet` of DRF, and a type, a list
+and a mutation of strawberry-django, on the same database. They have no authentication; our lists are compared with
+theirs once in open mode, and once with a token, which is harder for us. All other requests to our server have a token
+of an editor of five projects, in closed mode. "Uncached" means CACHE_LIST_S=0: nothing is stored, and every response
+reads its rows, which PostgreSQL's statistics confirm. Django's handler has the product's settings, but no persistent
+connections, as is its default. All of them run on the same server, `backend.server`: on daphne, and on uvicorn.
 """
 
 from __future__ import annotations

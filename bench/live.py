@@ -228,7 +228,7 @@ async def memory(bench: Bench, join: Callable[[SocketGroup], Awaitable[None]]) -
     return await growth_kb(bench.product, join) - bare
 
 
-# --- All of it -------------------------------------------------------------------------------------------
+# --- The benchmark ---------------------------------------------------------------------------------------
 async def measure(bench: Bench) -> None:
     await latency(bench)
     await fan_out(

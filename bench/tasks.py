@@ -2,7 +2,7 @@
 
 Run: `make bench tasks`; TASKS sets their number (1,000,000). They are loaded with `manage.py demo`, into a database
 that is created for this and dropped at the end. Lists are read without the cache, by a viewer who sees everything and
-by a member of three projects, the largest included. Measurements that are compared alternate: a page far down and the
+by a member of three projects, the largest included. The two sides of a comparison alternate: a page far down and the
 first page, a write to the full table and one to an empty table. A figure is the median, for writes the mean.
 """
 
@@ -42,7 +42,7 @@ READS = 9
 # Rounds, and writes per round, for each table.
 ROUNDS, WRITES = 8, 50
 DUE = datetime(2030, 3, 1, 12, tzinfo=UTC)
-# Words in one task of 2, 10, ... 10,000; three letters; parts of titles; words that never occur together; no match.
+# Words in every 2nd, 10th, ... 10,000th task; three letters; parts of titles; words never found together; no match.
 SEARCH_TEXTS = [*WORDS.values(), "the", "sketch the", "measure the garden 41", "minutes report", "zeppelin"]
 
 

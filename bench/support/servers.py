@@ -34,7 +34,7 @@ START_TIMEOUT_S = 30.0
 
 @contextmanager
 def database(name: str) -> Iterator[str]:
-    """The URL of a new, migrated database, which is dropped at the end, as is one that a killed run left behind."""
+    """The URL of a new, migrated database, which is dropped at the end. It replaces one left by a killed run."""
 
     def run(statement: str) -> None:
         with connection._nodb_cursor() as cursor:

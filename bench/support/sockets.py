@@ -110,7 +110,7 @@ class SocketGroup:
         return socket
 
     def expect(self, messages: int) -> asyncio.Future[float]:
-        """Resolves with the `time.perf_counter()` at which so many more messages have arrived, over all sockets."""
+        """A future of the `time.perf_counter()` at which this number of messages has arrived, over all sockets."""
         self._received, self._expected = 0, messages
         self._complete = asyncio.get_running_loop().create_future()
         return self._complete
