@@ -1,8 +1,8 @@
-"""After a write is answered, no read that starts later sees the old list: in thousands of interleavings.
+"""No read that starts after the response to a write returns an older list, in thousands of interleavings.
 
-A schedule is a seed: who reads and writes what, which faults there are, and who has the turn at every command to Redis
-and every statement (`turns`). INTERLEAVINGS is the number of schedules: 200 unless it is set, 2,000 in CI and
-`make faults`. INTERLEAVINGS_SEED is the first of their seeds. A schedule that fails is printed, step by step.
+A seed determines a schedule: its reads, its writes, its faults, and which actor runs at every Redis command and every
+SQL statement (`turns`). INTERLEAVINGS is the number of schedules: 200 by default, 2,000 in CI and `make faults`.
+INTERLEAVINGS_SEED is the first seed. A schedule that fails is printed step by step.
 """
 
 from __future__ import annotations
@@ -39,47 +39,47 @@ from backend.web.handler import Handler
 from backend.web.response_cache import ResponseCache
 from tests.cases import CommittingCase
 from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, TokenFactory, UserFactory
-from tests.projects.turns import Actor, ConnectionsOfProcess, Process, Turns, in_turns
+from tests.projects.turns import Actor, Process, ProcessConnectionFactory, Schedule, in_turns
 from tests.servers import FaultyValkey
 
 IS_THOROUGH = os.environ.get("CI") == "true" or os.environ.get("FAULTS") == "long"
 SCHEDULES = int(os.environ.get("INTERLEAVINGS", "2000" if IS_THOROUGH else "200"))
 FIRST_SEED = int(os.environ.get("INTERLEAVINGS_SEED", "0"))
-# Of all reads, those that must have been answered out of Redis: or the schedules would prove nothing.
-LEAST_HITS = 0.15
+# The share of reads that must be cache hits: with fewer the schedules would prove nothing.
+MIN_HIT_RATIO = 0.15
 
-# Of the schedules, those in which some lists are read through all of the web process: each costs as much as two others.
-BY_HTTP = 0.2
+# The share of schedules with some reads over HTTP, through all of the web process: each costs as much as two others.
+HTTP_SHARE = 0.2
 
 PROCESSES = 3
 ACTORS_PER_PROCESS = 2
-# Steps of everybody over which a schedule's faults are spread at most.
-STEPS_OF_FAULTS = 120
-# Steps of a schedule's trace that a failure shows.
+# The faults of a schedule are spread over at most this many steps of all actors.
+FAULT_STEPS = 120
+# The last steps of a schedule's trace, which a failure shows.
 STEPS_SHOWN = 150
-# What happens to Redis in a schedule: one of these, in this order. Of few kinds at once, so that chains are met.
+# The faults of a schedule, in this order: one of these lists. Each has few kinds, so that chains of one kind occur.
 FAULTS: list[list[str]] = [
     [],
     ["evict", "evict", "evict", "evict"],
     ["evict"] * 8,
     ["evict"] * 12,
     ["empty", "evict", "empty"],
-    ["remember", "restart with old data"],
-    ["remember", "kill", "restart with old data", "restart with old data"],
+    ["save", "restart with old data"],
+    ["save", "kill", "restart with old data", "restart with old data"],
     ["kill", "restart empty"],
     ["full"],
-    ["full", "room", "full", "room"],
-    ["full, evicting", "room"],
+    ["full", "not full", "full", "not full"],
+    ["full, evicting", "not full"],
     ["cut off", "heal"],
-    ["lose an answer", "cut off", "lose an answer", "heal"],
+    ["lose a reply", "cut off", "lose a reply", "heal"],
 ]
 
-# How likely a client is to read, to write, to be killed after a commit, to poll the journal, to let time pass.
+# Weights of what a client does: read, write, be killed after a commit, poll the journal, let time pass.
 READS = [80, 5, 0, 5, 10]
 WRITES = [5, 75, 10, 5, 5]
-LEANINGS = [READS, WRITES, [60, 25, 4, 5, 6]]
+CLIENT_WEIGHTS = [READS, WRITES, [60, 25, 4, 5, 6]]
 
-# What has changed, and the number that it had then: a project's name, its task's title, or who is a member.
+# Each written subject and its number: the name of a project, the title of its task, or the membership.
 Facts = dict[Any, int]
 
 
@@ -89,61 +89,61 @@ class Stale(AssertionError):
 
 @dataclass
 class Known:
-    """Facts as far as their writers have been answered."""
+    """The facts whose writers have received a response."""
 
     facts: Facts = field(default_factory=dict)
 
     def add(self, facts: Facts) -> None:
-        for what, number in facts.items():
-            self.facts[what] = max(number, self.facts.get(what, 0))
+        for subject, number in facts.items():
+            self.facts[subject] = max(number, self.facts.get(subject, 0))
 
 
 @dataclass
-class Pending:
-    """What was written, while Redis could not be told by the process that should have."""
+class PendingWrite:
+    """A write whose process could not send the bumps to Redis."""
 
     facts: Facts
     process: Process
-    life: int
+    run_number: int
 
 
 class World:
-    """Redis, what there is to read, and what everybody must see of it."""
+    """Redis, the rows, and the facts that each process must see."""
 
     def __init__(self, redis: Any, case: InterleavingTests) -> None:
         self.redis = redis
         self.case = case
         self.django = Handler()
-        self.life = 0
+        self.run_number = 0
         self.is_killed = False
-        self.kept: list[tuple[bytes, int, bytes]] = []
+        self.snapshot: list[tuple[bytes, int, bytes]] = []
         self.number = 0
-        self.processes = [Process(f"P{number}", lambda: self.life) for number in range(PROCESSES)]
+        self.processes = [Process(f"P{number}", lambda: self.run_number) for number in range(PROCESSES)]
 
     # --- Faults ------------------------------------------------------------------------------------------
-    def begin(self, chance: random.Random) -> None:
-        self.chance = chance
-        self.answered = Known()
-        self.of_process = {process.name: Known() for process in self.processes}
-        self.pending: list[Pending] = []
-        self.unheard: list[tuple[int, Facts, int]] = []
-        self.number = self.life = 0
-        self.start(kept=[])
-        self.kept = []
+    def begin(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.known_by_all = Known()
+        self.known_by_process = {process.name: Known() for process in self.processes}
+        self.pending: list[PendingWrite] = []
+        self.unannounced: list[tuple[int, Facts, int]] = []
+        self.number = self.run_number = 0
+        self.start(snapshot=[])
+        self.snapshot = []
         for process in self.processes:
             process.reset()
-        self.members = [chance.random() < 0.5]
-        self.case.set_back(is_member=self.members[0])
-        self.answered.add({"member": 0})
+        self.members = [rng.random() < 0.5]
+        self.case.reset_rows(is_member=self.members[0])
+        self.known_by_all.add({"member": 0})
         self.polled = Event.head()
 
-    def start(self, kept: list[tuple[bytes, int, bytes]]) -> None:
-        """Another run of the server, with what an earlier one held; nobody is connected any more."""
-        self.give_room()
+    def start(self, snapshot: list[tuple[bytes, int, bytes]]) -> None:
+        """Start another run of the server, with the data of `snapshot` and without connections."""
+        self.lift_memory_limit()
         self.redis.flushdb()
-        for key, lives_ms, value in kept:
-            self.redis.restore(key, lives_ms, value)
-        self.life += 1
+        for key, ttl_ms, value in snapshot:
+            self.redis.restore(key, ttl_ms, value)
+        self.run_number += 1
         self.is_killed = False
         self.redis.client_kill_filter(_type="normal", skipme=True)
         for process in self.processes:
@@ -155,20 +155,20 @@ class World:
             process.is_cut_off = True
 
     def fault(self, name: str) -> None:
-        process = self.chance.choice(self.processes)
+        process = self.rng.choice(self.processes)
         match name:
             case "evict":
-                # Mostly versions of tags: a list that is gone costs only itself.
-                keys = sorted(self.redis.keys("*tag:*" if self.chance.random() < 0.8 else "*"))
+                # Mostly versions of tags: the loss of a list affects only that list.
+                keys = sorted(self.redis.keys("*tag:*" if self.rng.random() < 0.8 else "*"))
                 if keys:
-                    self.redis.delete(self.chance.choice(keys))
+                    self.redis.delete(self.rng.choice(keys))
             case "empty":
                 self.redis.flushdb()
-            case "remember":
+            case "save":
                 keys = sorted(self.redis.keys("*"))
-                self.kept = [(key, self.redis.pttl(key), self.redis.dump(key)) for key in keys]
+                self.snapshot = [(key, self.redis.pttl(key), self.redis.dump(key)) for key in keys]
             case "restart with old data":
-                self.start(self.kept)
+                self.start(self.snapshot)
             case "restart empty":
                 self.start([])
             case "kill":
@@ -179,67 +179,69 @@ class World:
             case "full, evicting":
                 self.redis.config_set("maxmemory-policy", "volatile-lru")
                 self.redis.config_set("maxmemory", "1")
-            case "room":
-                self.give_room()
+            case "not full":
+                self.lift_memory_limit()
             case "cut off":
                 process.is_cut_off = True
-            case "lose an answer":
-                process.loses_answer = True
+            case "lose a reply":
+                process.loses_reply = True
             case "heal":
                 self.heal()
 
-    def give_room(self) -> None:
+    def lift_memory_limit(self) -> None:
         self.redis.config_set("maxmemory", "0")
 
     def heal(self) -> None:
         if not self.is_killed:
             for process in self.processes:
-                process.is_cut_off = process.loses_answer = False
+                process.is_cut_off = process.loses_reply = False
 
-    # --- What everybody must see -------------------------------------------------------------------------
-    def tell(self, process: Process, facts: Facts, life: int, *, failed: bool) -> None:
-        """A writer was answered, or what it wrote was read in the journal.
+    # --- Facts -------------------------------------------------------------------------------------------
+    def add_facts(self, process: Process, facts: Facts, run_number: int, *, failed: bool) -> None:
+        """Add facts whose writer has received a response, or whose events were read from the journal.
 
-        Where commands to Redis `failed` meanwhile, its own process knows all the same. Another may be shown the old
-        list by a Redis that only this process cannot reach, until it can: the one case in which it takes a moment.
+        Where commands to Redis `failed` meanwhile, only this process must see them at once. Others may read the old
+        list from a Redis that this process alone cannot reach, until it sends its pending bumps: the only such delay.
         """
-        self.of_process[process.name].add(facts)
+        self.known_by_process[process.name].add(facts)
         if failed:
-            self.pending.append(Pending(facts, process, life))
+            self.pending.append(PendingWrite(facts, process, run_number))
         else:
-            self.answered.add(facts)
+            self.known_by_all.add(facts)
 
     def must_see(self, process: Process) -> Facts:
-        owing = []
-        for one in self.pending:
-            if one.process.pending_bumps.exist and one.life == self.life and not self.is_killed:
-                owing.append(one)
+        still_pending = []
+        for write in self.pending:
+            if write.process.pending_bumps.exist and write.run_number == self.run_number and not self.is_killed:
+                still_pending.append(write)
             else:
-                self.answered.add(one.facts)
-        self.pending = owing
-        known = Known(dict(self.answered.facts))
-        known.add(self.of_process[process.name].facts)
+                self.known_by_all.add(write.facts)
+        self.pending = still_pending
+        known = Known(dict(self.known_by_all.facts))
+        known.add(self.known_by_process[process.name].facts)
         return known.facts
 
-    def check(self, kind: Kind, rows: dict[int, int], must: Facts) -> None:
-        """`rows` are project ids, with the number in the name or title that was read."""
-        for project_id in kind.projects:
-            least = must.get((kind.noun, project_id), 0)
-            if project_id == self.case.other.pk and not kind.viewer.sees_all:
-                may_be = set(self.members[must["member"] :])
-                if (project_id in rows) not in may_be:
-                    raise Stale(f"{kind}: of project {project_id} the viewer sees {rows}, membership is {may_be}.")
+    def check(self, query: ListQuery, rows: dict[int, int], expected: Facts) -> None:
+        """Raise Stale where a read is older than `expected`. `rows` maps project ids to the numbers that were read."""
+        for project_id in query.projects:
+            least = expected.get((query.noun, project_id), 0)
+            if project_id == self.case.other.pk and not query.viewer.sees_all:
+                possible = set(self.members[expected["member"] :])
+                if (project_id in rows) not in possible:
+                    raise Stale(
+                        f"{query}: {rows} was read, but membership of project {project_id} must be in {possible}."
+                    )
                 if project_id not in rows:
                     continue
             if rows.get(project_id, -1) < least:
-                raise Stale(f"{kind}: {rows} was read, but number {least} of {project_id} was answered before.")
-        if not rows.keys() <= set(kind.projects):
-            raise Stale(f"{kind}: {rows} was read.")
+                raise Stale(f"{query}: {rows} was read, but number {least} of project {project_id} was written before.")
+        if not rows.keys() <= set(query.projects):
+            raise Stale(f"{query}: {rows} was read.")
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One list, as one viewer sees it, through one door."""
+class ListQuery:
+    """One list, as one viewer reads it, from a resolver or over HTTP."""
 
     noun: str
     viewer: Viewer
@@ -253,59 +255,62 @@ class Kind:
         return f"{self.noun}s {where} for {who} {'by resolver' if self.token is None else 'by HTTP'}"
 
     @property
-    def path(self) -> tuple[str, str]:
+    def path_and_query(self) -> tuple[str, str]:
         return f"/{self.noun}s/", "" if self.project_id is None else f"project={self.project_id}"
 
 
 class Client(Actor):
-    """Reads and writes, one after the other; holds what it read, and tells so when it reads it again."""
+    """Reads and writes in turn. It sends the ETag of its last read of a list with the next one."""
 
     def prepare(self, world: World) -> None:
         self.world = world
-        self.held: dict[Kind, tuple[str, dict[int, int]]] = {}
-        self.door = ResponseCache(world.django)
+        self.last_reads: dict[ListQuery, tuple[str, dict[int, int]]] = {}
+        self.application = ResponseCache(world.django)
         if not hasattr(self, "loop"):
             self.loop = asyncio.new_event_loop()
 
     # --- Reads -------------------------------------------------------------------------------------------
-    def read(self, kind: Kind) -> None:
-        self.step(f"starts to read {kind}")
-        must = self.world.must_see(self.process)
+    def read(self, query: ListQuery) -> None:
+        self.step(f"starts to read {query}")
+        expected = self.world.must_see(self.process)
         before = self.statements
-        held_etag, held_rows = self.held.get(kind, (None, {}))
-        etag, rows = (self.by_resolver if kind.token is None else self.by_http)(kind, held_etag, held_rows)
+        last_etag, last_rows = self.last_reads.get(query, (None, {}))
+        read = self.read_resolver if query.token is None else self.read_http
+        etag, rows = read(query, last_etag, last_rows)
         if etag is not None:
-            self.held[kind] = etag, rows
+            self.last_reads[query] = etag, rows
         counts = self.world.case.counts
         counts["reads"] += 1
-        counts[f"{'hits' if self.statements == before else 'misses'} {'HTTP' if kind.token else 'resolver'}"] += 1
-        counts["not modified"] += rows is held_rows
-        assert self.turns is not None
-        self.turns.trace.append(f"{self.name}: has read {rows}")
-        self.world.check(kind, rows, must)
+        counts[f"{'hits' if self.statements == before else 'misses'} {'HTTP' if query.token else 'resolver'}"] += 1
+        counts["not modified"] += rows is last_rows
+        assert self.schedule is not None
+        self.schedule.trace.append(f"{self.name}: has read {rows}")
+        self.world.check(query, rows, expected)
 
-    def by_resolver(self, kind: Kind, etag: str | None, held: dict[int, int]) -> tuple[str, dict[int, int]]:
-        asked: dict[str, Any] = {"order": Order(), "page": PageRequest(default_size=9), "if_none_match": etag}
+    def read_resolver(
+        self, query: ListQuery, etag: str | None, last_rows: dict[int, int]
+    ) -> tuple[str, dict[int, int]]:
+        arguments: dict[str, Any] = {"order": Order(), "page": PageRequest(default_size=9), "if_none_match": etag}
         try:
-            if kind.noun == "project":
-                projects = list_projects(kind.viewer, filter=ProjectFilter(), **asked)
+            if query.noun == "project":
+                projects = list_projects(query.viewer, filter=ProjectFilter(), **arguments)
                 return projects.etag, {row.id: int(row.name) for row in projects.page.rows}
-            tasks = list_tasks(kind.viewer, filter=TaskFilter(project_id=kind.project_id), **asked)
+            tasks = list_tasks(query.viewer, filter=TaskFilter(project_id=query.project_id), **arguments)
             return tasks.etag, {row.project_id: int(row.title) for row in tasks.page.rows}
-        except NotModified as same:
-            return same.etag, held
+        except NotModified as not_modified:
+            return not_modified.etag, last_rows
 
-    def by_http(self, kind: Kind, etag: str | None, held: dict[int, int]) -> tuple[str, dict[int, int]]:
-        status, headers, body = self.loop.run_until_complete(self.ask(kind, etag))
+    def read_http(self, query: ListQuery, etag: str | None, last_rows: dict[int, int]) -> tuple[str, dict[int, int]]:
+        status, headers, body = self.loop.run_until_complete(self.get(query, etag))
         if status == 304:
-            return headers[b"etag"], held
+            return headers[b"etag"], last_rows
         assert status == 200, body
-        of, number = ("id", "name") if kind.noun == "project" else ("project", "title")
-        return headers[b"etag"], {row[of]: int(row[number]) for row in orjson.loads(body)}
+        project, number = ("id", "name") if query.noun == "project" else ("project", "title")
+        return headers[b"etag"], {row[project]: int(row[number]) for row in orjson.loads(body)}
 
-    async def ask(self, kind: Kind, etag: str | None) -> tuple[int, dict[bytes, str], bytes]:
-        path, query = kind.path
-        headers = [(b"host", b"testserver"), (b"authorization", f"Bearer {kind.token}".encode())]
+    async def get(self, query: ListQuery, etag: str | None) -> tuple[int, dict[bytes, str], bytes]:
+        path, query_string = query.path_and_query
+        headers = [(b"host", b"testserver"), (b"authorization", f"Bearer {query.token}".encode())]
         if etag is not None:
             headers.append((b"if-none-match", etag.encode()))
         scope = {
@@ -313,53 +318,54 @@ class Client(Actor):
             "method": "GET",
             "scheme": "http",
             "path": path,
-            "query_string": query.encode(),
+            "query_string": query_string.encode(),
             "headers": headers,
         }
-        request = [{"type": "http.request", "body": b"", "more_body": False}]
-        answer: list[dict[str, Any]] = []
+        request_messages = [{"type": "http.request", "body": b"", "more_body": False}]
+        response_messages: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, Any]:
-            return request.pop() if request else await asyncio.get_running_loop().create_future()
+            return request_messages.pop() if request_messages else await asyncio.get_running_loop().create_future()
 
         async def send(message: dict[str, Any]) -> None:
-            answer.append(message)
+            response_messages.append(message)
 
-        await self.door(scope, receive, send)
-        told = {name.lower(): value.decode() for name, value in answer[0]["headers"]}
-        return answer[0]["status"], told, b"".join(message.get("body", b"") for message in answer[1:])
+        await self.application(scope, receive, send)
+        start, *parts = response_messages
+        response_headers = {name.lower(): value.decode() for name, value in start["headers"]}
+        return start["status"], response_headers, b"".join(message.get("body", b"") for message in parts)
 
     # --- Writes ------------------------------------------------------------------------------------------
-    def write(self, what: Any, *, is_announced: bool = True) -> None:
+    def write(self, subject: Any, *, is_announced: bool = True) -> None:
         facts: Facts = {}
-        life: list[int] = []
+        run_numbers: list[int] = []
         failures: list[int] = []
         world = self.world
 
-        def committed() -> None:
-            life.append(world.life)
+        def on_commit() -> None:
+            run_numbers.append(world.run_number)
             failures.append(self.process.failures)
             if "member" in facts:
                 world.members.append(not world.members[-1])
 
-        with self.writing(committed):
+        with self.writing(on_commit):
             world.number += 1
-            facts[what] = len(world.members) if what == "member" else world.number
-            write = partial(self.change, what, str(world.number))
+            facts[subject] = len(world.members) if subject == "member" else world.number
+            write = partial(self.change, subject, str(world.number))
             if is_announced:
                 write()
             else:
                 world.case.write_unannounced(write)
-                world.unheard.append((_head_unseen(), facts, world.life))
+                world.unannounced.append((_head_without_step(), facts, world.run_number))
         if is_announced:
-            world.tell(self.process, facts, life[0], failed=self.process.failures > failures[0])
+            world.add_facts(self.process, facts, run_numbers[0], failed=self.process.failures > failures[0])
         world.case.counts["writes"] += 1
-        assert self.turns is not None
-        self.turns.trace.append(f"{self.name}: has written {facts}{'' if is_announced else ', and is killed'}")
+        assert self.schedule is not None
+        self.schedule.trace.append(f"{self.name}: has written {facts}{'' if is_announced else ', and is killed'}")
 
-    def change(self, what: Any, number: str) -> None:
+    def change(self, subject: Any, number: str) -> None:
         case = self.world.case
-        match what:
+        match subject:
             case "member" if self.world.members[-1]:
                 services.membership.remove_member(actor=SYSTEM, project_id=case.other.pk, user_id=case.member.pk)
             case "member":
@@ -371,23 +377,23 @@ class Client(Actor):
                 services.task.update_task(actor=SYSTEM, task_id=task_id, changes={"title": number})
 
     def poll(self) -> None:
-        """As the reader of the journal does in every live process."""
+        """Poll the journal, as the reader in every live process does."""
         self.step("polls the journal")
         world, failures = self.world, self.process.failures
         events = journal.read_after(world.polled, limit=1000)
         journal.bump_tags(events)
         world.polled = max(world.polled, *(event.position for event in events)) if events else world.polled
-        for unheard in [one for one in world.unheard if one[0] <= world.polled]:
-            world.unheard.remove(unheard)
-            world.tell(self.process, unheard[1], unheard[2], failed=self.process.failures > failures)
+        for write in [write for write in world.unannounced if write[0] <= world.polled]:
+            world.unannounced.remove(write)
+            world.add_facts(self.process, write[1], write[2], failed=self.process.failures > failures)
 
     def let_time_pass(self) -> None:
         self.step("lets time pass")
         self.process.let_time_pass()
 
 
-def _head_unseen() -> int:
-    """The newest position, without a step."""
+def _head_without_step() -> int:
+    """Return the newest position, without a step."""
     with connection.connection.cursor() as cursor:
         cursor.execute(f"SELECT max(position) FROM {Event._meta.db_table}")
         return int(cursor.fetchone()[0])
@@ -396,34 +402,34 @@ def _head_unseen() -> int:
 @pytest.mark.faults
 @pytest.mark.slow
 class InterleavingTests(CommittingCase):
-    reset_sequences = True  # so that a key of Redis is the same one in every run of a seed
+    reset_sequences = True  # so that the keys in Redis are the same in every run of a seed
 
     def setUp(self) -> None:
         self.counts: Counter[str] = Counter()
         self.project, self.other = ProjectFactory(name="0"), ProjectFactory(name="0")
         projects = (self.project.pk, self.other.pk)
-        self.tasks = {one.pk: TaskFactory(project=one, title="0").pk for one in (self.project, self.other)}
+        self.tasks = {project.pk: TaskFactory(project=project, title="0").pk for project in (self.project, self.other)}
         self.member, staff = UserFactory(), UserFactory(is_staff=True)
         MembershipFactory(user=self.member, project=self.project)
-        # Used in a while: a use is written down once a minute, which would be a step more in some run of a seed.
-        used = datetime(2100, 1, 1, tzinfo=UTC)
+        # In the future: a use is stored once a minute, which would add a step to some runs of a seed.
+        last_used_at = datetime(2100, 1, 1, tzinfo=UTC)
         secrets = {user.pk: f"tw_{user.pk:043}" for user in (self.member, staff)}
         for user in (self.member, staff):
-            TokenFactory(user=user, secret=secrets[user.pk], last_used_at=used)
-        self.kinds = [
-            Kind(noun, viewer_for(user), projects if project_id is None else (project_id,), project_id, token)
+            TokenFactory(user=user, secret=secrets[user.pk], last_used_at=last_used_at)
+        self.queries = [
+            ListQuery(noun, viewer_for(user), projects if project_id is None else (project_id,), project_id, token)
             for user in (self.member, staff)
             for token in (None, secrets[user.pk])
             for noun, project_id in (("project", None), ("task", None), ("task", self.other.pk))
         ]
-        logging.disable(logging.WARNING)  # of thousands of faults, each told of as it should be
+        logging.disable(logging.WARNING)  # thousands of faults are logged, as they should be
         self.addCleanup(logging.disable, logging.NOTSET)
 
-    def test_whatever_the_order_nobody_sees_an_old_list_after_a_write_was_answered(self) -> None:
+    def test_no_read_after_the_response_to_a_write_is_stale(self) -> None:
         with throwaway_folder() as folder, FaultyValkey(folder) as valkey, Redis.from_url(valkey.url) as redis:
             options = {
                 **settings.CACHES["default"]["OPTIONS"],
-                "CONNECTION_FACTORY": f"{ConnectionsOfProcess.__module__}.{ConnectionsOfProcess.__name__}",
+                "CONNECTION_FACTORY": f"{ProcessConnectionFactory.__module__}.{ProcessConnectionFactory.__name__}",
             }
             caches = {"default": {**settings.CACHES["default"], "LOCATION": valkey.url, "OPTIONS": options}}
             layers = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
@@ -434,62 +440,62 @@ class InterleavingTests(CommittingCase):
                     for process in world.processes
                     for number in range(ACTORS_PER_PROCESS)
                 ]
-                faults = Client("faults", Process("faults", lambda: world.life))
+                faults = Client("faults", Process("faults", lambda: world.run_number))
                 try:
                     for seed in range(FIRST_SEED, FIRST_SEED + SCHEDULES):
                         self.play(seed, world, clients, faults)
                 finally:
                     for client in (*clients, faults):
-                        client.end()
+                        client.stop()
         hits = self.counts["hits resolver"] + self.counts["hits HTTP"]
-        say(f"{SCHEDULES} schedules: {', '.join(f'{count} {what}' for what, count in sorted(self.counts.items()))}")
+        say(f"{SCHEDULES} schedules: {', '.join(f'{count} {name}' for name, count in sorted(self.counts.items()))}")
         if SCHEDULES > 1:
-            self.assertGreater(hits, LEAST_HITS * self.counts["reads"])
+            self.assertGreater(hits, MIN_HIT_RATIO * self.counts["reads"])
 
     def play(self, seed: int, world: World, clients: list[Client], faults: Client) -> None:
-        chance = random.Random(seed)
-        world.begin(chance)
-        turns = Turns(chance)
-        actors = chance.sample(clients, chance.choice((2, 2, 2, 3)))
-        by_http = chance.random() < BY_HTTP
-        able = [kind for kind in self.kinds if by_http or kind.token is None]
-        if chance.random() < 0.5:
-            # Lists that stand under the same tags.
-            viewer = chance.choice(able).viewer
-            able = [kind for kind in able if kind.viewer == viewer and kind.project_id is None]
-        kinds = chance.sample(able, min(len(able), chance.choice((1, 2))))
-        facts = [(kind.noun, project_id) for kind in kinds for project_id in kind.projects]
-        if chance.random() < 0.5 and not all(kind.viewer.sees_all for kind in kinds):
-            # Who joins must be shown what happens in that project from then on.
-            facts = ["member", (kinds[0].noun, self.other.pk)]
+        rng = random.Random(seed)
+        world.begin(rng)
+        schedule = Schedule(rng)
+        actors = rng.sample(clients, rng.choice((2, 2, 2, 3)))
+        uses_http = rng.random() < HTTP_SHARE
+        candidates = [query for query in self.queries if uses_http or query.token is None]
+        if rng.random() < 0.5:
+            # Lists that share their tags.
+            viewer = rng.choice(candidates).viewer
+            candidates = [query for query in candidates if query.viewer == viewer and query.project_id is None]
+        queries = rng.sample(candidates, min(len(candidates), rng.choice((1, 2))))
+        subjects = [(query.noun, project_id) for query in queries for project_id in query.projects]
+        if rng.random() < 0.5 and not all(query.viewer.sees_all for query in queries):
+            # A new member must see every later change of that project.
+            subjects = ["member", (queries[0].noun, self.other.pk)]
         jobs: dict[Actor, Callable[[], None]] = {}
         for client in actors:
             client.prepare(world)
-            weights = chance.choice(LEANINGS)
-            steps = [self.step_of(client, kinds, facts, weights, chance) for _ in range(chance.choice((2, 3)))]
+            weights = rng.choice(CLIENT_WEIGHTS)
+            steps = [self.random_step(client, queries, subjects, weights, rng) for _ in range(rng.choice((2, 3)))]
             if weights is not WRITES:
-                steps.insert(0, partial(client.read, chance.choice(kinds)))
+                steps.insert(0, partial(client.read, rng.choice(queries)))
             jobs[client] = partial(self.run_all, steps)
-        names = chance.choice(FAULTS)
+        names = rng.choice(FAULTS)
         if names:
             faults.prepare(world)
-            every = STEPS_OF_FAULTS // len(names)
-            jobs[faults] = partial(self.run_all, [partial(self.fault, faults, name, every) for name in names])
-        many, versions._MAX_TAGS = versions._MAX_TAGS, chance.choice((1, 200, 200))
+            delay = FAULT_STEPS // len(names)
+            jobs[faults] = partial(self.run_all, [partial(self.fault, faults, name, delay) for name in names])
+        max_tags, versions._MAX_TAGS = versions._MAX_TAGS, rng.choice((1, 200, 200))
         try:
-            turns.play(jobs)
-            # What was left behind in Redis is served for a while.
-            reader = chance.choice(clients)
+            schedule.run(jobs)
+            # What the schedule left in Redis is still served.
+            reader = rng.choice(clients)
             reader.prepare(world)
-            turns.play({reader: partial(self.run_all, [partial(reader.read, kind) for kind in kinds])})
+            schedule.run({reader: partial(self.run_all, [partial(reader.read, query) for query in queries])})
         except Exception as error:
-            steps = "\n".join(turns.trace[-STEPS_SHOWN:])
+            steps = "\n".join(schedule.trace[-STEPS_SHOWN:])
             raise AssertionError(f"Schedule INTERLEAVINGS_SEED={seed}, {names}: {error!r}\n{steps}") from error
         finally:
-            versions._MAX_TAGS = many
+            versions._MAX_TAGS = max_tags
 
-    def set_back(self, *, is_member: bool) -> None:
-        """Every schedule begins with the same rows; positions go on."""
+    def reset_rows(self, *, is_member: bool) -> None:
+        """Reset the rows to those that every schedule starts with. Positions go on."""
         Project.objects.exclude(name="0").update(name="0")
         Task.objects.exclude(title="0").update(title="0")
         membership = Membership.objects.filter(user=self.member, project=self.other)
@@ -502,21 +508,21 @@ class InterleavingTests(CommittingCase):
         for step in steps:
             step()
 
-    def step_of(
-        self, client: Client, kinds: list[Kind], facts: list[Any], weights: list[int], chance: random.Random
+    def random_step(
+        self, client: Client, queries: list[ListQuery], subjects: list[Any], weights: list[int], rng: random.Random
     ) -> Callable[[], None]:
-        what = chance.choice(facts)
+        subject = rng.choice(subjects)
         steps = [
-            partial(client.read, chance.choice(kinds)),
-            partial(client.write, what),
-            partial(client.write, what, is_announced=False),
+            partial(client.read, rng.choice(queries)),
+            partial(client.write, subject),
+            partial(client.write, subject, is_announced=False),
             client.poll,
             client.let_time_pass,
         ]
-        return chance.choices(steps, weights)[0]
+        return rng.choices(steps, weights)[0]
 
-    def fault(self, actor: Client, name: str, steps: int) -> None:
-        assert actor.turns is not None
-        actor.turns.hold_back(actor, actor.world.chance.randrange(steps))
+    def fault(self, actor: Client, name: str, max_delay: int) -> None:
+        assert actor.schedule is not None
+        actor.schedule.delay(actor, actor.world.rng.randrange(max_delay))
         actor.step(name)
         actor.world.fault(name)

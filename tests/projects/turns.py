@@ -1,9 +1,9 @@
-"""Processes of the product within one, that take turns: what each does next is decided by a seed, not by the machine.
+"""A scheduler for several Taskwire processes within one: a seed, not the machine, decides which of them runs next.
 
-An actor is a thread. Before every command to Redis and every statement it hands on the turn, to whichever actor the
-seed says; nobody else runs meanwhile. What a process keeps for itself (its connections, its pending bumps, which
-server it has met, whom it has checked) every process here has of its own; all of it is the product's code. Time does
-not pass by itself: the seconds after which Redis is asked again are over when an actor says so.
+Each actor is a thread. Before every Redis command and every SQL statement it yields the turn to an actor that the seed
+chooses, and no other actor runs meanwhile. Each process has its own copy of what is per process in production: its
+connections, its pending bumps, the Redis server it has identified, the tokens it has checked. The code that runs is the
+product's. Time does not pass by itself: an actor ends the delay after which Redis is tried again.
 """
 
 from __future__ import annotations
@@ -30,185 +30,185 @@ from backend.projects.cache import lists, redis, versions
 from backend.projects.cache.redis import IdentifyingConnectionFactory, RedisServer
 from backend.web import response_cache
 
-# Seconds. Far beyond what a schedule takes: who waits this long for a turn never gets one.
-PATIENCE_S = 60.0
-# Said on every new connection, whatever is asked: nobody else's business.
-_GREETINGS = ("CLIENT", "HELLO", "SELECT")
+# Seconds. Far longer than a schedule takes: an actor that waits this long never gets a turn.
+TURN_TIMEOUT_S = 60.0
+# Commands that open a connection. They affect no other actor, so they are not steps.
+_HANDSHAKE = ("CLIENT", "HELLO", "SELECT")
 
-_acting: ContextVar[Actor | None] = ContextVar("acting", default=None)
+_current_actor: ContextVar[Actor | None] = ContextVar("current_actor", default=None)
 
 
-class Turns:
-    """One schedule. `trace` is who did what, in order."""
+class Schedule:
+    """One schedule. `trace` lists the steps and their actors, in order."""
 
-    def __init__(self, random_: random.Random) -> None:
-        self.random = random_
-        # How likely it is that the turn stays where it is: some schedules switch at every step, others seldom.
-        self.stays = random_.choice((0.0, 0.3, 0.7, 0.9))
-        # And in some, now and then somebody is very slow.
-        self.dawdles = random_.choice((0.0, 0.02, 0.05, 0.1))
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        # The chance that an actor keeps the turn: some schedules switch at every step, others seldom.
+        self.keep_chance = rng.choice((0.0, 0.3, 0.7, 0.9))
+        # The chance at each step that the actor is delayed by many steps.
+        self.delay_chance = rng.choice((0.0, 0.02, 0.05, 0.1))
         self.trace: list[str] = []
-        self.raised: Exception | None = None
+        self.error: Exception | None = None
         self.writer: Actor | None = None
-        self._acting: list[Actor] = []
+        self._actors: list[Actor] = []
         self._steps = 0
-        self._over = threading.Event()
+        self._finished = threading.Event()
 
-    def play(self, jobs: dict[Actor, Callable[[], None]]) -> None:
-        """Have the actors do these jobs, and raise what one of them raised."""
-        self._acting = list(jobs)
-        self._over.clear()
+    def run(self, jobs: dict[Actor, Callable[[], None]]) -> None:
+        """Run each actor's job. Raises the first error of an actor."""
+        self._actors = list(jobs)
+        self._finished.clear()
         for actor, job in jobs.items():
-            actor.begin(self, job)
-        self.random.choice(self._acting).go()
-        if not self._over.wait(PATIENCE_S):
-            raise AssertionError("Nobody has the turn.")
-        if self.raised is not None:
-            raise self.raised
+            actor.start(self, job)
+        self.rng.choice(self._actors).give_turn()
+        if not self._finished.wait(TURN_TIMEOUT_S):
+            raise AssertionError("No actor has the turn.")
+        if self.error is not None:
+            raise self.error
 
-    def hand_on(self, actor: Actor) -> None:
+    def yield_turn(self, actor: Actor) -> None:
         self._steps += 1
-        if self.random.random() < self.dawdles:
-            self.hold_back(actor, self.random.randrange(60))
+        if self.rng.random() < self.delay_chance:
+            self.delay(actor, self.rng.randrange(60))
         ready = self._ready()
-        if actor in ready and self.random.random() < self.stays:
+        if actor in ready and self.rng.random() < self.keep_chance:
             return
-        chosen = self.random.choice(ready)
+        chosen = self.rng.choice(ready)
         if chosen is not actor:
-            chosen.go()
-            actor.wait()
+            chosen.give_turn()
+            actor.wait_for_turn()
 
-    def hold_back(self, actor: Actor, steps: int) -> None:
-        """Let others do so many steps before this one does another."""
-        actor.held_back_until = self._steps + steps
+    def delay(self, actor: Actor, steps: int) -> None:
+        """Let the other actors take this many steps before the actor takes another."""
+        actor.delayed_until = self._steps + steps
 
-    def leave(self, actor: Actor) -> None:
-        self._acting.remove(actor)
-        if self._acting:
-            self.random.choice(self._ready()).go()
+    def finish(self, actor: Actor) -> None:
+        self._actors.remove(actor)
+        if self._actors:
+            self.rng.choice(self._ready()).give_turn()
         else:
-            self._over.set()
+            self._finished.set()
 
     def _ready(self) -> list[Actor]:
-        able = [actor for actor in self._acting if not (actor.waits_to_write and self.writer)]
-        return [actor for actor in able if actor.held_back_until <= self._steps] or able
+        unblocked = [actor for actor in self._actors if not (actor.waits_to_write and self.writer)]
+        return [actor for actor in unblocked if actor.delayed_until <= self._steps] or unblocked
 
 
 class Actor:
-    """A thread of a process, with connections of its own, for many schedules."""
+    """A thread of a process, with connections of its own. It runs in many schedules."""
 
     def __init__(self, name: str, process: Process) -> None:
         self.name = name
         self.process = process
-        self.turns: Turns | None = None
+        self.schedule: Schedule | None = None
         self.waits_to_write = False
-        self.held_back_until = 0
+        self.delayed_until = 0
         self.statements = 0
-        self._committed: Callable[[], None] | None = None
+        self._on_commit: Callable[[], None] | None = None
         self._turn = threading.Semaphore(0)
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def begin(self, turns: Turns, job: Callable[[], None]) -> None:
-        self.turns = turns
-        self.held_back_until = 0
+    def start(self, schedule: Schedule, job: Callable[[], None]) -> None:
+        self.schedule = schedule
+        self.delayed_until = 0
         self._jobs.put(job)
 
-    def go(self) -> None:
+    def give_turn(self) -> None:
         self._turn.release()
 
-    def wait(self) -> None:
-        if not self._turn.acquire(timeout=PATIENCE_S):
+    def wait_for_turn(self) -> None:
+        if not self._turn.acquire(timeout=TURN_TIMEOUT_S):
             raise AssertionError(f"{self.name} never had the turn again.")
 
-    def end(self) -> None:
+    def stop(self) -> None:
         self._jobs.put(None)
         self._thread.join()
 
-    def step(self, what: str) -> None:
-        """Hand on the turn; what comes after this is done while nobody else does anything."""
-        turns = self.turns
-        if turns is None:
+    def step(self, description: str) -> None:
+        """Yield the turn. What follows, up to the next step, runs while no other actor does."""
+        schedule = self.schedule
+        if schedule is None:
             return
-        turns.hand_on(self)
-        turns.trace.append(f"{self.name}: {what}")
+        schedule.yield_turn(self)
+        schedule.trace.append(f"{self.name}: {description}")
 
     @contextmanager
-    def writing(self, committed: Callable[[], None]) -> Iterator[None]:
-        """One transaction at a time: who waits for another's lock in PostgreSQL would never give back the turn.
+    def writing(self, on_commit: Callable[[], None]) -> Iterator[None]:
+        """Allow one transaction at a time: an actor that waits for a lock in PostgreSQL would never yield the turn.
 
-        It is over with the commit, when `committed` is called; what is announced after that is nobody's turn alone.
+        The transaction ends with its commit, which calls `on_commit`. Other actors may write while its bumps are sent.
         """
-        assert self.turns is not None
+        assert self.schedule is not None
         self.waits_to_write = True
         self.step("wants to write")
         self.waits_to_write = False
-        self.turns.writer, self._committed = self, committed
+        self.schedule.writer, self._on_commit = self, on_commit
         try:
             yield
         finally:
             self.end_write()
 
     def end_write(self) -> None:
-        assert self.turns is not None
-        if self.turns.writer is self:
-            self.turns.writer, committed = None, self._committed
-            assert committed is not None
-            committed()
+        assert self.schedule is not None
+        if self.schedule.writer is self:
+            self.schedule.writer, on_commit = None, self._on_commit
+            assert on_commit is not None
+            on_commit()
 
     def fail(self, error: Exception) -> None:
-        """Whatever becomes of it further up: the web process answers it with a 500."""
-        assert self.turns is not None
-        self.turns.raised = self.turns.raised or error
+        """Fail the schedule, even where a caller handles the error: the web process turns it into a 500."""
+        assert self.schedule is not None
+        self.schedule.error = self.schedule.error or error
 
     def _run(self) -> None:
-        _acting.set(self)
+        _current_actor.set(self)
         while (job := self._jobs.get()) is not None:
-            assert self.turns is not None
-            turns = self.turns
-            self.wait()
+            assert self.schedule is not None
+            schedule = self.schedule
+            self.wait_for_turn()
             try:
                 job()
             except Exception as error:
                 self.fail(error)
             finally:
-                self.turns = None
-                turns.leave(self)
+                self.schedule = None
+                schedule.finish(self)
         connections.close_all()
 
 
 class Process:
-    """What a process of the product keeps for itself."""
+    """The state of one Taskwire process."""
 
-    def __init__(self, name: str, life: Callable[[], int]) -> None:
+    def __init__(self, name: str, run_number: Callable[[], int]) -> None:
         self.name = name
-        self._life = life
+        self._run_number = run_number
         self.pool: ConnectionPool | None = None
         self.reset()
 
     def reset(self) -> None:
-        """As after a start, but with the connections that it had."""
-        self.server: RedisServer = _Server(self._life)
+        """Return to the state after a start, but keep the connections."""
+        self.server: RedisServer = _Server(self._run_number)
         self.pending_bumps = _PendingBumps()
         self.checked: dict[str, Any] = {}
-        # Commands do not reach Redis; the answer to the next one is lost.
+        # Commands do not reach Redis; the reply to the next one is lost.
         self.is_cut_off = False
-        self.loses_answer = False
+        self.loses_reply = False
         self.failures = 0
 
     def let_time_pass(self) -> None:
-        """Redis is asked again, and what it did not hear of it is told."""
+        """End the delay after which Redis is tried again, and retry the pending bumps."""
         self.server.ask_again_at = 0.0
         versions.retry_pending_bumps()
 
 
 class _Server(RedisServer):
-    """That a server was started again is said by the test, which lets one server be many in turn."""
+    """Takes its run_id from the test, so that one server can stand for several runs."""
 
-    def __init__(self, life: Callable[[], int]) -> None:
+    def __init__(self, run_number: Callable[[], int]) -> None:
         super().__init__()
-        self._life = life
+        self._run_number = run_number
 
     @property
     def is_away(self) -> bool:
@@ -216,7 +216,7 @@ class _Server(RedisServer):
 
     def identify(self, info: bytes | str) -> None:
         assert "run_id" in str(info)
-        super().identify(f"run_id:life{self._life()}")
+        super().identify(f"run_id:run{self._run_number()}")
 
     def _async_client(self) -> Any:
         client = super()._async_client()
@@ -225,71 +225,71 @@ class _Server(RedisServer):
 
 
 class _PendingBumps(versions._PendingBumps):
-    """Pending bumps are retried when an actor says that time has passed."""
+    """Retried when an actor lets time pass, not by a thread."""
 
     def _retry_until_sent(self) -> None:
         pass
 
 
-class _OfProcess:
-    """In the place of what a module holds once per process: that of whoever acts."""
+class _PerProcess:
+    """Replaces a module's per-process state with that of the current actor's process."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(getattr(acting().process, self._name), name)
+        return getattr(getattr(current_actor().process, self._name), name)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        acting().process.checked[key] = value
+        current_actor().process.checked[key] = value
 
     def __len__(self) -> int:
-        return len(acting().process.checked)
+        return len(current_actor().process.checked)
 
 
-def acting() -> Actor:
-    actor = _acting.get()
+def current_actor() -> Actor:
+    actor = _current_actor.get()
     assert actor is not None
     return actor
 
 
-# --- Where the turn is handed on -------------------------------------------------------------------------
-class ConnectionsOfProcess(IdentifyingConnectionFactory):
+# --- Steps -----------------------------------------------------------------------------------------------
+class ProcessConnectionFactory(IdentifyingConnectionFactory):
     def get_or_create_connection_pool(self, params: dict[str, Any]) -> Any:
-        process = acting().process
+        process = current_actor().process
         if process.pool is None:
             process.pool = self.get_connection_pool({**params, "connection_class": _Steps})
         return process.pool
 
 
-class _Filing:
-    """Watches what is filed: an entry never gives way to one that was read earlier."""
+class _CommandHooks:
+    """Run before and after a command. They check that a store never replaces an entry by one read earlier."""
 
-    held: tuple[str, bytes] | None = None
+    stored_before: tuple[str, bytes] | None = None
 
     def before(self, arguments: tuple[Any, ...]) -> None:
-        self.held = None
-        if arguments[0] in _GREETINGS:
+        self.stored_before = None
+        if arguments[0] in _HANDSHAKE:
             return
-        actor = acting()
-        actor.step(_said(arguments))
+        actor = current_actor()
+        actor.step(_describe(arguments))
         if actor.process.is_cut_off:
             actor.process.failures += 1
             raise NotConnected("Cut off.")
         if arguments[0] == "EVAL" and arguments[1] == lists._STORE:
-            self.held = (arguments[3], control().getrange(arguments[3], 0, 20))
+            self.stored_before = (arguments[3], control().getrange(arguments[3], 0, 20))
 
     def after(self) -> None:
-        held, self.held = self.held, None
-        actor = acting()
+        stored_before, self.stored_before = self.stored_before, None
+        actor = current_actor()
         process = actor.process
-        if held is not None:
-            key, was = held
-            now = control().getrange(key, 0, 20)
-            if was and now and int(was.split()[0]) > int(now.split()[0]):
-                actor.fail(AssertionError(f"An older list was filed over a newer one: {was!r}, then {now!r}."))
-        if process.loses_answer:
-            process.loses_answer = False
+        if stored_before is not None:
+            key, old = stored_before
+            new = control().getrange(key, 0, 20)
+            if old and new and int(old.split()[0]) > int(new.split()[0]):
+                actor.fail(AssertionError(f"An older list was stored over a newer one: {old!r}, then {new!r}."))
+        if process.loses_reply:
+            process.loses_reply = False
             process.failures += 1
             raise NotAnswered("Lost.")
 
@@ -297,51 +297,51 @@ class _Filing:
 class _Steps(Connection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._filing = _Filing()
+        self._hooks = _CommandHooks()
 
     def send_command(self, *args: Any, **kwargs: Any) -> None:
-        self._filing.before(args)
+        self._hooks.before(args)
         super().send_command(*args, **kwargs)
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        answer = super().read_response(*args, **kwargs)
-        self._filing.after()
-        return answer
+        response = super().read_response(*args, **kwargs)
+        self._hooks.after()
+        return response
 
 
 class _AsyncSteps(AsyncConnection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._filing = _Filing()
+        self._hooks = _CommandHooks()
 
     async def send_command(self, *args: Any, **kwargs: Any) -> None:
-        self._filing.before(args)
+        self._hooks.before(args)
         await super().send_command(*args, **kwargs)
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        answer = await super().read_response(*args, **kwargs)
-        self._filing.after()
-        return answer
+        response = await super().read_response(*args, **kwargs)
+        self._hooks.after()
+        return response
 
 
-def _at_statement(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-    actor = _acting.get()
-    if actor is not None and actor.turns is not None:
+def _before_statement(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+    actor = _current_actor.get()
+    if actor is not None and actor.schedule is not None:
         actor.statements += 1
         actor.step(" ".join(str(sql).partition(' "s1')[0].split())[:70])  # without the names of savepoints
     return execute(sql, params, many, context)
 
 
-def _watch(sender: Any, connection: Any, **_: Any) -> None:
-    """Have a step before each statement and commit of a connection."""
-    if _at_statement in connection.execute_wrappers:
+def _add_steps(sender: Any, connection: Any, **_: Any) -> None:
+    """Add a step before each statement and each commit of a connection."""
+    if _before_statement in connection.execute_wrappers:
         return
-    connection.execute_wrappers.append(_at_statement)
+    connection.execute_wrappers.append(_before_statement)
     commit = connection._commit
 
     def commit_in_turn() -> None:
-        actor = _acting.get()
-        if actor is None or actor.turns is None:
+        actor = _current_actor.get()
+        if actor is None or actor.schedule is None:
             commit()
             return
         actor.step("commits")
@@ -351,8 +351,8 @@ def _watch(sender: Any, connection: Any, **_: Any) -> None:
     connection._commit = commit_in_turn
 
 
-def _said(arguments: tuple[Any, ...]) -> str:
-    """A command and its keys, for people."""
+def _describe(arguments: tuple[Any, ...]) -> str:
+    """Return a command and its keys, for the trace."""
     name, keys = arguments[0], arguments[1:]
     if name == "EVAL":
         script, count, *rest = keys
@@ -364,23 +364,23 @@ _control: list[Any] = []
 
 
 def control() -> Any:
-    """A client of the same Redis that takes no turns."""
+    """Return a client of the same Redis whose commands are not steps."""
     return _control[-1]
 
 
 @contextmanager
 def in_turns(client: Any) -> Iterator[None]:
-    """Within the block, whoever asks Redis or the database does so as an actor; `client` is for everybody else."""
+    """Within the block, only actors may use Redis and the database. `client` is what `control` returns."""
     _control.append(client)
-    connection_created.connect(_watch)
+    connection_created.connect(_add_steps)
     with (
-        patch.object(redis, "server", _OfProcess("server")),
-        patch.object(versions, "server", _OfProcess("server")),
-        patch.object(lists, "server", _OfProcess("server")),
-        patch.object(response_cache, "server", _OfProcess("server")),
-        patch.object(versions, "_pending_bumps", _OfProcess("pending_bumps")),
-        patch.object(authentication, "_checked", _OfProcess("checked")),
+        patch.object(redis, "server", _PerProcess("server")),
+        patch.object(versions, "server", _PerProcess("server")),
+        patch.object(lists, "server", _PerProcess("server")),
+        patch.object(response_cache, "server", _PerProcess("server")),
+        patch.object(versions, "_pending_bumps", _PerProcess("pending_bumps")),
+        patch.object(authentication, "_checked", _PerProcess("checked")),
     ):
         yield
-    connection_created.disconnect(_watch)
+    connection_created.disconnect(_add_steps)
     _control.pop()
