@@ -33,8 +33,8 @@ class CachedListTests(Case):
     def read(self, viewer: Viewer = SYSTEM, params: Any = None, project_id: int | None = None) -> Any:
         return cached_list(CacheQuery(viewer, "list", params, project_id=project_id), self.build).rows
 
-    def lose(self, tag: str) -> None:
-        """As when Redis has evicted what it holds of it."""
+    def evict(self, tag: str) -> None:
+        """Delete the version of a tag, as Redis does when it evicts it."""
         self.assertEqual(get_redis_connection("default").delete(server.key(versions.version_key(tag))), 1)
 
     def test_a_list_is_built_once(self) -> None:
@@ -50,46 +50,46 @@ class CachedListTests(Case):
         rows = [self.read(), self.read(params=1), self.read(ada), self.read(bob), self.read(ada)]
         self.assertEqual(rows, [1, 2, 3, 4, 3])
 
-    def test_a_moved_scope_makes_a_list_stale(self) -> None:
+    def test_a_bumped_tag_makes_a_list_stale(self) -> None:
         self.read(project_id=7)
         bump({project_tag(8): 5, GLOBAL_TAG: 5})
         self.assertEqual(self.read(project_id=7), 1)
         bump({project_tag(7): 6})
         self.assertEqual(self.read(project_id=7), 2)
 
-    def test_a_changed_access_makes_every_list_of_its_user_stale(self) -> None:
+    def test_a_bumped_access_tag_makes_every_list_of_its_user_stale(self) -> None:
         viewer = viewer_for(UserFactory())
         self.read(viewer)
         self.read(viewer, project_id=7)
         bump({access_tag(viewer.user_id): 1})
         self.assertEqual([self.read(viewer), self.read(viewer, project_id=7)], [3, 4])
 
-    def test_a_position_never_falls(self) -> None:
+    def test_the_position_of_a_version_never_falls(self) -> None:
         bump({project_tag(7): 9})
         self.read(project_id=7)
         bump({project_tag(7): 8})
         self.assertEqual(self.read(project_id=7), 1)
 
     def test_rows_read_before_a_change_are_not_served_after_it(self) -> None:
-        def build_while_somebody_writes() -> str:
+        def build_during_a_write() -> str:
             bump({project_tag(7): 3})
             return "old"
 
-        cached_list(CacheQuery(SYSTEM, "list", None, project_id=7), build_while_somebody_writes)
+        cached_list(CacheQuery(SYSTEM, "list", None, project_id=7), build_during_a_write)
         self.assertEqual(self.read(project_id=7), 1)
 
-    def test_a_slow_reader_cannot_file_old_rows_over_newer_ones(self) -> None:
-        def build_while_another_reader_files() -> str:
+    def test_a_slow_reader_cannot_store_old_rows_over_newer_ones(self) -> None:
+        def build_while_another_reader_stores() -> str:
             services.project.create_project(actor=SYSTEM, name="New")
             bump({GLOBAL_TAG: 1})
             self.assertEqual(self.read(), 1)
             return "old"
 
-        cached_list(CacheQuery(SYSTEM, "list", None), build_while_another_reader_files)
+        cached_list(CacheQuery(SYSTEM, "list", None), build_while_another_reader_stores)
         self.assertEqual(self.read(), 1)
 
-    def test_rows_of_a_project_that_was_joined_while_they_were_read_are_not_kept(self) -> None:
-        """Nobody was told of the joining yet, but a write to that project may be answered by now."""
+    def test_rows_of_a_project_joined_during_the_read_are_not_stored(self) -> None:
+        """The join has bumped no tag yet, but a write to that project may have had its response by now."""
         for project_id in (None, ProjectFactory().pk):
             user = UserFactory()
             joined = project_id or ProjectFactory().pk
@@ -107,8 +107,8 @@ class CachedListTests(Case):
             self.built = 0
             self.assertEqual(self.read(viewer_for(user), project_id=project_id), 1)
 
-    def test_rows_of_a_project_that_was_left_before_they_were_read_are_not_kept(self) -> None:
-        """Though it was found that they see it: that was before its version was noted."""
+    def test_rows_of_a_project_left_before_the_read_are_not_stored(self) -> None:
+        """The viewer was found to see the project, but that was before its version was read."""
         viewer, project_id = viewer_for(UserFactory()), ProjectFactory().pk
         built = cached_list(
             CacheQuery(viewer, "list", None, project_id=project_id, is_visible=True), lambda: "the project's"
@@ -121,8 +121,8 @@ class CachedListTests(Case):
         with self.settings(BUILD="another"):
             self.assertEqual(self.read(), 2)
 
-    def test_a_list_is_as_new_as_the_position_that_is_told_with_it(self) -> None:
-        """Also where the writer of that position has not moved the tags yet."""
+    def test_a_list_is_at_least_as_new_as_its_min_position(self) -> None:
+        """Also where the writer of that position has not bumped the tags yet."""
         project = ProjectFactory()
 
         def read_at(position: int) -> int:
@@ -137,7 +137,7 @@ class CachedListTests(Case):
         services.project.update_project(actor=SYSTEM, project_id=project.pk, changes={"name": "New"})
         self.assertEqual([read_at(2), read_at(2)], [2, 2])
 
-    def test_the_position_costs_no_query_while_the_marks_are_known(self) -> None:
+    def test_the_position_costs_no_query_while_the_versions_are_known(self) -> None:
         self.read(project_id=7)
         services.project.create_project(actor=SYSTEM, name="Other")
         bump({GLOBAL_TAG: Event.head()})
@@ -145,38 +145,38 @@ class CachedListTests(Case):
             built = cached_list(CacheQuery(SYSTEM, "another", None, project_id=7), self.build)
         self.assertEqual((built.is_known, built.position), (True, Event.head()))
 
-    def test_a_scope_whose_position_is_gone_is_unknown(self) -> None:
+    def test_a_list_is_built_again_when_the_version_of_its_tag_is_lost(self) -> None:
         self.read(project_id=7)
-        self.lose(project_tag(7))
+        self.evict(project_tag(7))
         services.project.create_project(actor=SYSTEM, name="New")
         self.assertEqual(self.read(project_id=7), 2)
 
-    def test_a_mark_that_was_lost_is_never_the_same_again(self) -> None:
-        """Else a list from before a change would be served again, if both the change and its version were forgotten."""
+    def test_a_lost_version_never_comes_back(self) -> None:
+        """Otherwise a list from before a change would be served again after the version of that change is lost."""
         self.read(project_id=7)
         bump({project_tag(7): 3})
-        self.lose(project_tag(7))
+        self.evict(project_tag(7))
         self.assertEqual([self.read(project_id=7), self.read(project_id=7)], [2, 2])
 
-    def test_a_viewer_fills_redis_with_so_many_lists_and_no_more(self) -> None:
+    def test_the_number_of_stored_lists_per_viewer_is_limited(self) -> None:
         with patch.object(lists, "_MAX_LISTS", 3):
             read = [self.read(params=number) for number in (1, 2, 3, 4, 5)]
             self.assertEqual([self.read(params=number) for number in (1, 2, 3)], read[:3])
             self.assertEqual(self.read(params=4), 6)
             self.assertEqual(self.read(viewer_for(UserFactory()), params=4), 7)
-        kept = get_redis_connection("default").keys(server.key(lists.list_name("*")))
-        self.assertEqual(len(kept), 4)
+        stored = get_redis_connection("default").keys(server.key(lists.list_name("*")))
+        self.assertEqual(len(stored), 4)
 
-    def test_a_list_that_is_too_long_is_not_kept(self) -> None:
+    def test_a_list_that_is_too_large_is_not_stored(self) -> None:
         with patch.object(lists, "_MAX_BYTES", 10):
             self.assertEqual([self.read(), self.read()], [1, 2])
 
-    def test_no_list_is_kept_for_no_time(self) -> None:
+    def test_no_list_is_stored_with_a_lifetime_of_zero(self) -> None:
         self.read()
         with override_settings(CACHE_LIST_S=0):
             self.assertEqual([self.read(), self.read()], [2, 3])
 
-    def test_a_member_of_very_many_projects_is_still_served_right(self) -> None:
+    def test_the_lists_of_a_member_of_very_many_projects_have_the_global_tag(self) -> None:
         user = UserFactory()
         MembershipFactory.create_batch(3, user=user)
         viewer = viewer_for(user)
@@ -188,7 +188,7 @@ class CachedListTests(Case):
 
 
 class WithoutRedisTests(Case):
-    def test_lists_are_built_and_writes_go_on(self) -> None:
+    def test_lists_are_built_and_writes_succeed(self) -> None:
         with self.redis_down(), self.assertLogs("backend.projects.cache.redis") as logged:
             with self.committed():
                 services.project.create_project(actor=SYSTEM, name="New")
@@ -196,7 +196,7 @@ class WithoutRedisTests(Case):
         self.assertEqual([row.name for row in page.page.rows], ["New"])
         self.assertEqual([record.levelname for record in logged.records], ["WARNING"])
 
-    def test_redis_back_with_what_it_held_is_not_stale(self) -> None:
+    def test_redis_back_with_its_old_data_serves_no_stale_list(self) -> None:
         def names() -> list[str]:
             page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(default_size=9))
             return [row.name for row in page.page.rows]
@@ -208,17 +208,17 @@ class WithoutRedisTests(Case):
         with self.assertNumQueries(0):
             self.assertEqual(names(), ["New"])
 
-    def test_a_change_is_told_to_a_redis_that_did_not_answer_a_moment_ago(self) -> None:
-        """It answers other processes, which would go on showing what was before."""
+    def test_a_bump_is_sent_to_a_redis_that_did_not_answer_a_moment_ago(self) -> None:
+        """It may answer other processes, which would go on serving old lists."""
         version = versions.versions_before_reading(SYSTEM, [7]).by_tag[project_tag(7)]
         self.addCleanup(setattr, server, "ask_again_at", 0.0)
         server.ask_again_at = time.monotonic() + 60
         self.assertTrue(bump({project_tag(7): 5}))
-        held = get_redis_connection("default").get(server.key(versions.version_key(project_tag(7))))
-        self.assertEqual(held.decode(), f"{str(version)[:-1]}5")
+        stored = get_redis_connection("default").get(server.key(versions.version_key(project_tag(7))))
+        self.assertEqual(stored.decode(), f"{str(version)[:-1]}5")
 
-    def test_what_redis_did_not_hear_of_it_is_told_as_soon_as_it_is_back(self) -> None:
-        """Others read from it meanwhile, who know nothing of the change."""
+    def test_pending_bumps_are_sent_as_soon_as_redis_is_back(self) -> None:
+        """Other processes read from it meanwhile and know nothing of the change."""
         version = versions.versions_before_reading(SYSTEM, [7]).by_tag[project_tag(7)]
         with self.redis_down():
             self.assertFalse(bump({project_tag(7): 5}))
@@ -231,7 +231,7 @@ class WithoutRedisTests(Case):
 
 
 class FaultyRedisTests(Case):
-    """Through the resolvers, of a server that comes back with old data, or has no room."""
+    """Lists from the resolvers while Redis restarts with old data or has no memory left."""
 
     def setUp(self) -> None:
         self.project = ProjectFactory(name="a")
@@ -244,7 +244,7 @@ class FaultyRedisTests(Case):
         with self.committed():
             services.project.update_project(actor=SYSTEM, project_id=self.project.pk, changes={"name": name})
 
-    def test_a_redis_that_starts_again_with_old_data_makes_nothing_stale(self) -> None:
+    def test_a_redis_restarted_with_old_data_serves_no_stale_list(self) -> None:
         with own_redis() as valkey:
             self.rename("b")
             self.assertEqual(self.names(), ["b"])
@@ -252,13 +252,13 @@ class FaultyRedisTests(Case):
             self.rename("c")
             valkey.kill()
             valkey.start()
-            # What it loaded is the list and the version from before the change.
+            # It has loaded the list and the version from before the change.
             self.assertTrue(get_redis_connection("default").keys("*list:projects:*"))
             self.assertEqual([self.names(), self.names()], [["c"], ["c"]])
             with self.assertNumQueries(0):
                 self.assertEqual(self.names(), ["c"])
 
-    def test_a_redis_that_is_full_makes_nothing_stale(self) -> None:
+    def test_a_full_redis_serves_no_stale_list(self) -> None:
         with own_redis():
             redis = get_redis_connection("default")
             self.assertEqual(self.names(), ["a"])
@@ -273,8 +273,8 @@ class FaultyRedisTests(Case):
                 self.assertEqual(self.names(), ["c"])
 
 
-class LookupsTests(Case):
-    async def test_what_is_looked_up_at_once_is_one_question_to_redis(self) -> None:
+class BatchedGetTests(Case):
+    async def test_concurrent_lookups_share_one_mget(self) -> None:
         with own_redis():
             redis = get_redis_connection("default")
             await versions.ask_async(lambda client: client.mset({server.key(name): name.upper() for name in "ab"}))
@@ -284,47 +284,47 @@ class LookupsTests(Case):
             self.assertEqual(found, [[b"A", b"B"], [b"B", None, b"A"], [], [b"B"], [None, None]])
             self.assertEqual(redis.info("commandstats")["cmdstat_mget"]["calls"], before + 1)
 
-    async def test_who_comes_while_redis_is_asked_shares_the_next_question(self) -> None:
+    async def test_lookups_during_an_mget_share_the_next_one(self) -> None:
         with own_redis():
             redis = get_redis_connection("default")
             batched_get = versions.BatchedGet()
             await batched_get.get("a")
             before = redis.info("commandstats")["cmdstat_mget"]["calls"]
-            redis.client_pause(300)  # so long does it answer nothing
-            looking = [asyncio.ensure_future(batched_get.get("a"))]
+            redis.client_pause(300)  # milliseconds without a reply
+            lookups = [asyncio.ensure_future(batched_get.get("a"))]
             for _ in range(20):
                 await asyncio.sleep(0)
-                looking.append(asyncio.ensure_future(batched_get.get("b")))
-            self.assertEqual(await asyncio.gather(*looking), [[None]] * 21)
+                lookups.append(asyncio.ensure_future(batched_get.get("b")))
+            self.assertEqual(await asyncio.gather(*lookups), [[None]] * 21)
             self.assertEqual(redis.info("commandstats")["cmdstat_mget"]["calls"], before + 2)
 
-    async def test_a_fault_is_told_and_leaves_nobody_waiting(self) -> None:
+    async def test_an_error_is_logged_and_leaves_no_caller_waiting(self) -> None:
         batched_get = versions.BatchedGet()
         with self.assertLogs("backend.projects.cache", "ERROR"):
             self.assertIsNone(await batched_get.get([5]))  # type: ignore[list-item]
         self.assertEqual(await batched_get.get("a"), [None])
 
-    async def test_who_looks_later_is_told_what_is_there_by_then(self) -> None:
+    async def test_a_later_lookup_returns_the_newer_value(self) -> None:
         batched_get, name = versions.BatchedGet(), "later"
         first = asyncio.ensure_future(batched_get.get([name]))
         self.assertEqual(await first, [None])
         await versions.ask_async(lambda client: client.set(server.key(name), "new"))
         self.assertEqual(await batched_get.get([name]), [b"new"])
 
-    async def test_one_who_gives_up_takes_nothing_from_the_others(self) -> None:
+    async def test_a_cancelled_lookup_does_not_affect_others(self) -> None:
         batched_get = versions.BatchedGet()
-        given_up, stays = (asyncio.ensure_future(batched_get.get([name])) for name in "ab")
+        cancelled, remaining = (asyncio.ensure_future(batched_get.get([name])) for name in "ab")
         await asyncio.sleep(0)
-        given_up.cancel()
-        self.assertEqual(await stays, [None])
+        cancelled.cancel()
+        self.assertEqual(await remaining, [None])
 
-    async def test_without_redis_nothing_is_known(self) -> None:
+    async def test_without_redis_a_lookup_returns_none(self) -> None:
         with self.redis_down():
             self.assertIsNone(await versions.BatchedGet().get(["a"]))
 
 
 class FreshTests(Case):
-    """Read, write, read again: through the resolvers that both doors use."""
+    """Read, write, read again, through the resolvers that REST and GraphQL share."""
 
     def setUp(self) -> None:
         self.membership = MembershipFactory(role=Role.OWNER)
@@ -341,7 +341,7 @@ class FreshTests(Case):
         page = list_projects(self.viewer, filter=ProjectFilter(), order=Order(), page=PageRequest(default_size=9))
         return [row.name for row in page.page.rows]
 
-    def test_after_each_kind_of_write_to_tasks(self) -> None:
+    def test_lists_are_fresh_after_each_kind_of_write_to_tasks(self) -> None:
         project_id = self.membership.project_id
         self.assertEqual((self.titles(), self.titles(project_id)), (["Old"], ["Old"]))
         with self.committed():
@@ -356,7 +356,7 @@ class FreshTests(Case):
             services.task.delete_task(actor=self.viewer, task_id=self.task.pk)
         self.assertEqual((self.titles(), self.titles(project_id)), (["More"], ["More"]))
 
-    def test_after_each_kind_of_write_to_projects(self) -> None:
+    def test_lists_are_fresh_after_each_kind_of_write_to_projects(self) -> None:
         old = self.membership.project.name
         self.assertEqual(self.names(), [old])
         with self.committed():
@@ -371,7 +371,7 @@ class FreshTests(Case):
             services.project.delete_project(actor=self.viewer, project_id=self.membership.project_id)
         self.assertEqual((self.names(), self.titles()), (["Second"], []))
 
-    def test_after_joining_and_leaving_a_project(self) -> None:
+    def test_lists_are_fresh_after_joining_and_leaving_a_project(self) -> None:
         other = TaskFactory(title="Elsewhere")
         self.assertEqual(self.titles(), ["Old"])
         with self.committed():
@@ -385,7 +385,7 @@ class FreshTests(Case):
             )
         self.assertEqual(self.titles(), ["Old"])
 
-    def test_what_happens_in_a_project_that_its_reader_does_not_see_moves_no_list(self) -> None:
+    def test_a_write_to_an_invisible_project_makes_no_list_stale(self) -> None:
         other = ProjectFactory()
         self.assertEqual(self.titles(other.pk), [])
         with self.committed():
@@ -393,7 +393,7 @@ class FreshTests(Case):
         with self.assertNumQueries(0):
             self.assertEqual(self.titles(other.pk), [])
 
-    def test_a_write_to_one_project_leaves_the_lists_of_another_warm(self) -> None:
+    def test_a_write_to_one_project_makes_no_list_of_another_stale(self) -> None:
         other = ProjectFactory()
         self.titles(self.membership.project_id)
         with self.committed():

@@ -31,7 +31,7 @@ class AppendTests(Case):
         second = journal.append(updated(project), actor=SYSTEM)
         self.assertEqual((first, second), (1, 2))
 
-    def test_an_event_says_what_happened_where_and_by_whom(self) -> None:
+    def test_an_event_contains_the_change_the_project_and_the_actor(self) -> None:
         user = UserFactory(first_name="Ada", last_name="Lovelace")
         project = ProjectFactory(name="Engine")
         before = datetime.now(UTC)
@@ -56,7 +56,7 @@ class AppendTests(Case):
         with self.assertNumQueries(1):
             journal.append(updated(project), actor=SYSTEM)
 
-    def test_many_events_take_one_query_and_a_position_each_in_their_order(self) -> None:
+    def test_many_events_take_one_query_and_consecutive_positions(self) -> None:
         projects = ProjectFactory.create_batch(3)
         journal.append(updated(projects[0]), actor=SYSTEM)
         events = [*map(updated, projects), ProjectDeleted(ProjectRow.of(projects[0]), [5, 7]), AccessChanged([5])]
@@ -69,7 +69,7 @@ class AppendTests(Case):
         self.assertEqual([event.audience for event in found], [None, None, None, [5, 7], None])
         self.assertEqual(found[-1].project_id, None)
 
-    def test_what_json_cannot_hold_is_refused_at_the_caller(self) -> None:
+    def test_a_payload_that_is_not_json_is_refused_at_the_caller(self) -> None:
         with self.assertRaises(TypeError):
             journal.append(ProjectUpdated(ProjectRow.of(ProjectFactory()), changes=[object()]), actor=SYSTEM)  # type: ignore[list-item]
         self.assertEqual(Event.objects.count(), 0)
@@ -83,7 +83,7 @@ class AppendOutsideTests(CommittingCase):
         self.assertEqual(Event.objects.count(), 0)
 
     def test_positions_follow_commits(self) -> None:
-        """A later writer waits for the earlier one's commit: whoever reads up to N has all of N."""
+        """A later writer waits for the earlier one's commit: a reader that has read up to N has missed nothing."""
         project = ProjectFactory()
         appended, may_commit = threading.Event(), threading.Event()
         seen: list[list[int]] = []
@@ -125,7 +125,7 @@ class AppendOutsideTests(CommittingCase):
 
 
 class ReadTests(Case):
-    def test_reading_goes_on_after_a_position_in_order(self) -> None:
+    def test_read_after_returns_the_next_events_in_order(self) -> None:
         project = services.project.create_project(actor=SYSTEM, name="One")
         for number in range(4):
             services.project.update_project(actor=SYSTEM, project_id=project.pk, changes={"name": f"Name {number}"})
@@ -133,7 +133,7 @@ class ReadTests(Case):
         self.assertEqual([event.position for event in journal.read_after(4, limit=2)], [5])
         self.assertEqual(journal.read_after(5, limit=2), [])
 
-    def test_reading_leaves_the_versions_of_tags_alone_and_bump_tags_bumps_them(self) -> None:
+    def test_reading_bumps_no_tags_and_bump_tags_does(self) -> None:
         project = ProjectFactory()
         tag = project_tag(project.pk)
         bump({tag: 0})  # so that its version is known
@@ -156,17 +156,17 @@ class ReadTests(Case):
         Event.objects.filter(position__lte=2).delete()
         self.assertEqual(journal.retained(), Retained(oldest=2, head=3))
 
-    def test_only_positions_that_miss_nothing_may_be_resumed(self) -> None:
-        kept = Retained(oldest=2, head=5)
+    def test_only_positions_that_miss_no_event_may_be_resumed(self) -> None:
+        retained = Retained(oldest=2, head=5)
         for position in (2, 5):
-            journal.check_resumable(position, kept)
+            journal.check_resumable(position, retained)
         for position, code in ((1, "CURSOR_EXPIRED"), (6, "RESYNC")):
             with self.assertRaises(ResumeRefused) as refused:
-                journal.check_resumable(position, kept)
+                journal.check_resumable(position, retained)
             self.assertEqual((refused.exception.code, refused.exception.oldest), (code, 2))
 
 
-class SightTests(Case):
+class VisibilityTests(Case):
     def test_a_member_sees_the_events_of_their_projects_alone(self) -> None:
         membership = MembershipFactory(role=Role.VIEWER)
         other = ProjectFactory()
@@ -194,7 +194,7 @@ class SightTests(Case):
 
 
 class EventFilterTests(Case):
-    def test_a_filter_passes_what_fits_all_of_it(self) -> None:
+    def test_a_filter_passes_events_that_match_all_its_conditions(self) -> None:
         task = TaskFactory()
         services.task.update_task(actor=SYSTEM, task_id=task.pk, changes={"title": "New"})
         (event,) = journal.read_after(0, limit=9)
@@ -206,12 +206,12 @@ class EventFilterTests(Case):
         self.assertFalse(EventFilter(kinds=frozenset({"task.deleted"})).passes(event))
         self.assertFalse(EventFilter(kinds=frozenset()).passes(event))
 
-    def test_a_changed_access_is_delivered_to_nobody(self) -> None:
+    def test_a_change_of_access_is_not_delivered(self) -> None:
         journal.append(AccessChanged([1], of_project=7), actor=SYSTEM)
         (event,) = journal.read_after(0, limit=9)
         self.assertFalse(EventFilter().passes(event))
 
-    def test_a_kind_that_is_none_is_refused(self) -> None:
+    def test_a_kind_that_is_never_delivered_is_refused(self) -> None:
         with self.assertRaises(BadArgument) as refused:
             EventFilter(kinds=frozenset({"access.changed"}))
         self.assertEqual(refused.exception.argument, "kinds")

@@ -1,4 +1,4 @@
-"""How lists of many tasks are read: by the plans of their own SQL (docs/decisions/0007-large-tables.md)."""
+"""The query plans of lists of many tasks (docs/decisions/0007-large-tables.md)."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ ORDERS = [
     for is_descending in (True, False)
 ]
 
-# Half of the tasks are of three projects, the others of all the rest. Every time is spread over some 300 days, in
-# an order of its own.
+# Half of the tasks belong to three projects, the others to all the rest. Every timestamp is spread over some 300 days,
+# in an order of its own.
 _FILL = """
 INSERT INTO projects_task
        (project_id, title, description, status, assignee_id, due_date, version, created_at, updated_at)
@@ -69,9 +69,9 @@ class LargeCase(Case):
             for user, projects in memberships.items()
             for project in projects
         )
-        given = {"projects": [project.pk for project in cls.projects], "people": [user.pk for user in cls.people]}
+        parameters = {"projects": [project.pk for project in cls.projects], "people": [user.pk for user in cls.people]}
         with connection.cursor() as cursor:
-            cursor.execute(_FILL, {**given, "count": PROJECTS, "noon": NOON, "tasks": TASKS})
+            cursor.execute(_FILL, {**parameters, "count": PROJECTS, "noon": NOON, "tasks": TASKS})
             cursor.execute("ANALYZE projects_task, projects_project, projects_membership")
         cls.viewers = {
             "staff": SYSTEM,
@@ -81,7 +81,7 @@ class LargeCase(Case):
         }
 
     def plan(self, read: Callable[[], Any]) -> Plan:
-        """How the one statement that reads tasks is executed."""
+        """Return the plan of the one statement that reads tasks."""
         with CaptureQueriesContext(connection) as captured:
             read()
         [statement] = [query["sql"] for query in captured if 'FROM "projects_task"' in query["sql"]]
@@ -118,15 +118,15 @@ class Plan:
 
     @property
     def tasks_read(self) -> int:
-        """Rows of tasks that were looked at, whether they passed or not."""
+        """Rows of tasks that were read, including those filtered out."""
         scans = [node for node in self.nodes if node.get("Relation Name") == Task._meta.db_table]
         return sum(_rows(node) + node.get("Rows Removed by Filter", 0) * node["Actual Loops"] for node in scans)
 
 
 def _walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield node
-    for below in node.get("Plans", ()):
-        yield from _walk(below)
+    for child in node.get("Plans", ()):
+        yield from _walk(child)
 
 
 def _rows(node: dict[str, Any]) -> int:
@@ -138,22 +138,22 @@ class IndexTests(LargeCase):
         self.assertEqual(plan.whole_scans, [])
         self.assertLessEqual(plan.most_sorted, rows)
 
-    def few(self) -> Iterator[tuple[str, Viewer]]:
+    def viewers_except_many(self) -> Iterator[tuple[str, Viewer]]:
         for name, viewer in self.viewers.items():
             if "many" not in name:
                 yield name, viewer
 
-    def test_each_order_is_an_indexs_either_way(self) -> None:
-        for name, viewer in self.few():
+    def test_each_order_uses_an_index_in_both_directions(self) -> None:
+        for name, viewer in self.viewers_except_many():
             for order in ORDERS:
                 for page in (PAGE, PageRequest(last=100)):
                     with self.subTest(name, order=order, page=page):
                         plan = self.plan_of_list(viewer, order=order, page=page)
                         self.assert_by_index(plan)
-                        # By id PostgreSQL may as well read the tasks of all: each of the large projects has a sixth.
+                        # By id PostgreSQL may also read the tasks of all projects: each of the large ones has a sixth.
                         self.assertLessEqual(plan.tasks_read, (7 if order.field == "id" else 3) * 101)
 
-    def test_each_filter_is_an_indexs(self) -> None:
+    def test_each_filter_uses_an_index(self) -> None:
         days = [NOON + timedelta(days=days) for days in (1, 30, 140, 250)]
         filters = {
             "project": TaskFilter(project_id=self.projects[2].pk),
@@ -163,20 +163,20 @@ class IndexTests(LargeCase):
             **{f"after {day:%d.%m.}": TaskFilter(due_after=day) for day in days},
             **{f"before {day:%d.%m.}": TaskFilter(due_before=day) for day in days},
         }
-        for name, viewer in self.few():
-            for filter_name, narrowed in filters.items():
+        for name, viewer in self.viewers_except_many():
+            for filter_name, task_filter in filters.items():
                 with self.subTest(name, filter=filter_name):
-                    plan = self.plan_of_list(viewer, narrowed)
-                    # The newest of what is due within a day: no index has both, and of the whole table it is 144.
+                    plan = self.plan_of_list(viewer, task_filter)
+                    # The newest tasks due within a day: no index has both, and the whole table has 144 of them.
                     self.assert_by_index(plan, 144 if filter_name == f"before {days[0]:%d.%m.}" else 101)
 
-    def test_a_filter_by_due_date_in_its_order_reads_a_page(self) -> None:
+    def test_a_filter_by_due_date_in_that_order_reads_one_page(self) -> None:
         days = [NOON + timedelta(days=99), NOON + timedelta(days=200)]
-        for name, viewer in self.few():
+        for name, viewer in self.viewers_except_many():
             for is_descending in (True, False):
-                for narrowed in (TaskFilter(due_after=days[0]), TaskFilter(due_before=days[1])):
-                    with self.subTest(name, filter=narrowed, is_descending=is_descending):
-                        plan = self.plan_of_list(viewer, narrowed, Order("due_date", is_descending))
+                for task_filter in (TaskFilter(due_after=days[0]), TaskFilter(due_before=days[1])):
+                    with self.subTest(name, filter=task_filter, is_descending=is_descending):
+                        plan = self.plan_of_list(viewer, task_filter, Order("due_date", is_descending))
                         self.assert_by_index(plan)
                         self.assertLessEqual(plan.tasks_read, 3 * 101)
 
@@ -198,11 +198,11 @@ class IndexTests(LargeCase):
                     )
                 )
                 self.assertEqual(plan.whole_scans, [])
-                # Found in the index of each project, then read.
+                # Each row counts twice: found in the index of its project, then read.
                 self.assertLessEqual(plan.tasks_read, 2 * 10 * PROJECTS)
 
-    def test_a_page_far_down_touches_as_much_as_the_first(self) -> None:
-        for name, viewer in self.few():
+    def test_a_page_far_down_reads_as_many_buffers_as_the_first(self) -> None:
+        for name, viewer in self.viewers_except_many():
             for order in ORDERS:
                 with self.subTest(name, order=order):
                     first = self.plan_of_list(viewer, order=order)
@@ -214,13 +214,13 @@ class IndexTests(LargeCase):
 
 
 class PartsTests(LargeCase):
-    """However a list is put together, it is the same."""
+    """A list is the same, however it is built."""
 
-    def listed(self, viewer: Viewer, order: Order, filter: TaskFilter) -> list[int]:
+    def list_ids(self, viewer: Viewer, order: Order, filter: TaskFilter) -> list[int]:
         page = list_tasks(viewer, filter=filter, order=order, page=PAGE).page
         return [row.id for row in page.rows]
 
-    def test_a_list_is_that_of_the_rows_that_the_viewer_sees(self) -> None:
+    def test_a_list_contains_the_rows_that_the_viewer_sees(self) -> None:
         filters = {
             "all": ({}, TaskFilter()),
             "status": ({"status": "pending"}, TaskFilter(status="pending")),
@@ -229,31 +229,31 @@ class PartsTests(LargeCase):
         }
         for name, viewer in self.viewers.items():
             seen = Task.objects.all() if viewer.sees_all else Task.objects.filter(project__members=viewer.user_id)
-            for filter_name, (conditions, narrowed) in filters.items():
+            for filter_name, (conditions, task_filter) in filters.items():
                 for order in ORDERS:
                     with self.subTest(name, filter=filter_name, order=order):
                         expected = seen.filter(**conditions).order_by(*order.columns).values_list("pk", flat=True)
-                        self.assertEqual(self.listed(viewer, order, narrowed), list(expected[:100]))
+                        self.assertEqual(self.list_ids(viewer, order, task_filter), list(expected[:100]))
 
-    def test_who_is_in_more_projects_than_are_read_apart_sees_the_same(self) -> None:
+    def test_a_member_of_more_projects_than_are_read_separately_sees_the_same(self) -> None:
         viewer = self.viewers["a member of many projects"]
-        expected = [self.listed(viewer, order, TaskFilter(status="pending")) for order in ORDERS]
+        expected = [self.list_ids(viewer, order, TaskFilter(status="pending")) for order in ORDERS]
         self.addCleanup(setattr, tasks, "MAX_SORTED", tasks.MAX_SORTED)
         tasks.MAX_SORTED = 30
         self.assertEqual(
-            [self.listed(viewer, order, TaskFilter(status="pending", due_after=NOON)) for order in ORDERS], expected
+            [self.list_ids(viewer, order, TaskFilter(status="pending", due_after=NOON)) for order in ORDERS], expected
         )
 
 
 class SearchTests(LargeCase):
-    """Each way to the matches is taken for some word, and finds what a look at every task finds."""
+    """Each search strategy is used for some word, and finds the same as a scan of all tasks."""
 
     def setUp(self) -> None:
         for name, number in (("_PROBED", 2_000), ("_COMMON", 400)):
             self.addCleanup(setattr, search, name, getattr(search, name))
             setattr(search, name, number)
 
-    def test_every_way_finds_the_newest_matches(self) -> None:
+    def test_every_strategy_finds_the_newest_matches(self) -> None:
         for name, viewer in self.viewers.items():
             seen = Task.objects.all() if viewer.sees_all else Task.objects.filter(project__members=viewer.user_id)
             for text in ("common", "COMMON", "rare", "unique", "absent", "task 1", " 77 ", "a rare", "mark"):
@@ -261,8 +261,8 @@ class SearchTests(LargeCase):
                 newest = list(either.order_by("-pk").values("id", "due_date")[: search.MAX_MATCHES])
                 for order in (Order(), Order("id", False), Order("due_date", True)):
                     with self.subTest(name, text=text, order=order):
-                        asked = TaskFilter(search=text)
-                        page = list_tasks(viewer, filter=asked, order=order, page=PAGE).page
+                        task_filter = TaskFilter(search=text)
+                        page = list_tasks(viewer, filter=task_filter, order=order, page=PAGE).page
                         expected = sorted(newest, key=itemgetter(order.field, "id"), reverse=order.is_descending)
                         self.assertEqual([row.id for row in page.rows], [row["id"] for row in expected[:100]])
                 self.assertEqual(count_tasks(viewer, TaskFilter(search=text)), len(newest))
@@ -276,6 +276,6 @@ class SearchTests(LargeCase):
                     self.assertEqual(plan.whole_scans, [])
                     self.assertLessEqual(plan.tasks_read, 7 * search._PROBED)
 
-    def test_words_that_never_stand_together_are_not_fetched(self) -> None:
+    def test_words_that_never_occur_together_are_not_fetched(self) -> None:
         plan = self.plan_of_list(SYSTEM, TaskFilter(search="common task"))
         self.assertLessEqual(plan.tasks_read, search._PROBED)

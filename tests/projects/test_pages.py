@@ -24,33 +24,33 @@ class WalkTests(Case):
             TaskFactory(project=project, due_date=noon + timedelta(days=number % 3))
 
     def pages(self, order: Order, request: PageRequest, forward: bool) -> list[list[int]]:
-        walked = []
+        pages = []
         while True:
             page = list_tasks(SYSTEM, filter=TaskFilter(), order=order, page=request).page
-            walked.append([row.id for row in page.rows])
+            pages.append([row.id for row in page.rows])
             is_first, is_last = (page.has_previous, page.has_next) if forward else (page.has_next, page.has_previous)
-            self.assertEqual(is_first, len(walked) > 1)
+            self.assertEqual(is_first, len(pages) > 1)
             if not is_last:
-                return walked
+                return pages
             edge = page.page_cursor(page.rows[-1] if forward else page.rows[0])
             request = PageRequest(first=3, after=edge) if forward else PageRequest(last=3, before=edge)
 
     def expected(self, order: Order) -> list[int]:
         return list(Task.objects.order_by(*order.columns).values_list("pk", flat=True))
 
-    def test_a_walk_forward_meets_every_row_once_in_order(self) -> None:
+    def test_forward_pages_contain_every_row_once_in_order(self) -> None:
         for order in (NEWEST_FIRST, BY_DUE_DATE, BY_DUE_DATE_DOWN):
             pages = self.pages(order, PageRequest(first=3), forward=True)
             self.assertEqual([len(page) for page in pages], [3, 3, 1])
             self.assertEqual(list(chain(*pages)), self.expected(order))
 
-    def test_a_walk_backward_meets_every_row_once(self) -> None:
+    def test_backward_pages_contain_every_row_once(self) -> None:
         for order in (NEWEST_FIRST, BY_DUE_DATE, BY_DUE_DATE_DOWN):
             pages = self.pages(order, PageRequest(last=3), forward=False)
             self.assertEqual([len(page) for page in pages], [3, 3, 1])
             self.assertEqual(list(chain(*reversed(pages))), self.expected(order))
 
-    def test_rows_that_come_and_go_between_two_pages_move_nothing(self) -> None:
+    def test_rows_created_and_deleted_between_two_pages_shift_nothing(self) -> None:
         expected = self.expected(NEWEST_FIRST)
         page = list_tasks(
             SYSTEM, filter=TaskFilter(), order=NEWEST_FIRST, page=PageRequest(first=3, default_size=9)
@@ -63,10 +63,10 @@ class WalkTests(Case):
 
 
 class RefusedTests(Case):
-    def ask(self, page: PageRequest, order: Order = NEWEST_FIRST, filter: TaskFilter | None = None) -> None:
+    def read(self, page: PageRequest, order: Order = NEWEST_FIRST, filter: TaskFilter | None = None) -> None:
         list_tasks(SYSTEM, filter=filter or TaskFilter(), order=order, page=page)
 
-    def test_sizes_that_make_no_sense(self) -> None:
+    def test_invalid_sizes_are_refused(self) -> None:
         for page, argument in (
             (PageRequest(first=0), "first"),
             (PageRequest(first=-1), "first"),
@@ -75,21 +75,21 @@ class RefusedTests(Case):
             (PageRequest(first=1, last=1), "last"),
         ):
             with self.subTest(page=page), self.assertRaises(BadArgument) as refused:
-                self.ask(page)
+                self.read(page)
             self.assertEqual(refused.exception.argument, argument)
 
-    def test_cursors_that_are_broken_or_another_lists(self) -> None:
+    def test_malformed_cursors_and_those_of_another_list_are_refused(self) -> None:
         row = TaskRow.of(TaskFactory())
         page = list_tasks(SYSTEM, filter=TaskFilter(), order=NEWEST_FIRST, page=PageRequest(default_size=9)).page
-        ours = page.page_cursor(row)
-        self.ask(PageRequest(after=ours))
-        for cursor in ("", "x", "é", ours[:-2], ours + "AAAA", "bnVsbA", "W10", "WzEsMiwzXQ"):
+        valid_cursor = page.page_cursor(row)
+        self.read(PageRequest(after=valid_cursor))
+        for cursor in ("", "x", "é", valid_cursor[:-2], valid_cursor + "AAAA", "bnVsbA", "W10", "WzEsMiwzXQ"):
             with self.subTest(cursor=cursor), self.assertRaises(BadArgument):
-                self.ask(PageRequest(after=cursor))
+                self.read(PageRequest(after=cursor))
         with self.assertRaises(BadArgument):
-            self.ask(PageRequest(after=ours), order=BY_DUE_DATE)
+            self.read(PageRequest(after=valid_cursor), order=BY_DUE_DATE)
         with self.assertRaises(BadArgument):
-            self.ask(PageRequest(before=ours), filter=TaskFilter(status="pending"))
+            self.read(PageRequest(before=valid_cursor), filter=TaskFilter(status="pending"))
 
 
 class NestedPageTests(Case):
@@ -105,7 +105,7 @@ class NestedPageTests(Case):
         self.assertEqual([(len(pages[pk].rows), pages[pk].has_next) for pk in ids], [(0, False), (1, False), (1, True)])
         self.assertEqual(pages[ids[2]].rows[0].id, Task.objects.latest("pk").pk)
 
-    def test_a_search_is_not_cut_short_by_what_the_viewer_does_not_see(self) -> None:
+    def test_matches_that_the_viewer_does_not_see_do_not_limit_a_search(self) -> None:
         self.addCleanup(setattr, search, "MAX_MATCHES", search.MAX_MATCHES)
         search.MAX_MATCHES = 2
         member = MembershipFactory()
@@ -123,11 +123,11 @@ class NestedPageTests(Case):
 
 class FilterTests(Case):
     def found(self, **filter: object) -> list[str]:
-        narrowed = TaskFilter(**filter)  # type: ignore[arg-type]
-        page = list_tasks(SYSTEM, filter=narrowed, order=Order("id", False), page=PageRequest(default_size=99))
+        task_filter = TaskFilter(**filter)  # type: ignore[arg-type]
+        page = list_tasks(SYSTEM, filter=task_filter, order=Order("id", False), page=PageRequest(default_size=99))
         return [row.title for row in page.page.rows]
 
-    def test_search_takes_its_text_literally_and_whatever_its_case(self) -> None:
+    def test_search_matches_text_literally_in_any_case(self) -> None:
         for title in ("100% done", "1000 done", "under_score", "underXscore", "Groß"):
             TaskFactory(title=title, description="")
         self.assertEqual(self.found(search="100%"), ["100% done"])
@@ -135,12 +135,12 @@ class FilterTests(Case):
         self.assertEqual(self.found(search="GROß"), ["Groß"])
         self.assertEqual(self.found(search="absent"), [])
 
-    def test_search_looks_into_the_description_too(self) -> None:
+    def test_search_includes_the_description(self) -> None:
         TaskFactory(title="One", description="a needle here")
         TaskFactory(title="Two", description="")
         self.assertEqual(self.found(search="needle"), ["One"])
 
-    def test_what_makes_no_sense_is_refused_by_name(self) -> None:
+    def test_an_invalid_argument_is_refused_by_name(self) -> None:
         for argument, value in (("search", "ab"), ("search", "ab\x00"), ("search", "ab\ud800"), ("status", "done")):
             with self.subTest(value=value), self.assertRaises(BadArgument) as refused:
                 TaskFilter(**{argument: value})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What is no longer kept: batches from the oldest end, beside writers and one another."""
+"""Deletion of old events and audit entries: in batches, oldest first, concurrent with writers and other runs."""
 
 from __future__ import annotations
 
@@ -51,25 +51,25 @@ def entries() -> list[int]:
 class BatchCase:
     addCleanup: Any  # noqa: N815
 
-    def in_batches_of(self, size: int) -> None:
+    def set_batch_size(self, size: int) -> None:
         self.addCleanup(setattr, retention, "BATCH", retention.BATCH)
         retention.BATCH = size
 
 
 class JournalTests(BatchCase, Case):
-    def test_what_is_older_than_its_days_goes_and_the_rest_stays(self) -> None:
+    def test_only_events_older_than_the_limit_are_deleted(self) -> None:
         write_events(31, 30.01, 29.99, 1)
         self.assertEqual(services.retention.trim_journal(now=timezone.now()), 2)
         self.assertEqual(positions(), [3, 4])
         self.assertEqual(journal.retained(), Retained(oldest=2, head=4))
 
     @override_settings(JOURNAL_DAYS=10)
-    def test_the_days_are_a_setting(self) -> None:
+    def test_the_limit_is_a_setting(self) -> None:
         write_events(11, 9, 0)
         self.assertEqual(services.retention.trim_journal(now=timezone.now()), 1)
 
-    def test_it_goes_in_batches_whatever_their_borders(self) -> None:
-        self.in_batches_of(3)
+    def test_any_number_of_rows_is_deleted_in_batches(self) -> None:
+        self.set_batch_size(3)
         for old in range(8):
             with self.subTest(old):
                 Event.objects.all().delete()
@@ -77,13 +77,13 @@ class JournalTests(BatchCase, Case):
                 self.assertEqual(services.retention.trim_journal(now=timezone.now()), old)
                 self.assertEqual(positions(), [old + 1, old + 2])
 
-    def test_a_batch_is_one_read_and_one_deletion(self) -> None:
+    def test_a_batch_takes_two_queries(self) -> None:
         write_events(*[40] * 2500, 1)
         with self.assertNumQueries(6):  # three batches
             services.retention.trim_journal(now=timezone.now())
 
-    def test_the_newest_stays_however_old_it_is_and_positions_go_on(self) -> None:
-        self.in_batches_of(3)
+    def test_the_newest_event_is_never_deleted_and_positions_go_on(self) -> None:
+        self.set_batch_size(3)
         for old in range(1, 8):
             with self.subTest(old):
                 Event.objects.all().delete()
@@ -96,17 +96,17 @@ class JournalTests(BatchCase, Case):
     def test_an_empty_journal_is_left_alone(self) -> None:
         self.assertEqual(services.retention.trim_journal(now=timezone.now()), 0)
 
-    def test_a_clock_that_was_set_back_makes_no_hole_and_loses_nothing_young(self) -> None:
+    def test_a_clock_set_back_leaves_no_gap_and_deletes_no_recent_event(self) -> None:
         write_events(40, 40, 5, 40, 40, 1)
         self.assertEqual(services.retention.trim_journal(now=timezone.now()), 2)
         self.assertEqual(positions(), [3, 4, 5, 6])
 
-    def test_a_second_run_finds_nothing(self) -> None:
+    def test_a_second_run_deletes_nothing(self) -> None:
         write_events(40, 40, 1)
         self.assertEqual([services.retention.trim_journal(now=timezone.now()) for _ in range(2)], [2, 0])
         self.assertEqual(positions(), [3])
 
-    def test_reading_on_from_before_what_is_kept_is_refused_and_not_skipped(self) -> None:
+    def test_reading_from_before_the_retained_events_is_refused(self) -> None:
         write_events(40, 40, 40, 1, 1)
         services.retention.trim_journal(now=timezone.now())
         self.assertEqual([event.position for event in journal.read_after(3, limit=9)], [4, 5])
@@ -117,7 +117,7 @@ class JournalTests(BatchCase, Case):
 
 
 class AuditTests(BatchCase, Case):
-    def test_entries_older_than_their_days_go_the_newest_too(self) -> None:
+    def test_entries_older_than_the_limit_are_deleted_even_the_newest(self) -> None:
         write_entries(366, 365.01, 364, 31)
         self.assertEqual(services.retention.trim_audit(now=timezone.now()), 2)
         self.assertEqual(entries(), [364, 31])
@@ -125,8 +125,8 @@ class AuditTests(BatchCase, Case):
             self.assertEqual([services.retention.trim_audit(now=timezone.now()) for _ in range(2)], [2, 0])
         self.assertEqual(entries(), [])
 
-    def test_it_goes_in_batches_whatever_their_borders(self) -> None:
-        self.in_batches_of(3)
+    def test_any_number_of_rows_is_deleted_in_batches(self) -> None:
+        self.set_batch_size(3)
         for old in range(8):
             with self.subTest(old):
                 AuditEntry.objects.all().delete()
@@ -140,13 +140,13 @@ class JobTests(Case):
         write_events(40, 40, 1)
         write_entries(400, 1)
 
-    def test_the_job_trims_both_and_run_twice_does_nothing_twice(self) -> None:
+    def test_the_job_trims_both_and_a_second_run_changes_nothing(self) -> None:
         trim()
         self.assertEqual((positions(), entries()), ([3], [1]))
         with self.nothing_changes():
             trim()
 
-    def test_tasks_reports_and_the_ledgers_of_mails_stay(self) -> None:
+    def test_tasks_reports_and_mail_records_are_not_deleted(self) -> None:
         long_ago = timezone.now() - timedelta(days=900)
         task = TaskFactory(due_date=long_ago)
         report = SummaryReport.objects.create(
@@ -158,18 +158,18 @@ class JobTests(Case):
         self.assertEqual(positions(), [3])
         self.assertEqual([model.objects.count() for model in (SummaryReport, Reminder, ReportMail)], [1, 1, 1])
 
-    def test_the_command_trims_and_says_what(self) -> None:
-        said = StringIO()
-        call_command("trim", stdout=said)
+    def test_the_command_trims_and_reports_the_numbers(self) -> None:
+        stdout = StringIO()
+        call_command("trim", stdout=stdout)
         self.assertEqual((positions(), entries()), ([3], [1]))
         self.assertEqual(
-            said.getvalue(),
+            stdout.getvalue(),
             "2 events older than 30 days are deleted.\n1 entries of the audit log older than 365 days are deleted.\n",
         )
 
 
 class SummaryTests(Case):
-    """Figures are read from the journal: what it no longer holds is not counted as if it had never been."""
+    """Figures are read from the journal: deleted events must not count as if they had never happened."""
 
     def setUp(self) -> None:
         self.project: Project = ProjectFactory()
@@ -179,21 +179,21 @@ class SummaryTests(Case):
         day: datetime = timezone.now() - timedelta(days=days_ago)
         return services.report.generate(self.project.pk, day.date())
 
-    def test_a_day_that_is_no_longer_held_is_refused_and_its_summary_left_as_it_is(self) -> None:
+    def test_a_day_that_is_no_longer_retained_is_refused_and_its_summary_unchanged(self) -> None:
         self.generate(25)
         services.retention.trim_journal(now=timezone.now())
         with self.nothing_changes(), self.assertRaises(ValidationError) as refused:
             self.generate(25)
         self.assertEqual(refused.exception.error_dict["date"][0].code, "TOO_OLD")
 
-    def test_a_day_that_is_held_is_made_again(self) -> None:
+    def test_a_retained_day_is_regenerated(self) -> None:
         first = self.generate(10)
         services.retention.trim_journal(now=timezone.now())
         self.assertEqual(self.generate(10).pk, first.pk)
 
 
-class BesideOthersTests(BatchCase, CommittingCase):
-    def test_a_writer_does_not_wait_for_a_batch_that_is_under_way(self) -> None:
+class ConcurrencyTests(BatchCase, CommittingCase):
+    def test_a_writer_does_not_wait_for_a_running_batch(self) -> None:
         project = ProjectFactory()
         write_events(*[40] * 5, 1)
         trimmed, may_commit = threading.Event(), threading.Event()
@@ -219,8 +219,8 @@ class BesideOthersTests(BatchCase, CommittingCase):
             trimming.join(10)
         self.assertEqual(journal.retained(), Retained(oldest=5, head=7))
 
-    def test_two_at_once_and_writers_between_them_leave_no_hole(self) -> None:
-        self.in_batches_of(7)
+    def test_two_concurrent_runs_and_a_writer_leave_no_gap(self) -> None:
+        self.set_batch_size(7)
         project = ProjectFactory()
         write_events(*[40] * 500)
         deleted: list[int] = []
@@ -233,7 +233,7 @@ class BesideOthersTests(BatchCase, CommittingCase):
                 services.project.update_project(actor=SYSTEM, project_id=project.pk, changes={"name": f"Name {number}"})
 
         self.assertEqual(self.run_together(trim_all, trim_all, write), [])
-        kept = journal.retained()
-        self.assertEqual(positions(), list(range(kept.oldest + 1, 521)))
-        self.assertEqual((sum(deleted), kept.head), (kept.oldest, 520))
-        self.assertGreaterEqual(kept.oldest, 499)
+        retained = journal.retained()
+        self.assertEqual(positions(), list(range(retained.oldest + 1, 521)))
+        self.assertEqual((sum(deleted), retained.head), (retained.oldest, 520))
+        self.assertGreaterEqual(retained.oldest, 499)

@@ -1,4 +1,4 @@
-"""Rows as they are read."""
+"""Rows built from database values."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from django.test import SimpleTestCase
 from backend.projects.rows import ProjectRow, iso
 
 
-class MomentTests(SimpleTestCase):
-    def test_many_are_told_as_one_is(self) -> None:
+class TimestampTests(SimpleTestCase):
+    def test_timestamps_of_many_rows_are_formatted_like_a_single_one(self) -> None:
         moments = [
             datetime(2027, 3, 1, 9, 30, 0, 123456, UTC),
             datetime(2027, 3, 1, 9, 30, 0, 120000, UTC),
@@ -27,7 +27,7 @@ class MomentTests(SimpleTestCase):
         )
         self.assertEqual({row.updated_at for row in rows}, {None})
 
-    def test_some_may_be_missing(self) -> None:
+    def test_some_timestamps_may_be_missing(self) -> None:
         moment = datetime(2027, 3, 1, tzinfo=UTC)
-        rows = ProjectRow.of_values((1, "", "", made, moment, 1) for made in (None, moment, None))
+        rows = ProjectRow.of_values((1, "", "", created_at, moment, 1) for created_at in (None, moment, None))
         self.assertEqual([row.created_at for row in rows], [None, iso(moment), None])

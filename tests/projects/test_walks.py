@@ -1,4 +1,4 @@
-"""Pages tell the truth while others write: lists walked to the end, with tasks that come, go and change in between."""
+"""Lists paged to the end while other users create, delete and update tasks in between."""
 
 from __future__ import annotations
 
@@ -29,38 +29,38 @@ SEEDS = range(2)
 
 
 class Writers:
-    """Others who write. What they have touched has not stood the whole time."""
+    """Other users who write. `untouched` has the ids of the tasks that they have not written to."""
 
-    def __init__(self, case: Case, chance: random.Random, projects: list[Project]) -> None:
+    def __init__(self, case: Case, rng: random.Random, projects: list[Project]) -> None:
         self._case = case
-        self._chance = chance
+        self._rng = rng
         self._projects = projects
-        # Whoever writes for ever at the end that is walked to is walked after for ever.
+        # Bounded: endless writes at the end that the paging goes to would make it endless.
         self._left = 20
-        self.standing = set(Task.objects.filter(project__in=projects).values_list("pk", flat=True))
+        self.untouched = set(Task.objects.filter(project__in=projects).values_list("pk", flat=True))
 
     def write(self) -> None:
-        """Nothing, or a few changes; what they change is near to the walk as often as far from it."""
-        for _ in range(min(self._left, self._chance.randrange(4))):
+        """Make at most three changes, near the current page as often as far from it."""
+        for _ in range(min(self._left, self._rng.randrange(4))):
             self._left -= 1
             with self._case.committed():
-                self._chance.choice([self._create, self._create, self._delete, self._update])()
+                self._rng.choice([self._create, self._create, self._delete, self._update])()
 
     def _create(self) -> None:
-        due_date = NOON + timedelta(days=self._chance.randrange(5))
-        project = self._chance.choice(self._projects)
+        due_date = NOON + timedelta(days=self._rng.randrange(5))
+        project = self._rng.choice(self._projects)
         create_task(actor=SYSTEM, project_id=project.pk, changes={"title": "New", "due_date": due_date})
 
     def _delete(self) -> None:
-        delete_task(actor=SYSTEM, task_id=self._any())
+        delete_task(actor=SYSTEM, task_id=self._any_task())
 
     def _update(self) -> None:
-        due_date = NOON + timedelta(days=self._chance.randrange(5), seconds=self._chance.randrange(1, 99))
-        update_task(actor=SYSTEM, task_id=self._any(), changes={"due_date": due_date})
+        due_date = NOON + timedelta(days=self._rng.randrange(5), seconds=self._rng.randrange(1, 99))
+        update_task(actor=SYSTEM, task_id=self._any_task(), changes={"due_date": due_date})
 
-    def _any(self) -> int:
-        pk = self._chance.choice(list(Task.objects.filter(project__in=self._projects).values_list("pk", flat=True)))
-        self.standing.discard(pk)
+    def _any_task(self) -> int:
+        pk = self._rng.choice(list(Task.objects.filter(project__in=self._projects).values_list("pk", flat=True)))
+        self.untouched.discard(pk)
         return pk
 
 
@@ -90,7 +90,7 @@ class WalkTests(Case):
                 writers.write()
 
     def start_again(self) -> None:
-        """Every walk meets the tasks that this began with."""
+        """Restore the tasks of `setUpTestData`."""
         transaction.savepoint_rollback(self.savepoint)
         cache.delete_pattern("*")
 
@@ -103,24 +103,24 @@ class WalkTests(Case):
                 for is_forward in (True, False):
                     yield name, viewer, projects, order, is_forward
 
-    def test_whatever_is_written_in_between_what_stood_is_met_once_in_order(self) -> None:
+    def test_every_untouched_task_is_listed_once_in_order_while_others_write(self) -> None:
         for seed in SEEDS:
             for name, viewer, projects, order, is_forward in self.walks():
                 with self.subTest(name, seed=seed, order=order, is_forward=is_forward):
-                    chance = random.Random(f"{seed} {order} {is_forward}")
+                    rng = random.Random(f"{seed} {order} {is_forward}")
                     self.start_again()
-                    writers = Writers(self, chance, projects)
-                    pages = list(self.pages(viewer, order, chance.randrange(1, 8), is_forward, writers))
+                    writers = Writers(self, rng, projects)
+                    pages = list(self.pages(viewer, order, rng.randrange(1, 8), is_forward, writers))
                     rows = [row for page in (pages if is_forward else pages[::-1]) for row in page.rows]
                     ids = [row.id for row in rows]
-                    self.assertLessEqual(writers.standing, set(ids))
-                    standing = [pk for pk in ids if pk in writers.standing]
-                    self.assertEqual(len(standing), len(writers.standing))
-                    # Times as text are of one width, so that they sort as times do.
+                    self.assertLessEqual(writers.untouched, set(ids))
+                    untouched = [pk for pk in ids if pk in writers.untouched]
+                    self.assertEqual(len(untouched), len(writers.untouched))
+                    # Times as text have one width, so they sort as times do.
                     keys = [(getattr(row, order.field), row.id) for row in rows]
                     self.assertEqual(keys, sorted(keys, reverse=order.is_descending))
 
-    def test_every_page_says_whether_there_is_one_before_and_after_it(self) -> None:
+    def test_has_previous_and_has_next_are_right_on_every_page(self) -> None:
         for name, viewer, projects, order, is_forward in self.walks():
             for size in (3, 4, 10):
                 with self.subTest(name, order=order, is_forward=is_forward, size=size):
@@ -133,7 +133,7 @@ class WalkTests(Case):
                     self.assertEqual([page.has_previous for page in pages], [False] + [True] * (len(pages) - 1))
                     self.assertEqual([page.has_next for page in pages], [True] * (len(pages) - 1) + [False])
 
-    def test_a_walk_that_reads_projects_apart_meets_the_same(self) -> None:
+    def test_reading_projects_separately_lists_the_same_pages(self) -> None:
         viewer, _ = self.viewers["a member"]
         expected = {order: [list(page.rows) for page in self.pages(viewer, order, 3, True)] for order in ORDERS}
         self.addCleanup(setattr, tasks, "MAX_SHARES", tasks.MAX_SHARES)
