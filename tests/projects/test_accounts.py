@@ -1,4 +1,4 @@
-"""Accounts as the services and commands change them."""
+"""Changes to accounts by services and commands."""
 
 from io import StringIO
 from unittest.mock import patch
@@ -20,7 +20,7 @@ class SaveTests(Case):
     def audit(self) -> list[tuple[str, str]]:
         return list(AuditEntry.objects.order_by("pk").values_list("action", "detail"))
 
-    def test_what_is_not_named_stays_as_it_is_by_now(self) -> None:
+    def test_a_field_that_is_not_named_keeps_its_current_value(self) -> None:
         user = UserFactory(email="old@example.org")
         User.objects.filter(pk=user.pk).update(password="meanwhile")
         user.email = "new@example.org"
@@ -29,13 +29,13 @@ class SaveTests(Case):
         self.assertEqual((user.email, user.password), ("new@example.org", "meanwhile"))
         self.assertEqual((self.audit(), Event.objects.count()), ([], 0))
 
-    def test_one_that_is_gone_does_not_come_back(self) -> None:
+    def test_saving_a_deleted_account_does_not_recreate_it(self) -> None:
         user = UserFactory()
         User.objects.filter(pk=user.pk).delete()
         with self.assertRaises(User.DoesNotExist), self.nothing_changes():
             self.save(user)
 
-    def test_more_rights_and_another_name_to_sign_in_with_are_recorded(self) -> None:
+    def test_changes_of_permissions_and_user_name_are_recorded(self) -> None:
         user = UserFactory(username="ada")
         user.is_staff = user.is_superuser = True
         user.username = "countess"
@@ -45,7 +45,7 @@ class SaveTests(Case):
             [("account_changed", "ada to countess"), ("account_changed", "no staff, active to superuser, active")],
         )
 
-    def test_another_name_moves_what_shows_it_and_nobody_elses_lists(self) -> None:
+    def test_another_name_bumps_the_project_and_global_tags_alone(self) -> None:
         member = MembershipFactory()
         other = MembershipFactory(project=member.project).user
         tags = [versions.project_tag(member.project_id), versions.GLOBAL_TAG, versions.access_tag(other.pk)]
@@ -61,7 +61,7 @@ class SaveTests(Case):
 
 
 class CommandTests(Case):
-    def test_changepassword_ends_the_sessions_of_the_old(self) -> None:
+    def test_changepassword_ends_the_sessions_of_the_old_password(self) -> None:
         user = UserFactory(username="ada")
         with patch("getpass.getpass", return_value="Analytical Engine"):
             call_command("changepassword", "ada", stdout=StringIO())

@@ -38,7 +38,7 @@ class AdminCase(Case):
 
 
 class ProjectAdminTests(AdminCase):
-    def test_each_change_is_journaled_under_its_maker(self) -> None:
+    def test_each_change_is_recorded_with_its_actor(self) -> None:
         self.post("project_add", name="Engine", description="")
         project = Project.objects.get()
         self.post("project_change", project.pk, name="Engine 2", description="Analytical")
@@ -49,7 +49,7 @@ class ProjectAdminTests(AdminCase):
         expected = ["access.changed", "project.created", "project.updated", "project.deleted"]
         self.assertEqual(self.kinds(), [(kind, "boss") for kind in expected])
 
-    def test_deleting_many_is_an_event_each(self) -> None:
+    def test_deleting_several_projects_records_an_event_each(self) -> None:
         projects = ProjectFactory.create_batch(3)
         ids = [project.pk for project in projects]
         self.post("project_changelist", action="delete_selected", post="yes", _selected_action=ids)
@@ -63,7 +63,7 @@ class TaskAdminTests(AdminCase):
             "due_date_1": "09:30:00",
         }
 
-    def test_each_change_is_journaled(self) -> None:
+    def test_each_change_is_recorded(self) -> None:
         member = MembershipFactory()
         self.post("task_add", **self.fields(project=member.project_id))
         task = Task.objects.get()
@@ -76,21 +76,21 @@ class TaskAdminTests(AdminCase):
         self.post("task_delete", task.pk, post="yes")
         self.assertEqual(self.events(), ["task.created", "task.updated", "task.updated", "task.deleted"])
 
-    def test_what_the_service_refuses_is_said_and_changes_nothing(self) -> None:
+    def test_an_error_of_the_service_is_shown_and_changes_nothing(self) -> None:
         task = TaskFactory(title="Old")
-        answer = self.post("task_change", task.pk, **self.fields(title="New", assignee=UserFactory().pk))
-        self.assertContains(answer, "The assignee must be a member of the project.")
+        response = self.post("task_change", task.pk, **self.fields(title="New", assignee=UserFactory().pk))
+        self.assertContains(response, "The assignee must be a member of the project.")
         task.refresh_from_db()
         self.assertEqual((task.title, self.events()), ("Old", []))
 
-    def test_a_comment_carries_its_makers_name(self) -> None:
+    def test_a_comment_has_the_name_of_its_author(self) -> None:
         self.post("comment_add", task=TaskFactory().pk, content="Fine.")
         self.assertEqual(list(Comment.objects.values_list("author", "content")), [("boss", "Fine.")])
         self.assertEqual(self.events(), ["task.commented"])
 
 
 class AccountAdminTests(AdminCase):
-    def test_memberships_take_a_position(self) -> None:
+    def test_each_change_of_a_membership_takes_a_position(self) -> None:
         project, user = MembershipFactory(role=Role.OWNER).project, UserFactory()
         self.post("membership_add", project=project.pk, user=user.pk, role=Role.VIEWER)
         membership = Membership.objects.get(user=user)
@@ -101,14 +101,14 @@ class AccountAdminTests(AdminCase):
         self.assertFalse(Membership.objects.filter(user=user).exists())
         self.assertEqual(self.kinds(), [("access.changed", "boss")] * 3)
 
-    def test_what_is_refused_of_many_is_said_on_the_page(self) -> None:
+    def test_a_refused_bulk_deletion_is_shown_on_the_page(self) -> None:
         alone = MembershipFactory(role=Role.OWNER)
         page = reverse("admin:projects_membership_changelist")
         form = {"action": "delete_selected", "post": "yes", "_selected_action": [alone.pk]}
         self.assertContains(self.client.post(page, form, follow=True), "A project keeps one owner at least")
         self.assertTrue(Membership.objects.filter(pk=alone.pk).exists())
 
-    def test_a_deleted_account_leaves_its_tasks_unassigned_each_with_its_event(self) -> None:
+    def test_deleting_an_account_unassigns_its_tasks_with_an_event_each(self) -> None:
         member = MembershipFactory()
         task = TaskFactory(project=member.project, assignee=member.user)
         self.post("user_delete", member.user_id, post="yes")
@@ -116,7 +116,7 @@ class AccountAdminTests(AdminCase):
         self.assertEqual((task.assignee_id, task.version), (None, 2))
         self.assertEqual([kind for kind, _ in self.kinds()], ["access.changed", "task.updated"])
 
-    def test_a_new_name_bumps_what_those_in_the_same_projects_see(self) -> None:
+    def test_a_new_name_records_the_user_and_their_projects(self) -> None:
         member = MembershipFactory(user__username="ada")
         user = User.objects.get(username="ada")
         page = self.client.get(reverse("admin:projects_user_change", args=[user.pk]))
@@ -146,32 +146,32 @@ class PasswordAdminTests(AdminCase):
         page = reverse("admin:auth_user_password_change", args=[user.pk])
         return self.client.post(page, {"usable_password": "true", "set-password": "1", **form}, follow=True)
 
-    def test_a_new_one_is_recorded_and_ends_the_sessions_of_the_old(self) -> None:
-        elsewhere = Client()
-        elsewhere.force_login(self.ada)
-        answer = self.set_password(self.ada, password1=self.NEW, password2=self.NEW)
-        self.assertContains(answer, "Password changed successfully.")
+    def test_a_new_password_is_recorded_and_ends_other_sessions(self) -> None:
+        other_client = Client()
+        other_client.force_login(self.ada)
+        response = self.set_password(self.ada, password1=self.NEW, password2=self.NEW)
+        self.assertContains(response, "Password changed successfully.")
         self.assertEqual(self.audit(), [("password_changed", "boss", "ada", "")])
         self.assertEqual(self.kinds(), [("access.changed", "boss")])
         self.assertEqual(Event.objects.get().payload, f'{{"users":[{self.ada.pk}],"projects":[]}}')
-        self.assertEqual(elsewhere.get("/projects/").status_code, 401)
+        self.assertEqual(other_client.get("/projects/").status_code, 401)
         self.assertTrue(User.objects.get(pk=self.ada.pk).check_password(self.NEW))
 
-    def test_ones_own_keeps_this_session(self) -> None:
+    def test_changing_ones_own_password_keeps_the_current_session(self) -> None:
         self.set_password(self.boss, password1=self.NEW, password2=self.NEW)
         self.assertEqual(self.audit(), [("password_changed", "boss", "boss", "")])
         self.assertEqual(self.client.get("/projects/").status_code, 200)
 
-    def test_taking_it_away_is_recorded_too(self) -> None:
+    def test_removing_a_password_is_recorded(self) -> None:
         page = reverse("admin:auth_user_password_change", args=[self.ada.pk])
         self.client.post(page, {"usable_password": "false", "unset-password": "1"})
         self.assertFalse(User.objects.get(pk=self.ada.pk).has_usable_password())
         self.assertEqual(self.audit(), [("password_changed", "boss", "ada", "")])
 
-    def test_one_that_is_refused_changes_nothing(self) -> None:
+    def test_a_refused_password_changes_nothing(self) -> None:
         with self.nothing_changes():
-            answer = self.set_password(self.ada, password1=self.NEW, password2="another")
-            self.assertContains(answer, "The two password fields didn")
+            response = self.set_password(self.ada, password1=self.NEW, password2="another")
+            self.assertContains(response, "The two password fields didn")
 
 
 class TokenAdminTests(AdminCase):
@@ -180,27 +180,27 @@ class TokenAdminTests(AdminCase):
         super().setUpTestData()
         cls.token = TokenFactory(user__username="ada", name="nightly", scope="read")
 
-    def test_everybodys_are_shown_but_not_their_digests(self) -> None:
+    def test_the_tokens_of_all_users_are_shown_without_their_digests(self) -> None:
         for page in ("changelist", "change"):
             args = [self.token.pk] if page == "change" else []
-            answer = self.client.get(reverse(f"admin:projects_token_{page}", args=args))
-            self.assertContains(answer, "nightly")
-            self.assertNotContains(answer, self.token.digest)
+            response = self.client.get(reverse(f"admin:projects_token_{page}", args=args))
+            self.assertContains(response, "nightly")
+            self.assertNotContains(response, self.token.digest)
 
-    def test_none_is_made_or_changed_here(self) -> None:
+    def test_tokens_cannot_be_created_or_changed(self) -> None:
         with self.nothing_changes():
             for page, args in (("add", []), ("change", [self.token.pk])):
-                address = reverse(f"admin:projects_token_{page}", args=args)
-                answer = self.client.post(address, {"user": self.boss.pk, "name": "mine", "scope": "admin"})
-                self.assertEqual(answer.status_code, 403)
+                url = reverse(f"admin:projects_token_{page}", args=args)
+                response = self.client.post(url, {"user": self.boss.pk, "name": "mine", "scope": "admin"})
+                self.assertEqual(response.status_code, 403)
 
-    def test_one_that_is_revoked_is_gone_and_recorded(self) -> None:
+    def test_revoking_a_token_deletes_and_records_it(self) -> None:
         self.post("token_delete", self.token.pk, post="yes")
         self.assertFalse(Token.objects.exists())
         self.assertEqual(self.audit(), [("token_revoked", "boss", "ada", "nightly (read)")])
         self.assertEqual(self.kinds(), [("access.changed", "boss")])
 
-    def test_revoking_many_is_revoking_each(self) -> None:
+    def test_revoking_several_tokens_records_each(self) -> None:
         other = TokenFactory(name="weekly", scope="admin", user__username="bob")
         ids = [self.token.pk, other.pk]
         self.post("token_changelist", action="delete_selected", post="yes", _selected_action=ids)
@@ -211,14 +211,14 @@ class TokenAdminTests(AdminCase):
 
 
 class AuditAdminTests(AdminCase):
-    def test_it_is_read_and_never_changed(self) -> None:
+    def test_entries_are_read_only(self) -> None:
         self.post("token_delete", TokenFactory(name="nightly").pk, post="yes")
         entry = AuditEntry.objects.get()
         self.assertContains(self.client.get(reverse("admin:projects_auditentry_changelist")), "nightly")
         with self.nothing_changes():
             for page, args in (("add", []), ("change", [entry.pk]), ("delete", [entry.pk])):
-                address = reverse(f"admin:projects_auditentry_{page}", args=args)
-                self.assertEqual(self.client.post(address, {"detail": "", "post": "yes"}).status_code, 403)
+                url = reverse(f"admin:projects_auditentry_{page}", args=args)
+                self.assertEqual(self.client.post(url, {"detail": "", "post": "yes"}).status_code, 403)
 
 
 class PagesTests(AdminCase):
@@ -241,7 +241,7 @@ class PagesTests(AdminCase):
             with self.subTest(model):
                 self.assertEqual(self.client.get(reverse(f"admin:projects_{model}_changelist")).status_code, 200)
 
-    def test_what_counts_the_tries_has_none(self) -> None:
+    def test_the_counters_of_failed_sign_ins_have_no_pages(self) -> None:
         self.assertEqual(
             [model for model in apps.get_app_config("axes").get_models() if admin.site.is_registered(model)], []
         )

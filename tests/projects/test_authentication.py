@@ -1,4 +1,4 @@
-"""Who comes with which token or session, and until when."""
+"""Viewers by token, header and session, and the end of their validity."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ class TokenCase(Case):
     def viewer(self, token: str) -> Viewer:
         return viewer_by_token(token, address="192.0.2.7")
 
-    def assert_no_good(self, token: str) -> None:
+    def assert_invalid(self, token: str) -> None:
         with self.assertRaises(InvalidCredential):
             self.viewer(token)
 
 
 class TokenTests(TokenCase):
-    def test_a_token_is_its_user_within_its_scope(self) -> None:
+    def test_a_token_authenticates_its_user_with_its_scope(self) -> None:
         viewer = self.viewer(token_of(self.user, Scope.READ))
         token = Token.objects.get()
         self.assertEqual((viewer.user_id, viewer.name, viewer.is_signed_in), (self.user.pk, "Ada", True))
         self.assertEqual((viewer.scope, viewer.token_id, viewer.address), (Scope.READ, token.pk, "192.0.2.7"))
 
-    def test_only_a_digest_of_it_is_kept(self) -> None:
+    def test_only_the_digest_of_a_token_is_stored(self) -> None:
         secret = token_of(self.user)
-        [kept] = Token.objects.values()
-        self.assertNotIn(secret, str(kept))
-        self.assertEqual(kept["digest"], authentication.digest_of(secret))
+        [stored] = Token.objects.values()
+        self.assertNotIn(secret, str(stored))
+        self.assertEqual(stored["digest"], authentication.digest_of(secret))
 
-    def test_what_was_checked_a_moment_ago_costs_no_sql(self) -> None:
+    def test_a_token_that_was_just_checked_costs_no_sql(self) -> None:
         secret = token_of(self.user)
         first = self.viewer(secret)
         with self.assertNumQueries(0):
             self.assertEqual(self.viewer(secret), first)
 
-    def test_what_is_none_of_ours_is_refused_without_asking_the_database(self) -> None:
+    def test_a_malformed_token_is_refused_without_a_query(self) -> None:
         secret = token_of(self.user)
         for text in (
             "",
@@ -65,25 +65,25 @@ class TokenTests(TokenCase):
             "x" * 10_240,
         ):
             with self.subTest(text[:50]), self.assertNumQueries(0):
-                self.assert_no_good(text)
+                self.assert_invalid(text)
 
     def test_an_unknown_token_is_refused(self) -> None:
-        self.assert_no_good(authentication.new_token())
+        self.assert_invalid(authentication.new_token())
 
-    def test_a_token_dies_with_the_next_request_after_its_revocation(self) -> None:
+    def test_a_revoked_token_is_invalid_in_the_next_request(self) -> None:
         secret = token_of(self.user)
         viewer = self.viewer(secret)
         with self.committed():
             revoke_token(actor=SYSTEM, token_id=viewer.token_id)
-        self.assert_no_good(secret)
+        self.assert_invalid(secret)
 
-    def test_a_token_dies_with_its_account(self) -> None:
+    def test_the_token_of_a_deactivated_account_is_invalid(self) -> None:
         secret = token_of(self.user)
         self.viewer(secret)
         self.user.is_active = False
         with self.committed():
             services.user.save_user(actor=SYSTEM, user=self.user)
-        self.assert_no_good(secret)
+        self.assert_invalid(secret)
 
     def test_a_change_of_the_account_shows_in_the_next_request(self) -> None:
         secret = token_of(self.user)
@@ -93,45 +93,45 @@ class TokenTests(TokenCase):
             services.user.save_user(actor=SYSTEM, user=self.user)
         self.assertTrue(self.viewer(secret).sees_all)
 
-    def test_a_token_dies_when_it_expires_though_it_was_just_checked(self) -> None:
+    def test_an_expired_token_is_invalid_even_if_it_was_just_checked(self) -> None:
         secret = token_of(self.user)
         expires_at = timezone.now() + timedelta(seconds=1)
         Token.objects.update(expires_at=expires_at)
         self.viewer(secret)
         while timezone.now() < expires_at:
             pass
-        self.assert_no_good(secret)
+        self.assert_invalid(secret)
 
-    def test_without_redis_the_database_is_asked_each_time(self) -> None:
+    def test_without_redis_every_check_costs_a_query(self) -> None:
         secret = token_of(self.user)
         with self.redis_down():
             viewer = self.viewer(secret)
             with self.assertNumQueries(1):
                 self.assertEqual(self.viewer(secret), viewer)
             Token.objects.all().delete()
-            self.assert_no_good(secret)
+            self.assert_invalid(secret)
 
-    def test_one_that_was_revoked_while_redis_was_away_is_not_let_in_when_it_is_back(self) -> None:
+    def test_a_token_revoked_while_redis_was_down_stays_invalid(self) -> None:
         secret = token_of(self.user)
         viewer = self.viewer(secret)
         with self.redis_down(), self.committed():
             revoke_token(actor=SYSTEM, token_id=viewer.token_id)
-        self.assert_no_good(secret)
+        self.assert_invalid(secret)
 
-    def test_what_was_read_before_a_bump_that_redis_knows_of_is_not_trusted(self) -> None:
+    def test_a_row_read_before_a_known_bump_is_not_trusted(self) -> None:
         secret = token_of(self.user)
         versions.bump({versions.access_tag(self.user.pk): 7})  # its event committed just after the row was read
         self.viewer(secret)
-        with self.assertNumQueries(2):  # since it is read once more, and no later event is there to be found
+        with self.assertNumQueries(2):  # the row is read twice: the journal has no event at position 7
             self.viewer(secret)
 
-    def test_its_use_on_an_open_socket_counts(self) -> None:
+    def test_use_on_an_open_socket_updates_the_last_use(self) -> None:
         viewer = self.viewer(token_of(self.user))
         Token.objects.update(last_used_at=None)
         current_viewer(viewer)
         self.assertIsNotNone(Token.objects.get().last_used_at)
 
-    def test_its_last_use_is_written_once_a_minute_at_most(self) -> None:
+    def test_the_last_use_is_stored_at_most_once_a_minute(self) -> None:
         secret = token_of(self.user)
         self.viewer(secret)
         used = Token.objects.get().last_used_at
@@ -146,19 +146,19 @@ class TokenTests(TokenCase):
 
 
 class HeaderTests(TokenCase):
-    def test_the_scheme_is_bearer_in_whichever_case(self) -> None:
+    def test_the_scheme_is_bearer_in_any_case(self) -> None:
         secret = token_of(self.user)
         for header in (f"Bearer {secret}", f"bearer {secret}", f"BEARER   {secret} "):
             with self.subTest(header[:10]):
                 self.assertEqual(viewer_by_header(header, address="").user_id, self.user.pk)
 
-    def test_whatever_else_is_refused(self) -> None:
+    def test_any_other_header_is_refused(self) -> None:
         secret = token_of(self.user)
         for header in ("", " ", "Bearer", secret, f"Token {secret}", f"Basic {secret}", f"Bearer {secret} {secret}"):
             with self.subTest(header[:10]), self.assertRaises(InvalidCredential):
                 viewer_by_header(header, address="")
 
-    def test_the_header_wins_over_the_session(self) -> None:
+    def test_the_header_takes_precedence_over_the_session(self) -> None:
         other = UserFactory()
         self.client.force_login(other)
         response = self.client.get("/events/", headers={"Authorization": f"Bearer {token_of(self.user)}"})
@@ -167,7 +167,7 @@ class HeaderTests(TokenCase):
         self.assertEqual((viewer.user_id, viewer.session_key), (self.user.pk, None))
 
 
-class AsOfNowTests(TokenCase):
+class CurrentViewerTests(TokenCase):
     def assert_ended(self, viewer: Viewer) -> None:
         with self.assertRaises(InvalidCredential):
             current_viewer(viewer)
@@ -176,13 +176,13 @@ class AsOfNowTests(TokenCase):
         self.client.force_login(self.user)
         return authentication.viewer_of_request(self.client.get("/events/").wsgi_request)
 
-    def test_a_token_that_was_revoked(self) -> None:
+    def test_a_revoked_token_is_invalid(self) -> None:
         viewer = self.viewer(token_of(self.user))
         self.assertEqual(current_viewer(viewer), viewer)
         revoke_token(actor=SYSTEM, token_id=viewer.token_id)
         self.assert_ended(viewer)
 
-    def test_a_session_that_was_signed_out(self) -> None:
+    def test_a_signed_out_session_is_invalid(self) -> None:
         viewer = self.by_session()
         now = current_viewer(viewer)
         self.assertEqual((now.user_id, now.session_key), (viewer.user_id, viewer.session_key))
@@ -190,36 +190,36 @@ class AsOfNowTests(TokenCase):
         self.client.logout()
         self.assert_ended(viewer)
 
-    def test_a_session_of_a_password_that_was_changed(self) -> None:
+    def test_a_session_is_invalid_after_a_change_of_the_password(self) -> None:
         viewer = self.by_session()
         self.user.set_password("another one")
         self.user.save()
         self.assert_ended(viewer)
 
-    def test_a_session_of_an_account_that_is_gone(self) -> None:
+    def test_the_session_of_a_deleted_account_is_invalid(self) -> None:
         viewer = self.by_session()
         self.user.delete()
         self.assert_ended(viewer)
 
 
 class OriginTests(Case):
-    def welcome(self, *origins: str) -> list[bool]:
+    def are_ours(self, *origins: str) -> list[bool]:
         return [authentication.is_our_origin(origin, "tasks.example.org") for origin in origins]
 
-    def test_ours_is_the_host_that_was_asked(self) -> None:
+    def test_our_origin_is_the_requested_host(self) -> None:
         ours = ("http://tasks.example.org", "https://tasks.example.org", "HTTPS://TASKS.example.org")
-        self.assertEqual(self.welcome(*ours), [True] * 3)
+        self.assertEqual(self.are_ours(*ours), [True] * 3)
         others = ("https://example.org", "https://tasks.example.org.evil.org", "https://tasks.example.org:8443", "null")
-        self.assertEqual(self.welcome(*others, ""), [False] * 5)
+        self.assertEqual(self.are_ours(*others, ""), [False] * 5)
 
     @override_settings(TLS_PROXY=True)
-    def test_behind_a_proxy_that_speaks_tls_a_page_that_came_without_is_another(self) -> None:
-        self.assertEqual(self.welcome("https://tasks.example.org", "http://tasks.example.org"), [True, False])
+    def test_behind_a_tls_proxy_an_http_page_has_another_origin(self) -> None:
+        self.assertEqual(self.are_ours("https://tasks.example.org", "http://tasks.example.org"), [True, False])
 
     @override_settings(CSRF_TRUSTED_ORIGINS=["https://*.example.com"], CORS_ALLOWED_ORIGINS=["http://localhost:3000"])
-    def test_those_that_the_settings_trust_are_as_good(self) -> None:
-        self.assertEqual(self.welcome("https://app.example.com", "http://localhost:3000"), [True] * 2)
-        self.assertEqual(self.welcome("http://app.example.com", "https://localhost:3000", "https://com"), [False] * 3)
+    def test_origins_that_the_settings_trust_are_accepted(self) -> None:
+        self.assertEqual(self.are_ours("https://app.example.com", "http://localhost:3000"), [True] * 2)
+        self.assertEqual(self.are_ours("http://app.example.com", "https://localhost:3000", "https://com"), [False] * 3)
 
 
 class AddressTests(Case):
@@ -227,10 +227,10 @@ class AddressTests(Case):
         request = RequestFactory().get("/", headers=headers, REMOTE_ADDR="192.0.2.1")
         return authentication.address_of_request(request)
 
-    def test_what_a_client_says_of_itself_is_not_believed(self) -> None:
+    def test_the_forwarded_address_of_a_client_is_not_trusted(self) -> None:
         self.assertEqual(self.address(x_forwarded_for="203.0.113.9"), "192.0.2.1")
 
     @override_settings(TLS_PROXY=True)
-    def test_our_own_proxy_is_believed_and_none_before_it(self) -> None:
+    def test_only_the_address_that_our_own_proxy_adds_is_trusted(self) -> None:
         self.assertEqual(self.address(x_forwarded_for="198.51.100.1, 203.0.113.9"), "203.0.113.9")
         self.assertEqual(self.address(), "192.0.2.1")

@@ -1,4 +1,4 @@
-"""Who comes into a project, what they become there, and how they leave it."""
+"""Adding members, changing their roles, removing and listing them."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from backend.projects.services.user import delete_user, save_user
 from tests.cases import Case, CommittingCase, token_of
 from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
 
-# Nobody has any of these names, and some could not even be looked for.
-NO_NAMES = ["nobody", "", " ", "alice\x00", "\x00", "alice\ud800", "x" * 10_000, "alice ", "al%", "a_ice", "alice\n"]
+# No user has any of these names, and some cannot even be queried.
+FREE_NAMES = ["nobody", "", " ", "alice\x00", "\x00", "alice\ud800", "x" * 10_000, "alice ", "al%", "a_ice", "alice\n"]
 
 
 class MembershipCase(Case):
-    """A garden with a member of each role, and Alice, who is in another project."""
+    """A project, `garden`, with a member in each role, and Alice, who is in another project."""
 
     @classmethod
     def setUpTestData(cls) -> None:
@@ -51,25 +51,25 @@ class MembershipCase(Case):
         return Membership.objects.filter(project=self.garden, user=user).values_list("role", flat=True).first()
 
     def journal(self) -> list[tuple[str, int | None, list[int]]]:
-        """Of every event its kind and project, and whose access it is about."""
+        """Return the kind, the project and the affected users of every event."""
         events = Event.objects.order_by("position")
         return [(event.kind, event.project_id, orjson.loads(event.payload).get("users", [])) for event in events]
 
     def audit(self) -> list[tuple[str, int | None, int | None, int | None, str]]:
-        """Of every entry its action, actor, user, project and detail."""
+        """Return the action, actor, user, project and detail of every entry."""
         return list(
             AuditEntry.objects.order_by("pk").values_list("action", "actor_id", "user_id", "project_id", "detail")
         )
 
     @contextmanager
     def refused(self, error: type[Exception]) -> Iterator[None]:
-        """The block raises `error`, and leaves no trace."""
+        """Assert that the block raises `error` and changes nothing."""
         with self.nothing_changes(), self.assertRaises(error):
             yield
 
     @contextmanager
     def bumps(self, *expected: str) -> Iterator[None]:
-        """Of all the tags, what the block commits bumps these and no other."""
+        """Assert that the commit of the block bumps these tags and no other."""
         users = User.objects.values_list("pk", flat=True)
         tags = [GLOBAL_TAG, *map(access_tag, users), *map(project_tag, (self.garden.pk, self.kitchen.pk))]
         versions.bump(dict.fromkeys(tags, 0))  # so that each is known
@@ -80,10 +80,10 @@ class MembershipCase(Case):
 
 
 class AddTests(MembershipCase):
-    def add(self, actor: Viewer | None = None, **given: Any) -> Membership:
-        return add_member(actor=actor or self.boss, **{"project_id": self.garden.pk, "username": "alice", **given})
+    def add(self, actor: Viewer | None = None, **arguments: Any) -> Membership:
+        return add_member(actor=actor or self.boss, **{"project_id": self.garden.pk, "username": "alice", **arguments})
 
-    def test_an_owner_lets_somebody_in_as_an_editor_unless_told_otherwise(self) -> None:
+    def test_an_owner_adds_a_member_as_an_editor_by_default(self) -> None:
         with self.bumps(GLOBAL_TAG, project_tag(self.garden.pk), access_tag(self.alice.pk)):
             added = self.add()
         self.assertEqual(
@@ -93,24 +93,24 @@ class AddTests(MembershipCase):
         self.assertEqual(self.journal(), [("access.changed", self.garden.pk, [self.alice.pk])])
         self.assertEqual(self.audit(), [("member_added", self.owner.pk, self.alice.pk, self.garden.pk, "editor")])
 
-    def test_they_may_come_in_any_role(self) -> None:
+    def test_a_member_may_be_added_in_any_role(self) -> None:
         for role in Role:
             self.assertEqual(self.add(username=UserFactory().username, role=role).role, role)
 
-    def test_a_name_is_found_in_whichever_case_it_is_written(self) -> None:
+    def test_a_user_is_found_by_name_in_any_case(self) -> None:
         self.assertEqual(self.add(username="ALICE").user, self.alice)
 
-    def test_nobody_of_a_name_becomes_a_member(self) -> None:
-        for username in NO_NAMES:
+    def test_an_unknown_name_is_refused(self) -> None:
+        for username in FREE_NAMES:
             with self.subTest(ascii(username[:20])), self.refused(UnknownUser):
                 self.add(username=username)
 
-    def test_an_account_that_is_switched_off_does_not_become_a_member(self) -> None:
+    def test_a_deactivated_account_is_not_added(self) -> None:
         User.objects.filter(pk=self.alice.pk).update(is_active=False)
         with self.refused(UnknownUser):
             self.add()
 
-    def test_a_member_is_not_added_again_and_keeps_their_role(self) -> None:
+    def test_adding_a_member_twice_is_refused_and_keeps_their_role(self) -> None:
         for member in (self.owner, self.editor):
             for role in Role:
                 with self.refused(AlreadyAMember):
@@ -121,12 +121,12 @@ class AddTests(MembershipCase):
             with self.subTest(role), self.refused(ValidationError):
                 self.add(role=role)
 
-    def test_who_is_no_owner_lets_nobody_in(self) -> None:
+    def test_a_member_who_is_not_an_owner_may_not_add_members(self) -> None:
         for member in (self.editor, self.viewer):
             with self.refused(NotAllowed):
                 self.add(viewer_for(member))
 
-    def test_whether_there_is_somebody_of_a_name_is_told_to_owners_alone(self) -> None:
+    def test_only_owners_learn_whether_a_user_exists(self) -> None:
         for username in ("alice", "nobody", self.owner.username):
             with self.subTest(username), self.refused(NotAllowed):
                 self.add(viewer_for(self.editor), username=username)
@@ -136,21 +136,21 @@ class AddTests(MembershipCase):
             with self.subTest(project_id), self.refused(ProjectNotFound):
                 self.add(project_id=project_id)
 
-    def test_who_is_not_signed_in_lets_nobody_in(self) -> None:
+    def test_an_anonymous_viewer_may_not_add_members(self) -> None:
         with self.refused(NotSignedIn):
             self.add(ANONYMOUS)
 
-    def test_staff_let_people_in_everywhere(self) -> None:
+    def test_staff_may_add_members_to_any_project(self) -> None:
         self.add(viewer_for(UserFactory(is_staff=True)))
         self.assertEqual(self.role_of(self.alice), Role.EDITOR)
 
 
 class ChangeTests(MembershipCase):
-    def change(self, user_id: int | None, role: Any, actor: Viewer | None = None, **given: Any) -> Membership:
-        where = {"project_id": self.garden.pk, **given}
+    def change(self, user_id: int | None, role: Any, actor: Viewer | None = None, **arguments: Any) -> Membership:
+        where = {"project_id": self.garden.pk, **arguments}
         return change_role(actor=actor or self.boss, user_id=user_id, role=role, **where)
 
-    def test_an_owner_gives_somebody_another_role(self) -> None:
+    def test_an_owner_changes_the_role_of_a_member(self) -> None:
         with self.bumps(GLOBAL_TAG, project_tag(self.garden.pk), access_tag(self.editor.pk)):
             changed = self.change(self.editor.pk, Role.VIEWER)
         self.assertEqual((changed.role, self.role_of(self.editor)), (Role.VIEWER, Role.VIEWER))
@@ -159,17 +159,17 @@ class ChangeTests(MembershipCase):
             self.audit(), [("role_changed", self.owner.pk, self.editor.pk, self.garden.pk, "editor to viewer")]
         )
 
-    def test_a_role_that_they_hold_already_is_no_change(self) -> None:
+    def test_setting_the_current_role_changes_nothing(self) -> None:
         with self.nothing_changes(), self.bumps():
             self.assertEqual(self.change(self.editor.pk, Role.EDITOR).role, Role.EDITOR)
             self.assertEqual(self.change(self.owner.pk, Role.OWNER).role, Role.OWNER)
 
-    def test_the_last_owner_is_not_made_less(self) -> None:
+    def test_the_last_owner_may_not_be_demoted(self) -> None:
         for role in (Role.EDITOR, Role.VIEWER):
             with self.refused(LastOwner):
                 self.change(self.owner.pk, role)
 
-    def test_one_of_two_owners_may_become_less(self) -> None:
+    def test_one_of_two_owners_may_be_demoted(self) -> None:
         self.change(self.editor.pk, Role.OWNER)
         self.change(self.owner.pk, Role.VIEWER, actor=viewer_for(self.editor))
         self.assertEqual((self.role_of(self.editor), self.role_of(self.owner)), (Role.OWNER, Role.VIEWER))
@@ -179,12 +179,12 @@ class ChangeTests(MembershipCase):
             with self.subTest(role), self.refused(ValidationError):
                 self.change(self.editor.pk, role)
 
-    def test_who_is_no_member_has_no_role_to_change(self) -> None:
+    def test_changing_the_role_of_a_non_member_is_refused(self) -> None:
         for user_id in (self.alice.pk, 999999, None):
             with self.subTest(user_id), self.refused(MemberNotFound):
                 self.change(user_id, Role.VIEWER)
 
-    def test_who_is_no_owner_changes_nobody_not_even_themselves(self) -> None:
+    def test_a_member_who_is_not_an_owner_may_change_no_role_not_even_their_own(self) -> None:
         for member in (self.editor, self.viewer):
             for user_id in (member.pk, self.owner.pk, self.alice.pk):
                 with self.refused(NotAllowed):
@@ -195,7 +195,7 @@ class ChangeTests(MembershipCase):
             with self.subTest(project_id), self.refused(ProjectNotFound):
                 self.change(self.alice.pk, Role.VIEWER, project_id=project_id)
 
-    def test_staff_change_roles_everywhere_but_leave_an_owner(self) -> None:
+    def test_staff_may_change_any_role_but_not_demote_the_last_owner(self) -> None:
         staff = viewer_for(UserFactory(is_staff=True))
         with self.refused(LastOwner):
             self.change(self.owner.pk, Role.EDITOR, actor=staff)
@@ -205,28 +205,28 @@ class ChangeTests(MembershipCase):
 
 
 class RemoveTests(MembershipCase):
-    def remove(self, user_id: int | None, actor: Viewer | None = None, **given: Any) -> Membership:
-        return remove_member(actor=actor or self.boss, user_id=user_id, **{"project_id": self.garden.pk, **given})
+    def remove(self, user_id: int | None, actor: Viewer | None = None, **arguments: Any) -> Membership:
+        return remove_member(actor=actor or self.boss, user_id=user_id, **{"project_id": self.garden.pk, **arguments})
 
-    def test_an_owner_removes_somebody(self) -> None:
+    def test_an_owner_removes_a_member(self) -> None:
         with self.bumps(GLOBAL_TAG, project_tag(self.garden.pk), access_tag(self.editor.pk)):
             removed = self.remove(self.editor.pk)
         self.assertEqual((removed.user, removed.role, self.role_of(self.editor)), (self.editor, Role.EDITOR, None))
         self.assertEqual(self.journal(), [("access.changed", self.garden.pk, [self.editor.pk])])
         self.assertEqual(self.audit(), [("member_removed", self.owner.pk, self.editor.pk, self.garden.pk, "editor")])
 
-    def test_editors_and_viewers_leave_by_themselves(self) -> None:
+    def test_editors_and_viewers_may_leave(self) -> None:
         for member in (self.editor, self.viewer):
             self.remove(member.pk, actor=viewer_for(member))
             self.assertIsNone(self.role_of(member))
         self.assertEqual([actor for _, actor, *_ in self.audit()], [self.editor.pk, self.viewer.pk])
 
-    def test_who_is_no_owner_removes_nobody_else(self) -> None:
+    def test_a_member_who_is_not_an_owner_may_not_remove_others(self) -> None:
         for member, other in ((self.editor, self.viewer), (self.viewer, self.owner), (self.viewer, self.alice)):
             with self.refused(NotAllowed):
                 self.remove(other.pk, actor=viewer_for(member))
 
-    def test_the_last_owner_does_not_leave(self) -> None:
+    def test_the_last_owner_may_not_be_removed(self) -> None:
         for actor in (self.boss, SYSTEM):
             with self.refused(LastOwner):
                 self.remove(self.owner.pk, actor=actor)
@@ -236,7 +236,7 @@ class RemoveTests(MembershipCase):
         self.remove(self.owner.pk)
         self.assertIsNone(self.role_of(self.owner))
 
-    def test_their_tasks_stay_unassigned_each_with_its_event(self) -> None:
+    def test_removing_a_member_unassigns_their_tasks_with_an_event_each(self) -> None:
         theirs = TaskFactory.create_batch(2, project=self.garden, assignee=self.editor)
         others = [
             TaskFactory(project=self.garden, assignee=self.owner),
@@ -244,7 +244,7 @@ class RemoveTests(MembershipCase):
         ]
         self.remove(self.editor.pk)
         self.assertEqual(
-            [(task.assignee, task.version) for task in Task.objects.filter(pk__in=[one.pk for one in theirs])],
+            [(task.assignee, task.version) for task in Task.objects.filter(pk__in=[task.pk for task in theirs])],
             [(None, 2), (None, 2)],
         )
         for task in others:
@@ -255,12 +255,12 @@ class RemoveTests(MembershipCase):
         self.assertEqual(list(updates.values_list("task_id", flat=True)), [task.pk for task in theirs])
         self.assertEqual({tuple(orjson.loads(update.payload)["changes"]) for update in updates}, {("assignee",)})
 
-    def test_who_is_no_member_is_not_removed(self) -> None:
+    def test_removing_a_non_member_is_refused(self) -> None:
         for user_id in (self.alice.pk, 999999, None):
             with self.subTest(user_id), self.refused(MemberNotFound):
                 self.remove(user_id)
 
-    def test_staff_who_are_no_member_have_nothing_to_leave(self) -> None:
+    def test_staff_cannot_leave_a_project_that_they_are_not_in(self) -> None:
         staff = UserFactory(is_staff=True)
         with self.refused(MemberNotFound):
             self.remove(staff.pk, actor=viewer_for(staff))
@@ -280,13 +280,13 @@ class CredentialTests(MembershipCase):
             lambda: remove_member(**where, user_id=self.viewer.pk),
         ]
 
-    def test_the_audit_log_tells_by_which_token_and_from_where(self) -> None:
+    def test_the_audit_log_records_the_token_and_the_address(self) -> None:
         actor = viewer_by_token(token_of(self.owner), address="203.0.113.7")
         for change in self.changes(actor):
             change()
-        told = AuditEntry.objects.filter(actor_token_id=actor.token_id, address="203.0.113.7").order_by("pk")
+        entries = AuditEntry.objects.filter(actor_token_id=actor.token_id, address="203.0.113.7").order_by("pk")
         self.assertEqual(
-            list(told.values_list("action", "actor_name", "user_name")),
+            list(entries.values_list("action", "actor_name", "user_name")),
             [
                 ("member_added", self.owner.username, "Alice Liddell"),
                 ("role_changed", self.owner.username, self.editor.username),
@@ -294,13 +294,13 @@ class CredentialTests(MembershipCase):
             ],
         )
 
-    def test_a_token_for_less_than_everything_manages_nobody(self) -> None:
+    def test_managing_members_requires_the_admin_scope(self) -> None:
         for scope in (Scope.READ, Scope.WRITE):
             for change in self.changes(viewer_by_token(token_of(self.owner, scope), address="")):
                 with self.subTest(scope), self.refused(MissingScope):
                     change()
 
-    def test_what_a_token_is_for_is_asked_before_any_row_is_looked_for(self) -> None:
+    def test_the_token_scope_is_checked_before_any_row_is_read(self) -> None:
         actor = viewer_by_token(token_of(self.owner, Scope.WRITE), address="")
         with self.refused(MissingScope):
             remove_member(actor=actor, project_id=999999, user_id=self.owner.pk)
@@ -308,42 +308,42 @@ class CredentialTests(MembershipCase):
 
 class ListTests(MembershipCase):
     def names(self, viewer: Viewer) -> list[tuple[str, str]]:
-        """Name and role of each, read twice: the second time only the project is asked for."""
+        """Return the name and role of each member, read twice: the second read queries only the project."""
         first, again = (list_members(viewer, self.garden.pk, page=PageRequest(default_size=10)) for _ in range(2))
         self.assertEqual(first, again)
         return [(row.name, row.role) for row in first.page.rows]
 
-    def test_a_list_is_fresh_after_each_change_of_who_is_in_it(self) -> None:
+    def test_a_list_is_fresh_after_each_change_of_a_member(self) -> None:
         owner, editor, reader = (user.username for user in (self.owner, self.editor, self.viewer))
-        for looking in (self.boss, viewer_for(self.viewer), SYSTEM):
+        for viewer in (self.boss, viewer_for(self.viewer), SYSTEM):
             before = [(reader, "viewer"), (editor, "editor"), (owner, "owner")]
             where: Any = {"actor": self.boss, "project_id": self.garden.pk}
-            with self.subTest(looking.key):
-                self.assertEqual(self.names(looking), before)
+            with self.subTest(viewer.key):
+                self.assertEqual(self.names(viewer), before)
                 with self.committed():
                     add_member(**where, username="alice", role=Role.VIEWER)
-                self.assertEqual(self.names(looking), [("Alice Liddell", "viewer"), *before])
+                self.assertEqual(self.names(viewer), [("Alice Liddell", "viewer"), *before])
                 with self.committed():
                     change_role(**where, user_id=self.alice.pk, role=Role.OWNER)
-                self.assertEqual(self.names(looking), [("Alice Liddell", "owner"), *before])
+                self.assertEqual(self.names(viewer), [("Alice Liddell", "owner"), *before])
                 self.alice.last_name = "Pleasance"
                 with self.committed():
                     save_user(actor=SYSTEM, user=self.alice)
-                self.assertEqual(self.names(looking), [("Alice Pleasance", "owner"), *before])
+                self.assertEqual(self.names(viewer), [("Alice Pleasance", "owner"), *before])
                 with self.committed():
                     remove_member(**where, user_id=self.alice.pk)
-                self.assertEqual(self.names(looking), before)
+                self.assertEqual(self.names(viewer), before)
                 self.alice.last_name = "Liddell"
                 with self.committed():
                     save_user(actor=SYSTEM, user=self.alice)
 
-    def test_a_list_is_fresh_after_the_end_of_an_account(self) -> None:
+    def test_a_list_is_fresh_after_the_deletion_of_an_account(self) -> None:
         self.assertEqual(len(self.names(self.boss)), 3)
         with self.committed():
             delete_user(actor=SYSTEM, user_id=self.editor.pk)
         self.assertEqual([name for name, _ in self.names(self.boss)], [self.viewer.username, self.owner.username])
 
-    def test_a_member_is_read_by_whoever_sees_the_project(self) -> None:
+    def test_a_member_is_visible_to_every_viewer_of_the_project(self) -> None:
         row = get_member(viewer_for(self.viewer), self.garden.pk, self.owner.pk)
         self.assertEqual(row.as_json(), {"user": self.owner.pk, "name": self.owner.username, "role": "owner"})
         for user_id in (self.alice.pk, 999999, None):
@@ -355,7 +355,7 @@ class ListTests(MembershipCase):
 
 
 class RaceTests(CommittingCase):
-    def test_of_two_owners_who_leave_at_once_one_stays(self) -> None:
+    def test_one_of_two_owners_who_leave_at_once_stays(self) -> None:
         for _ in range(10):
             project = ProjectFactory()
             owners = [MembershipFactory(project=project, role=Role.OWNER).user for _ in range(2)]
@@ -371,22 +371,22 @@ class RaceTests(CommittingCase):
             self.assertEqual(Membership.objects.filter(project=project, role=Role.OWNER).count(), 1)
             self.assertEqual(Event.objects.filter(project_id=project.pk).count(), 1)
 
-    def test_of_two_owners_who_make_each_other_less_at_once_one_stays_owner(self) -> None:
+    def test_one_of_two_owners_who_demote_each_other_at_once_stays_an_owner(self) -> None:
         for _ in range(10):
             project = ProjectFactory()
-            one, other = (MembershipFactory(project=project, role=Role.OWNER).user for _ in range(2))
+            first, second = (MembershipFactory(project=project, role=Role.OWNER).user for _ in range(2))
             raised = self.run_together(
                 *(
                     lambda actor=actor, user=user, project=project: change_role(
                         actor=viewer_for(actor), project_id=project.pk, user_id=user.pk, role=Role.VIEWER
                     )
-                    for actor, user in ((one, other), (other, one))
+                    for actor, user in ((first, second), (second, first))
                 )
             )
             self.assertEqual(list(map(type, raised)), [NotAllowed])
             self.assertEqual(Membership.objects.filter(project=project, role=Role.OWNER).count(), 1)
 
-    def test_somebody_who_is_added_twice_at_once_is_a_member_once(self) -> None:
+    def test_a_user_added_twice_at_once_is_a_member_once(self) -> None:
         for _ in range(10):
             project, user = ProjectFactory(), UserFactory()
             add = [
@@ -397,7 +397,7 @@ class RaceTests(CommittingCase):
             self.assertEqual(list(map(type, self.run_together(*add * 2))), [AlreadyAMember])
             self.assertEqual(Membership.objects.filter(project=project, user=user).count(), 1)
 
-    def test_a_member_whose_account_ends_meanwhile_deadlocks_nobody(self) -> None:
+    def test_deleting_the_account_of_a_member_meanwhile_causes_no_deadlock(self) -> None:
         for _ in range(10):
             member = MembershipFactory()
             TaskFactory.create_batch(3, project=member.project, assignee=member.user)

@@ -7,9 +7,9 @@ from tests.factories import MembershipFactory, UserFactory
 
 
 class ConstraintTests(Case):
-    """The database itself refuses what the services refuse."""
+    """The database refuses what the services refuse."""
 
-    def test_rows_that_make_no_sense(self) -> None:
+    def test_invalid_rows_are_refused(self) -> None:
         membership = MembershipFactory()
         rows = [
             Project(name=""),
@@ -26,18 +26,18 @@ class ConstraintTests(Case):
 
 
 class UserNameTests(Case):
-    def test_a_name_is_taken_in_every_case(self) -> None:
+    def test_a_user_name_is_unique_in_any_case(self) -> None:
         UserFactory(username="alice")
         with self.assertRaises(IntegrityError), transaction.atomic():
             UserFactory(username="Alice")
         with self.assertRaises(ValidationError):
             User(username="ALICE", password="x").full_clean()
 
-    def test_somebody_is_found_by_their_name_in_whichever_case(self) -> None:
+    def test_a_user_is_found_by_name_in_any_case(self) -> None:
         alice = UserFactory(username="Alice")
         self.assertEqual(User.objects.get_by_natural_key("aLICE"), alice)
 
-    def test_what_is_too_long_for_a_name_is_nobody_before_it_is_even_normalized(self) -> None:
-        # A million combining marks would take minutes, and the whole process with them.
+    def test_an_overlong_name_is_not_found_without_normalizing_it(self) -> None:
+        # Normalizing a million combining marks would block the whole process for minutes.
         with self.assertNumQueries(0), self.assertRaises(User.DoesNotExist):
             User.objects.get_by_natural_key("a" + "\u0300\u0316" * 500_000)

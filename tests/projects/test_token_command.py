@@ -21,7 +21,7 @@ class TokenCommandCase(Case):
         cls.alice = UserFactory(username="alice")
 
     def run_command(self, *arguments: str) -> tuple[str, str]:
-        """What it wrote to stdout and to stderr."""
+        """Return the output to stdout and to stderr."""
         stdout, stderr = StringIO(), StringIO()
         call_command("token", *arguments, stdout=stdout, stderr=stderr)
         return stdout.getvalue(), stderr.getvalue()
@@ -33,18 +33,18 @@ class TokenCommandCase(Case):
 
 
 def days_of(token: Token) -> int:
-    """How long it lasts; the two moments were not taken at once."""
+    """Return the lifetime, rounded: its two timestamps were not taken at once."""
     return round((token.expires_at - token.created_at) / timedelta(days=1))
 
 
 class CreateTests(TokenCommandCase):
-    def test_the_token_alone_goes_to_stdout_and_signs_its_user_in(self) -> None:
+    def test_stdout_is_the_token_alone_which_authenticates_its_user(self) -> None:
         stdout, _ = self.run_command("create", "alice", "--scope", "write")
         token = Token.objects.get()
         viewer = viewer_by_token(stdout.removesuffix("\n"), address="")
         self.assertEqual((viewer.user_id, viewer.scope, viewer.token_id), (self.alice.pk, Scope.WRITE, token.pk))
 
-    def test_stderr_tells_that_it_is_told_once_and_how_long_it_lasts(self) -> None:
+    def test_stderr_says_that_the_token_is_shown_once_and_when_it_expires(self) -> None:
         stdout, stderr = self.run_command("create", "alice", "--scope", "read", "--days", "7")
         token = Token.objects.get()
         self.assertEqual(days_of(token), 7)
@@ -55,28 +55,28 @@ class CreateTests(TokenCommandCase):
         )
         self.assertNotIn(stdout.strip(), stderr)
 
-    def test_it_lasts_90_days_unless_told_otherwise(self) -> None:
+    def test_a_token_lasts_90_days_by_default(self) -> None:
         self.run_command("create", "alice", "--scope", "read")
         token = Token.objects.get()
         self.assertEqual(days_of(token), 90)
 
-    def test_it_may_last_for_ever(self) -> None:
+    def test_a_token_may_never_expire(self) -> None:
         _, stderr = self.run_command("create", "alice", "--scope", "read", "--never-expires")
         self.assertIsNone(Token.objects.get().expires_at)
         self.assertIn("lasts for ever", stderr)
 
-    def test_it_has_the_name_that_it_is_given(self) -> None:
+    def test_a_token_has_the_given_name_or_a_default(self) -> None:
         self.run_command("create", "alice", "--scope", "read", "--name", "laptop")
         self.run_command("create", "alice", "--scope", "read")
         self.assertEqual(
             list(Token.objects.order_by("pk").values_list("name", flat=True)), ["laptop", "made with manage.py"]
         )
 
-    def test_a_name_is_found_in_whichever_case_it_is_written(self) -> None:
+    def test_a_user_is_found_by_name_in_any_case(self) -> None:
         self.run_command("create", "ALICE", "--scope", "read")
         self.assertEqual(Token.objects.get().user, self.alice)
 
-    def test_it_is_told_to_the_audit_log_as_done_by_nobody(self) -> None:
+    def test_the_audit_log_records_the_creation_without_an_actor(self) -> None:
         self.run_command("create", "alice", "--scope", "admin", "--name", "laptop")
         entry = AuditEntry.objects.get()
         self.assertEqual(
@@ -84,7 +84,7 @@ class CreateTests(TokenCommandCase):
             ("token_created", None, "", "", self.alice.pk, "laptop (admin)"),
         )
 
-    def test_what_makes_no_sense_is_refused_in_one_line(self) -> None:
+    def test_invalid_values_are_refused_in_one_line(self) -> None:
         self.assert_refused("There is no user 'bob'.", "create", "bob", "--scope", "read")
         self.assert_refused("There is no user 'a\\x00'.", "create", "a\x00", "--scope", "read")
         self.assert_refused("There is no user '\\udcff'.", "create", "\udcff", "--scope", "read")
@@ -92,7 +92,7 @@ class CreateTests(TokenCommandCase):
             self.assert_refused("A token lasts 1 to 3660 days.", "create", "alice", "--scope", "read", "--days", days)
         self.assert_refused("This field cannot be blank.", "create", "alice", "--scope", "read", "--name", "")
 
-    def test_what_is_no_command_is_refused_in_one_line(self) -> None:
+    def test_invalid_arguments_are_refused_in_one_line(self) -> None:
         for arguments in (
             ["create"],
             ["create", "alice"],
@@ -103,15 +103,15 @@ class CreateTests(TokenCommandCase):
             with self.subTest(arguments), self.nothing_changes():
                 with self.assertRaises(CommandError) as refused:
                     self.run_command(*arguments)
-                self.assertRegex(str(refused.exception), r"\AError: [^\n]+\Z")  # the words are argparse's
+                self.assertRegex(str(refused.exception), r"\AError: [^\n]+\Z")  # argparse's own message
 
-    def test_an_account_that_is_switched_off_gets_none(self) -> None:
+    def test_a_deactivated_account_gets_no_token(self) -> None:
         User.objects.update(is_active=False)
         self.assert_refused("alice is not active.", "create", "alice", "--scope", "read")
 
 
 class ListTests(TokenCommandCase):
-    def test_everybodys_are_listed_oldest_first(self) -> None:
+    def test_the_tokens_of_all_users_are_listed_oldest_first(self) -> None:
         first = TokenFactory(user=self.alice, name="laptop", scope=Scope.READ)
         second = TokenFactory(user__username="bob", name="robot", scope=Scope.ADMIN)
         stdout, _ = self.run_command("list")
@@ -140,23 +140,23 @@ class ListTests(TokenCommandCase):
         self.assertIn(f"{token.last_used_at:%Y-%m-%d %H:%M}", line)
         self.assertNotIn(secret, line)
 
-    def test_somebodys_are_found_by_their_name_in_any_case(self) -> None:
+    def test_the_tokens_of_one_user_are_listed_by_name_in_any_case(self) -> None:
         TokenFactory(user=self.alice, name="laptop")
         TokenFactory(name="robot")
         stdout, _ = self.run_command("list", "Alice")
         self.assertIn("laptop", stdout)
         self.assertNotIn("robot", stdout)
 
-    def test_a_name_that_would_draw_on_the_terminal_is_one_line_of_text(self) -> None:
+    def test_control_characters_of_a_name_are_not_printed(self) -> None:
         TokenFactory(user=self.alice, name="a\n\x1b[31mb")
         stdout, _ = self.run_command("list")
         self.assertEqual(len(stdout.splitlines()), 2)
         self.assertNotIn("\x1b", stdout)
 
-    def test_somebody_who_is_not_there_has_none_to_list(self) -> None:
+    def test_listing_for_an_unknown_user_is_refused(self) -> None:
         self.assert_refused("There is no user 'bob'.", "list", "bob")
 
-    def test_as_many_queries_are_run_for_one_as_for_twenty(self) -> None:
+    def test_listing_costs_the_same_for_one_token_and_for_twenty(self) -> None:
         for count in (1, 19):
             TokenFactory.create_batch(count)
             with self.assertNumQueries(1):
@@ -164,7 +164,7 @@ class ListTests(TokenCommandCase):
 
 
 class RevokeTests(TokenCommandCase):
-    def test_a_token_ends_at_once(self) -> None:
+    def test_a_revoked_token_is_invalid_at_once(self) -> None:
         secret = self.run_command("create", "alice", "--scope", "read")[0].strip()
         viewer = viewer_by_token(secret, address="")
         with self.committed():
@@ -173,6 +173,6 @@ class RevokeTests(TokenCommandCase):
         with self.assertRaises(InvalidCredential):
             viewer_by_token(secret, address="")
 
-    def test_what_is_no_token_is_refused_in_one_line(self) -> None:
+    def test_an_unknown_token_is_refused_in_one_line(self) -> None:
         for absent in ("7", "0", "99999999999", "seven", ""):
             self.assert_refused("There is no such token.", "revoke", absent)

@@ -1,4 +1,4 @@
-"""How tokens come to be, are listed, and end."""
+"""Creating, revoking and listing tokens."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ class TokenCase(Case):
 
     @contextmanager
     def refused(self, error: type[Exception]) -> Iterator[None]:
-        """The block raises `error`, and leaves no trace."""
+        """Assert that the block raises `error` and changes nothing."""
         with self.nothing_changes(), self.assertRaises(error):
             yield
 
 
 class CreateTests(TokenCase):
-    def create(self, actor: Viewer | None = None, **given: Any) -> tuple[Token, str]:
-        wanted: Any = {"user_id": self.ada.pk, "name": "laptop", "scope": "write", "days": 90, **given}
-        return create_token(actor=actor or self.actor, **wanted)
+    def create(self, actor: Viewer | None = None, **overrides: Any) -> tuple[Token, str]:
+        arguments: Any = {"user_id": self.ada.pk, "name": "laptop", "scope": "write", "days": 90, **overrides}
+        return create_token(actor=actor or self.actor, **arguments)
 
-    def test_a_token_is_somebodys_and_lasts_as_long_as_it_was_told(self) -> None:
+    def test_a_token_belongs_to_its_user_and_expires_after_its_days(self) -> None:
         before = timezone.now()
         token, secret = self.create(name=" laptop ")
         after = timezone.now()
@@ -59,23 +59,23 @@ class CreateTests(TokenCase):
         viewer = viewer_by_token(secret, address="")
         self.assertEqual((viewer.user_id, viewer.scope, viewer.token_id), (self.ada.pk, Scope.WRITE, token.pk))
 
-    def test_a_token_of_no_days_does_not_expire(self) -> None:
+    def test_a_token_without_days_does_not_expire(self) -> None:
         token, secret = self.create(days=None)
         self.assertIsNone(Token.objects.get(pk=token.pk).expires_at)
         self.assertIsNone(viewer_by_token(secret, address="").expires_at)
 
-    def test_what_it_is_is_kept_nowhere(self) -> None:
+    def test_the_secret_is_not_stored(self) -> None:
         token, secret = self.create()
         self.assertEqual(token.digest, digest_of(secret))
-        kept = str([list(model.objects.values()) for model in (Token, AuditEntry, Event, User)])
-        self.assertNotIn(secret, kept)
-        self.assertNotIn(secret.removeprefix("tw_"), kept)
+        stored = str([list(model.objects.values()) for model in (Token, AuditEntry, Event, User)])
+        self.assertNotIn(secret, stored)
+        self.assertNotIn(secret.removeprefix("tw_"), stored)
         self.assertNotIn(token.digest, str(self.audit()))
 
-    def test_no_two_are_the_same(self) -> None:
+    def test_no_two_tokens_are_the_same(self) -> None:
         self.assertNotEqual(self.create()[1], self.create()[1])
 
-    def test_it_is_told_to_the_audit_log_and_takes_no_position(self) -> None:
+    def test_creating_is_recorded_in_the_audit_log_and_takes_no_position(self) -> None:
         self.create()
         [entry] = self.audit()
         del entry["id"], entry["at"]
@@ -95,7 +95,7 @@ class CreateTests(TokenCase):
         )
         self.assertEqual(Event.objects.count(), 0)
 
-    def test_a_name_that_cannot_be_stored_is_refused(self) -> None:
+    def test_an_invalid_name_is_refused(self) -> None:
         for name, code in (
             ("", "BLANK"),
             (" ", "BLANK"),
@@ -114,7 +114,7 @@ class CreateTests(TokenCase):
                 self.create(scope=scope)
             self.assertEqual(list(refused.exception.error_dict), ["scope"])
 
-    def test_it_lasts_1_to_3660_days(self) -> None:
+    def test_a_token_lasts_1_to_3660_days(self) -> None:
         for days in (1, 3660):
             self.create(days=days)
         for days in (0, -1, 3661, 2**31, 10**30):
@@ -122,12 +122,12 @@ class CreateTests(TokenCase):
                 self.create(days=days)
             self.assertEqual([error.code for error in refused.exception.error_dict["days"]], ["OUT_OF_RANGE"])
 
-    def test_nobody_makes_one_for_somebody_else_not_even_staff(self) -> None:
+    def test_even_staff_may_not_create_a_token_for_another_user(self) -> None:
         for actor in (viewer_for(self.other), viewer_for(UserFactory(is_staff=True))):
             with self.refused(NotAllowed):
                 self.create(actor)
 
-    def test_a_command_makes_one_for_anybody_who_is_there(self) -> None:
+    def test_a_command_creates_a_token_for_any_active_user(self) -> None:
         token, _ = self.create(SYSTEM)
         self.assertEqual(token.user, self.ada)
         User.objects.filter(pk=self.other.pk).update(is_active=False)
@@ -135,30 +135,30 @@ class CreateTests(TokenCase):
             with self.subTest(user_id), self.refused(NotSignedIn):
                 self.create(SYSTEM, user_id=user_id)
 
-    def test_nobody_in_particular_makes_none(self) -> None:
+    def test_a_viewer_without_an_account_creates_no_token(self) -> None:
         for actor in (ANONYMOUS, UNNAMED):
             with self.refused(NotSignedIn):
                 self.create(actor, user_id=None)
 
-    def test_a_token_for_less_than_everything_makes_none(self) -> None:
+    def test_creating_requires_the_admin_scope(self) -> None:
         for scope in (Scope.READ, Scope.WRITE):
             actor = viewer_by_token(token_of(self.ada, scope), address="")
             with self.subTest(scope), self.refused(MissingScope):
                 self.create(actor, scope="read")
 
-    def test_a_token_for_everything_makes_one_and_is_told_as_its_maker(self) -> None:
+    def test_the_audit_log_records_the_creating_token_and_its_address(self) -> None:
         actor = viewer_by_token(token_of(self.ada), address="203.0.113.7")
         self.create(actor)
         last = self.audit()[-1]
         self.assertEqual((last["actor_token_id"], last["address"]), (actor.token_id, "203.0.113.7"))
 
-    def test_a_token_that_was_revoked_meanwhile_makes_none(self) -> None:
+    def test_a_revoked_token_creates_no_token(self) -> None:
         actor = viewer_by_token(token_of(self.ada), address="")
         revoke_token(actor=actor, token_id=actor.token_id)
         with self.assertRaises(InvalidCredential), self.nothing_changes():
             self.create(actor)
 
-    def test_it_does_not_outlive_the_one_that_made_it(self) -> None:
+    def test_a_token_does_not_outlive_the_token_that_created_it(self) -> None:
         actor = viewer_by_token(token_of(self.ada, days=1), address="")
         self.create(actor)
         self.assertEqual(Token.objects.latest("pk").expires_at, actor.expires_at)
@@ -170,7 +170,7 @@ class RevokeTests(TokenCase):
             actor=self.actor, user_id=self.ada.pk, name="laptop", scope="read", days=None
         )
 
-    def test_it_ends_at_once_and_is_answered_as_it_was(self) -> None:
+    def test_a_revoked_token_is_returned_and_invalid_at_once(self) -> None:
         viewer_by_token(self.secret, address="")
         self.token.refresh_from_db()
         with self.committed():
@@ -180,7 +180,7 @@ class RevokeTests(TokenCase):
         with self.assertRaises(InvalidCredential):
             viewer_by_token(self.secret, address="")
 
-    def test_it_takes_a_position_that_bumps_what_its_user_sees(self) -> None:
+    def test_revoking_takes_a_position_and_bumps_the_access_tag_of_the_user(self) -> None:
         tags = [GLOBAL_TAG, access_tag(self.ada.pk), access_tag(self.other.pk)]
         versions.bump(dict.fromkeys(tags, 0))  # so that each is known
         versions_by_tag = {tag: versions.versions_at([tag], Event.head()) for tag in tags}
@@ -192,7 +192,7 @@ class RevokeTests(TokenCase):
         current = [tag for tag, tag_versions in versions_by_tag.items() if versions.is_current(tag_versions)]
         self.assertEqual(current, [GLOBAL_TAG, access_tag(self.other.pk)])
 
-    def test_it_is_told_to_the_audit_log_without_what_it_was(self) -> None:
+    def test_revoking_is_recorded_in_the_audit_log_without_the_digest(self) -> None:
         actor = viewer_by_token(token_of(self.ada), address="203.0.113.7")
         revoke_token(actor=actor, token_id=self.token.pk)
         last = self.audit()[-1]
@@ -203,18 +203,18 @@ class RevokeTests(TokenCase):
         self.assertEqual(last["detail"], "laptop (read)")
         self.assertNotIn(self.token.digest, str(self.audit()))
 
-    def test_a_token_may_end_itself(self) -> None:
+    def test_a_token_may_revoke_itself(self) -> None:
         secret = token_of(self.ada)
         actor = viewer_by_token(secret, address="")
         revoke_token(actor=actor, token_id=actor.token_id)
         self.assertEqual(Token.objects.get(), self.token)
 
-    def test_anothers_token_is_like_one_that_is_not_there(self) -> None:
+    def test_the_token_of_another_user_is_like_an_absent_one(self) -> None:
         for token_id in (self.token.pk, 999999, None):
             with self.subTest(token_id), self.refused(TokenNotFound):
                 revoke_token(actor=viewer_for(self.other), token_id=token_id)
 
-    def test_staff_and_commands_end_anybodys(self) -> None:
+    def test_staff_and_commands_may_revoke_any_token(self) -> None:
         for actor in (viewer_for(UserFactory(is_staff=True)), UNNAMED, SYSTEM):
             token = TokenFactory(user=self.ada)
             with self.subTest(actor):
@@ -223,33 +223,33 @@ class RevokeTests(TokenCase):
                 with self.refused(TokenNotFound):
                     revoke_token(actor=actor, token_id=token.pk)
 
-    def test_a_token_for_less_than_everything_ends_none(self) -> None:
+    def test_revoking_requires_the_admin_scope(self) -> None:
         with self.refused(MissingScope):
             revoke_token(actor=viewer_by_token(self.secret, address=""), token_id=self.token.pk)
 
-    def test_who_is_not_signed_in_ends_none(self) -> None:
+    def test_an_anonymous_viewer_may_not_revoke(self) -> None:
         with self.refused(NotSignedIn):
             revoke_token(actor=ANONYMOUS, token_id=self.token.pk)
 
 
 class ListTests(TokenCase):
-    def test_ones_own_come_newest_first(self) -> None:
+    def test_the_tokens_of_the_viewer_are_listed_newest_first(self) -> None:
         tokens = TokenFactory.create_batch(3, user=self.ada)
         TokenFactory(user=self.other)
         page = list_tokens(self.actor, page=PageRequest(default_size=2))
         self.assertEqual(page.rows, [TokenRow.of(token) for token in (tokens[2], tokens[1])])
         self.assertEqual((page.has_next, count_tokens(self.actor)), (True, 3))
 
-    def test_staff_see_their_own_alone_and_who_has_no_account_none(self) -> None:
+    def test_staff_see_their_own_tokens_alone_and_a_viewer_without_an_account_none(self) -> None:
         TokenFactory(user=self.ada)
         for viewer in (viewer_for(UserFactory(is_staff=True)), UNNAMED):
             self.assertEqual(list_tokens(viewer, page=PageRequest(default_size=2)).rows, [])
             self.assertEqual(count_tokens(viewer), 0)
 
-    def test_it_is_for_those_who_may_do_everything_that_their_account_may(self) -> None:
-        viewer = viewer_by_token(token_of(self.ada, Scope.WRITE), address="")
-        for asking, error in ((viewer, MissingScope), (ANONYMOUS, NotSignedIn)):
+    def test_listing_requires_the_admin_scope(self) -> None:
+        writer = viewer_by_token(token_of(self.ada, Scope.WRITE), address="")
+        for viewer, error in ((writer, MissingScope), (ANONYMOUS, NotSignedIn)):
             with self.assertRaises(error):
-                list_tokens(asking, page=PageRequest(default_size=2))
+                list_tokens(viewer, page=PageRequest(default_size=2))
             with self.assertRaises(error):
-                count_tokens(asking)
+                count_tokens(viewer)
