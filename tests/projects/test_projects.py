@@ -19,7 +19,7 @@ class CreateTests(Case):
         )
         self.assertEqual(self.events(), ["project.created"])
 
-    def test_what_cannot_be_stored_is_refused_and_leaves_nothing(self) -> None:
+    def test_an_invalid_name_is_refused_and_nothing_is_stored(self) -> None:
         for name, code in (
             ("", "BLANK"),
             ("  ", "BLANK"),
@@ -33,7 +33,7 @@ class CreateTests(Case):
             self.assertEqual([error.code for error in refused.exception.error_dict["name"]], [code])
         self.assertEqual((Project.objects.count(), Event.objects.count()), (0, 0))
 
-    def test_nobody_in_particular_creates_nothing(self) -> None:
+    def test_an_anonymous_viewer_creates_no_project(self) -> None:
         with self.assertRaises(NotSignedIn):
             create_project(actor=ANONYMOUS, name="Engine")
         self.assertEqual(Project.objects.count(), 0)
@@ -51,12 +51,12 @@ class UpdateTests(Case):
         self.assertEqual(self.events(), ["project.updated"])
         self.assertIn('"changes":["name"]', Event.objects.get().payload)
 
-    def test_no_change_is_no_event(self) -> None:
+    def test_an_update_without_a_change_records_no_event(self) -> None:
         same = update_project(actor=self.actor, project_id=self.project.pk, changes={"name": self.project.name})
         self.assertEqual(same.version, 1)
         self.assertEqual(self.events(), [])
 
-    def test_an_old_version_is_a_conflict_that_shows_the_present_row(self) -> None:
+    def test_an_old_version_is_a_conflict_with_the_current_row(self) -> None:
         update_project(actor=self.actor, project_id=self.project.pk, changes={"name": "New"}, version=1)
         with self.assertRaises(Conflict) as refused:
             update_project(actor=self.actor, project_id=self.project.pk, changes={"name": "Newer"}, version=1)
@@ -64,7 +64,7 @@ class UpdateTests(Case):
         self.assertEqual(refused.exception.current, ProjectRow.of(self.project))
         self.assertEqual((self.project.name, self.events()), ("New", ["project.updated"]))
 
-    def test_a_viewer_may_not_and_a_stranger_does_not_see_it(self) -> None:
+    def test_a_viewer_may_not_update_and_a_non_member_does_not_see_it(self) -> None:
         reader = MembershipFactory(project=self.project, role=Role.VIEWER).user
         for user, error in ((reader, NotAllowed), (UserFactory(), ProjectNotFound)):
             with self.assertRaises(error):
@@ -73,7 +73,7 @@ class UpdateTests(Case):
 
 
 class DeleteTests(Case):
-    def test_a_project_goes_with_all_that_is_in_it_in_one_event(self) -> None:
+    def test_deleting_a_project_deletes_its_contents_and_records_one_event(self) -> None:
         owner = MembershipFactory(role=Role.OWNER)
         reader = MembershipFactory(project=owner.project, role=Role.VIEWER)
         CommentFactory(task__project=owner.project)
@@ -83,7 +83,7 @@ class DeleteTests(Case):
         self.assertEqual(self.events(), ["project.deleted"])
         self.assertEqual(Event.objects.get().audience, sorted([owner.user_id, reader.user_id]))
 
-    def test_only_an_owner_may(self) -> None:
+    def test_only_an_owner_may_delete(self) -> None:
         editor = MembershipFactory(role=Role.EDITOR)
         with self.assertRaises(NotAllowed):
             delete_project(actor=viewer_for(editor.user), project_id=editor.project_id)

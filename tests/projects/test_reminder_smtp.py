@@ -1,4 +1,4 @@
-"""Reminders over real SMTP: taken, refused for now, refused for good, and no server at all."""
+"""Reminders over real SMTP: accepted, refused temporarily or permanently, and without a server."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ MINUTE = timedelta(minutes=1)
 
 
 class Mailbox:
-    """A mail server that gives the answers it is told to, then takes everything; it keeps all that it was shown."""
+    """A mail server that sends the given replies, then accepts everything. It stores every message."""
 
-    def __init__(self, *answers: str) -> None:
-        self.answers = list(answers)
-        self.shown: list[Message] = []
+    def __init__(self, *replies: str) -> None:
+        self.replies = list(replies)
+        self.messages: list[Message] = []
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
         assert isinstance(envelope.content, bytes)
-        self.shown.append(message_from_bytes(envelope.content))
-        return self.answers.pop(0) if self.answers else "250 Taken"
+        self.messages.append(message_from_bytes(envelope.content))
+        return self.replies.pop(0) if self.replies else "250 Taken"
 
 
 class AnyPort(Controller):
-    """On a port that is free, which the kernel picks."""
+    """A controller on a free port, which the kernel picks."""
 
     def _trigger_server(self) -> None:
         self.port = self.server.sockets[0].getsockname()[1]
@@ -43,8 +43,8 @@ class AnyPort(Controller):
 
 
 @contextmanager
-def mail_server(*answers: str) -> Iterator[Mailbox]:
-    mailbox = Mailbox(*answers)
+def mail_server(*replies: str) -> Iterator[Mailbox]:
+    mailbox = Mailbox(*replies)
     controller = AnyPort(mailbox, hostname="127.0.0.1", port=0)
     controller.start()
     try:
@@ -71,7 +71,7 @@ class SmtpTests(Case):
         return [services.reminder.send(pk) for pk in services.reminder.scan(now=timezone.now())]
 
     def assert_waits(self, wait: timedelta) -> None:
-        """Nothing is tried before the wait is over; then it is over."""
+        """Assert that nothing is sent before the wait is over, then end the wait."""
         reminder = Reminder.objects.get()
         self.assertIsNone(reminder.sent_at)
         self.assertAlmostEqual(reminder.not_before, timezone.now() + wait, delta=timedelta(seconds=10))
@@ -81,7 +81,7 @@ class SmtpTests(Case):
     def test_a_reminder_goes_out_over_smtp(self) -> None:
         with mail_server() as mailbox:
             self.assertEqual(self.remind(), [True])
-        (message,) = mailbox.shown
+        (message,) = mailbox.messages
         self.assertEqual(message["To"], "ada@example.org")
         self.assertEqual(message.get_content_type(), "multipart/alternative")
         self.assertEqual([part.get_content_type() for part in message.walk()][1:], ["text/plain", "text/html"])
@@ -94,16 +94,16 @@ class SmtpTests(Case):
             self.assert_waits(2 * MINUTE)
             self.assertEqual(self.remind(), [True])
             self.assertEqual(self.remind(), [])
-        self.assertEqual(len(mailbox.shown), 3)
-        self.assertEqual(len({message["Message-ID"] for message in mailbox.shown}), 1)
+        self.assertEqual(len(mailbox.messages), 3)
+        self.assertEqual(len({message["Message-ID"] for message in mailbox.messages}), 1)
 
     def test_a_mail_sent_again_after_a_crash_keeps_its_message_id(self) -> None:
         with mail_server() as mailbox:
             self.remind()
             Reminder.objects.update(sent_at=None, not_before=timezone.now())
             self.remind()
-        self.assertEqual(len(mailbox.shown), 2)
-        self.assertEqual(mailbox.shown[0]["Message-ID"], mailbox.shown[1]["Message-ID"])
+        self.assertEqual(len(mailbox.messages), 2)
+        self.assertEqual(mailbox.messages[0]["Message-ID"], mailbox.messages[1]["Message-ID"])
 
     def test_without_a_mail_server_the_reminder_waits(self) -> None:
         with smtp_at(1), self.assertLogs("backend.projects", "WARNING"):

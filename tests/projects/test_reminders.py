@@ -1,4 +1,4 @@
-"""Who is reminded of what, and when; how a mail is claimed, sent, refused and sent again."""
+"""Recipients and times of reminders; how a mail is claimed, sent, refused and sent again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOUR = timedelta(hours=1)
 
 
 def remind(now: datetime | None = None) -> int:
-    """What a minute of Beat and worker does; returns how many mails went out."""
+    """Do what Beat and the worker do each minute. Return the number of mails sent."""
     return sum([services.reminder.send(pk) for pk in services.reminder.scan(now=now or timezone.now())])
 
 
@@ -44,31 +44,31 @@ class ReminderCase(Case):
         services.task.update_task(actor=access.SYSTEM, task_id=self.task.pk, changes=changes)  # type: ignore[arg-type]
 
 
-class WhatIsDueTests(ReminderCase):
+class DueTests(ReminderCase):
     def test_the_window_begins_24_hours_ahead(self) -> None:
         day_ahead = self.task.due_date - timedelta(hours=24)
         self.assertEqual(services.reminder.scan(now=day_ahead - timedelta(microseconds=1)), [])
         self.assertEqual(len(services.reminder.scan(now=day_ahead)), 1)
 
-    def test_a_completed_task_reminds_nobody(self) -> None:
+    def test_a_completed_task_has_no_reminder(self) -> None:
         self.change(status=Status.COMPLETED)
         self.assertEqual(remind(), 0)
         self.assertFalse(Reminder.objects.exists())
 
-    def test_a_task_that_fell_due_while_no_worker_ran_is_reminded_of_late(self) -> None:
+    def test_a_task_that_fell_due_while_no_worker_ran_has_a_late_reminder(self) -> None:
         past = timezone.now() - HOUR
         Task.objects.filter(pk=self.task.pk).update(due_date=past, updated_at=past - HOUR)
         self.assertEqual(remind(), 1)
         self.assertIn("Was due", mail.outbox[0].subject)
 
-    def test_a_task_given_a_date_in_the_past_reminds_nobody(self) -> None:
+    def test_a_task_with_a_new_due_date_in_the_past_has_no_reminder(self) -> None:
         self.change(due_date=timezone.now() - HOUR)
         self.assertEqual(remind(), 0)
 
-    def test_a_task_late_by_a_day_reminds_nobody(self) -> None:
+    def test_a_task_overdue_by_a_day_has_no_reminder(self) -> None:
         self.assertEqual(services.reminder.scan(now=self.task.due_date + timedelta(hours=24)), [])
 
-    def test_a_moved_due_date_reminds_anew_and_once(self) -> None:
+    def test_a_changed_due_date_sends_one_new_reminder(self) -> None:
         self.assertEqual(remind(), 1)
         self.change(due_date=timezone.now() + 2 * HOUR)
         self.assertEqual([remind(), remind()], [1, 0])
@@ -108,31 +108,31 @@ class RecipientTests(ReminderCase):
         remind()
         self.assertEqual(recipients(), sorted([owner.email, editor.email]))
 
-    def test_an_assignee_without_an_address_is_none(self) -> None:
+    def test_owners_are_reminded_where_the_assignee_has_no_address(self) -> None:
         owner = MembershipFactory(project=self.project, role=Role.OWNER).user
         User.objects.filter(pk=self.ada.pk).update(email="")
         remind()
         self.assertEqual(recipients(), [owner.email])
 
-    def test_an_assignee_whose_account_is_switched_off_is_none(self) -> None:
+    def test_owners_are_reminded_where_the_assignee_is_deactivated(self) -> None:
         owner = MembershipFactory(project=self.project, role=Role.OWNER).user
         User.objects.filter(pk=self.ada.pk).update(is_active=False)
         remind()
         self.assertEqual(recipients(), [owner.email])
 
-    def test_an_assignee_who_left_the_project_hears_nothing_of_it(self) -> None:
+    def test_an_assignee_who_left_the_project_is_not_reminded(self) -> None:
         owner = MembershipFactory(project=self.project, role=Role.OWNER).user
         services.membership.remove_member(actor=access.SYSTEM, project_id=self.project.pk, user_id=self.ada.pk)
         remind()
         self.assertEqual(recipients(), [owner.email])
 
     @override_settings(NOTIFY_EMAIL="team@example.org")
-    def test_the_configured_address_is_reminded_where_nobody_else_can_be(self) -> None:
+    def test_the_configured_address_is_reminded_where_there_is_no_other(self) -> None:
         self.change(assignee_id=None)
         remind()
         self.assertEqual(recipients(), ["team@example.org"])
 
-    def test_without_any_address_nothing_is_entered(self) -> None:
+    def test_without_any_address_no_reminder_is_stored(self) -> None:
         self.change(assignee_id=None)
         self.assertEqual(remind(), 0)
         self.assertFalse(Reminder.objects.exists())
@@ -152,25 +152,25 @@ class RecipientTests(ReminderCase):
 
 
 class SendingTests(ReminderCase):
-    def entered(self) -> Reminder:
+    def scan_one(self) -> Reminder:
         services.reminder.scan(now=timezone.now())
         return Reminder.objects.get()
 
     def test_a_reminder_is_sent_once_however_often_it_is_tried(self) -> None:
-        reminder = self.entered()
+        reminder = self.scan_one()
         self.assertEqual([services.reminder.send(reminder.pk) for _ in range(3)], [True, False, False])
         self.assertEqual(remind(), 0)
         self.assertEqual(len(mail.outbox), 1)
         reminder.refresh_from_db()
         self.assertIsNotNone(reminder.sent_at)
 
-    def test_a_reminder_whose_task_was_deleted_is_quiet(self) -> None:
-        reminder = self.entered()
+    def test_the_reminder_of_a_deleted_task_is_not_sent(self) -> None:
+        reminder = self.scan_one()
         services.task.delete_task(actor=access.SYSTEM, task_id=self.task.pk)
         self.assertFalse(services.reminder.send(reminder.pk))
         self.assertEqual(mail.outbox, [])
 
-    def test_a_reminder_that_lost_its_point_is_not_sent_and_is_forgotten(self) -> None:
+    def test_an_outdated_reminder_is_deleted_and_not_sent(self) -> None:
         grace = MembershipFactory(project=self.project).user
         for changes in [
             {"assignee_id": grace.pk},
@@ -184,22 +184,22 @@ class SendingTests(ReminderCase):
                 self.assertEqual(mail.outbox, [])
                 self.assertFalse(Reminder.objects.exists())
 
-    def test_a_task_reopened_after_its_reminder_was_forgotten_reminds(self) -> None:
-        reminder = self.entered()
+    def test_a_task_reopened_after_its_reminder_was_deleted_has_a_new_one(self) -> None:
+        reminder = self.scan_one()
         self.change(status=Status.COMPLETED)
         services.reminder.send(reminder.pk)
         self.change(status=Status.PENDING)
         self.assertEqual(remind(), 1)
 
-    def test_what_a_killed_worker_had_claimed_is_sent_once_its_claim_lapsed(self) -> None:
-        reminder = self.entered()
+    def test_the_reminder_of_a_killed_worker_is_sent_after_its_claim_expires(self) -> None:
+        reminder = self.scan_one()
         Reminder.objects.update(attempts=1, not_before=timezone.now() + LEASE)
         self.assertEqual(remind(), 0)
         self.assertFalse(services.reminder.send(reminder.pk))
         Reminder.objects.update(not_before=timezone.now())
         self.assertEqual(remind(), 1)
 
-    def test_an_address_that_is_none_is_refused_and_breaks_nothing(self) -> None:
+    def test_an_invalid_address_is_logged_and_not_mailed(self) -> None:
         Reminder.objects.create(task=self.task, due_date=self.task.due_date, recipient="a@b\nBcc: c@example.org")
         User.objects.filter(pk=self.ada.pk).update(email="a@b\nBcc: c@example.org")
         with self.assertLogs("backend.projects.services.mail", "WARNING"):
@@ -207,7 +207,7 @@ class SendingTests(ReminderCase):
         self.assertEqual(mail.outbox, [])
 
 
-class WrittenTests(ReminderCase):
+class MessageTests(ReminderCase):
     def sent(self, **changes: Any) -> mail.EmailMultiAlternatives:
         Task.objects.filter(pk=self.task.pk).update(**changes)
         remind()
@@ -215,19 +215,19 @@ class WrittenTests(ReminderCase):
         assert isinstance(message, mail.EmailMultiAlternatives)
         return message
 
-    def test_a_title_of_several_lines_cannot_write_a_header(self) -> None:
+    def test_a_title_of_several_lines_cannot_add_a_header(self) -> None:
         message = self.sent(title="Ship it\r\nBcc: everybody@example.org\u2028now")
         self.assertTrue(message.subject.endswith(": Ship it Bcc: everybody@example.org now"))
         self.assertIsNone(message.message()["Bcc"])
 
-    def test_what_people_wrote_is_text_in_the_html_and_unescaped_in_the_text(self) -> None:
+    def test_user_text_is_escaped_in_the_html_but_not_in_the_plain_text(self) -> None:
         message = self.sent(title="<b>R&D</b>")
         html, _ = message.alternatives[0]
         self.assertIn("&lt;b&gt;R&amp;D&lt;/b&gt;", str(html))
         self.assertIn("<b>R&D</b>", str(message.body))
 
     @override_settings(SUMMARY_TIME_ZONE="Europe/Berlin")
-    def test_the_due_date_is_told_by_the_clock_of_the_team(self) -> None:
+    def test_the_due_date_is_in_the_configured_time_zone(self) -> None:
         due_date = (timezone.now() + 3 * HOUR).replace(minute=17)
         message = self.sent(due_date=due_date)
         local = timezone.localtime(due_date, timezone=services.clock.zone())
@@ -235,19 +235,19 @@ class WrittenTests(ReminderCase):
 
 
 class ConcurrentSendingTests(CommittingCase):
-    def test_of_two_workers_with_one_reminder_one_sends_it(self) -> None:
+    def test_one_of_two_workers_sends_a_reminder(self) -> None:
         member = MembershipFactory()
         for _ in range(5):
             TaskFactory(project=member.project, assignee=member.user, due_date=timezone.now() + HOUR)
         ids = services.reminder.scan(now=timezone.now())
-        answers: list[bool] = []
+        results: list[bool] = []
         barrier = threading.Barrier(2)
 
         def work() -> None:
             try:
                 for pk in ids:
                     barrier.wait(timeout=10)
-                    answers.append(services.reminder.send(pk))
+                    results.append(services.reminder.send(pk))
             finally:
                 connection.close()
 
@@ -256,10 +256,10 @@ class ConcurrentSendingTests(CommittingCase):
             worker.start()
         for worker in workers:
             worker.join(timeout=10)
-        self.assertEqual(sorted(answers), [False] * 5 + [True] * 5)
+        self.assertEqual(sorted(results), [False] * 5 + [True] * 5)
         self.assertEqual(len(mail.outbox), 5)
 
-    def test_a_scan_passes_over_a_task_that_is_being_deleted(self) -> None:
+    def test_a_scan_skips_a_task_that_is_being_deleted(self) -> None:
         member = MembershipFactory()
         tasks = [
             TaskFactory(project=member.project, assignee=member.user, due_date=timezone.now() + HOUR) for _ in range(2)

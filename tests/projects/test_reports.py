@@ -1,4 +1,4 @@
-"""What a summary tells of a day, when it is due, that it has no twin, and who gets it by mail."""
+"""Daily summaries: their figures, when they are due, that each is unique, and who gets them by mail."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class DayTests(Case):
 
 
 class FigureTests(Case):
-    """Of yesterday, by the clock of UTC."""
+    """Figures of yesterday, in UTC."""
 
     project: Project
 
@@ -59,7 +59,7 @@ class FigureTests(Case):
         return services.report.figures(self.project.pk, Day.of(day), now=timezone.now())
 
     def task(self, created_at: datetime = NOON, **fields: Any) -> Task:
-        """Made through the service, as if at `created_at`."""
+        """Create a task through the service, as if at `created_at`."""
         changes = {"title": "Task", "due_date": NOON + timedelta(days=30), **fields}
         task = services.task.create_task(actor=access.SYSTEM, project_id=self.project.pk, changes=changes)  # type: ignore[arg-type]
         Task.objects.filter(pk=task.pk).update(created_at=created_at, updated_at=created_at)
@@ -67,7 +67,7 @@ class FigureTests(Case):
         return task
 
     def change(self, task: Task, at: datetime, **changes: Any) -> None:
-        """Changed through the service, as if at `at`."""
+        """Change a task through the service, as if at `at`."""
         services.task.update_task(actor=access.SYSTEM, task_id=task.pk, changes=changes)  # type: ignore[arg-type]
         Event.objects.filter(position=Event.head()).update(at=at)
 
@@ -85,7 +85,7 @@ class FigureTests(Case):
             },
         )
 
-    def test_tasks_are_counted_by_status_as_they_were_when_the_day_ended(self) -> None:
+    def test_tasks_are_counted_by_their_status_at_the_end_of_the_day(self) -> None:
         self.task()
         changed_in_time, changed_later = self.task(), self.task()
         self.change(changed_in_time, NOON + HOUR, status=Status.IN_PROGRESS)
@@ -93,20 +93,20 @@ class FigureTests(Case):
         self.task(created_at=timezone.now())
         self.assertEqual(self.figures()["tasks"], {"pending": 2, "in_progress": 1, "completed": 0})
 
-    def test_a_task_deleted_since_was_there_when_the_day_ended(self) -> None:
+    def test_a_task_deleted_after_the_day_counts(self) -> None:
         task = self.task()
         services.task.delete_task(actor=access.SYSTEM, task_id=task.pk)
         figures = self.figures()
         self.assertEqual((figures["tasks"]["pending"], figures["created"]), (1, 1))
 
-    def test_a_task_deleted_on_that_day_was_created_and_is_gone(self) -> None:
+    def test_a_task_deleted_on_that_day_counts_as_created_only(self) -> None:
         task = self.task()
         services.task.delete_task(actor=access.SYSTEM, task_id=task.pk)
         Event.objects.filter(position=Event.head()).update(at=NOON + HOUR)
         figures = self.figures()
         self.assertEqual((figures["tasks"]["pending"], figures["created"]), (0, 1))
 
-    def test_a_task_without_a_journal_counts_as_it_is(self) -> None:
+    def test_a_task_without_events_counts_with_its_current_status(self) -> None:
         task = TaskFactory(project=self.project, status=Status.IN_PROGRESS)
         Task.objects.filter(pk=task.pk).update(created_at=NOON)
         self.assertEqual(self.figures()["tasks"]["in_progress"], 1)
@@ -118,12 +118,12 @@ class FigureTests(Case):
         self.change(self.task(created_at=NOON - timedelta(days=3)), NOON - timedelta(days=1), status=Status.COMPLETED)
         self.assertEqual(self.figures()["completed"], 1)
 
-    def test_a_change_of_a_completed_task_completes_nothing(self) -> None:
+    def test_changing_a_completed_task_does_not_count_as_completing_it(self) -> None:
         task = self.task(created_at=NOON - timedelta(days=3), status=Status.COMPLETED)
         self.change(task, NOON, title="status")
         self.assertEqual(self.figures()["completed"], 0)
 
-    def test_overdue_and_due_in_24_hours_are_told_from_the_end_of_the_day(self) -> None:
+    def test_overdue_and_due_in_24_hours_are_counted_from_the_end_of_the_day(self) -> None:
         end = Day.of(YESTERDAY).end
         self.task(due_date=end - timedelta(seconds=1))
         self.task(due_date=end)
@@ -151,7 +151,7 @@ class FigureTests(Case):
         self.assertEqual((figures["tasks"]["pending"], figures["created"]), (0, 0))
 
     @BERLIN
-    def test_the_hour_that_comes_twice_belongs_to_its_day(self) -> None:
+    def test_the_repeated_hour_of_a_clock_change_belongs_to_its_day(self) -> None:
         for created_at in [
             datetime(2026, 10, 24, 21, 59, tzinfo=UTC),
             datetime(2026, 10, 24, 22, 0, tzinfo=UTC),
@@ -166,7 +166,7 @@ class FigureTests(Case):
 
 @override_settings(SUMMARY_HOUR=6)
 class DueTests(Case):
-    """What is due on the morning of 10 June 2026."""
+    """Summaries that are due on 10 June 2026."""
 
     project: Project
 
@@ -178,31 +178,31 @@ class DueTests(Case):
     def due(self, hour: int, minute: int = 0) -> list[tuple[int, date]]:
         return services.report.due(now=datetime(2026, 6, 10, hour, minute, tzinfo=UTC))
 
-    def test_yesterday_is_due_from_the_set_hour_on(self) -> None:
+    def test_yesterday_is_due_from_the_configured_hour_on(self) -> None:
         self.assertEqual(self.due(5, 59), [])
         self.assertEqual(self.due(6), [(self.project.pk, date(2026, 6, 9))])
         self.assertEqual(self.due(23), [(self.project.pk, date(2026, 6, 9))])
 
     @BERLIN
-    def test_the_hour_is_one_of_the_local_clock(self) -> None:
+    def test_the_configured_hour_is_local_time(self) -> None:
         self.assertEqual(self.due(3, 59), [])
         self.assertEqual(self.due(4), [(self.project.pk, date(2026, 6, 9))])
 
-    def test_a_project_that_did_not_exist_that_day_has_none(self) -> None:
+    def test_a_project_that_did_not_exist_that_day_has_no_summary(self) -> None:
         Project.objects.update(created_at=datetime(2026, 6, 10, tzinfo=UTC))
         self.assertEqual(self.due(7), [])
 
-    def test_a_late_start_makes_up_for_seven_days_oldest_first(self) -> None:
+    def test_a_late_start_catches_up_on_seven_days_oldest_first(self) -> None:
         Project.objects.update(created_at=datetime(2026, 1, 1, tzinfo=UTC))
         self.assertEqual([day for _, day in self.due(7)], [date(2026, 6, number) for number in range(3, 10)])
 
-    def test_what_is_made_is_not_due(self) -> None:
+    def test_a_generated_summary_is_not_due(self) -> None:
         services.report.generate(self.project.pk, YESTERDAY)
         at = datetime.combine(YESTERDAY + timedelta(days=1), datetime.min.time(), UTC) + 7 * HOUR
         Project.objects.update(created_at=NOON)
         self.assertEqual(services.report.due(now=at), [])
 
-    def test_what_was_made_while_its_day_lasted_is_due_again(self) -> None:
+    def test_a_summary_generated_before_the_end_of_its_day_is_due_again(self) -> None:
         SummaryReport.objects.create(
             project=self.project, date=date(2026, 6, 9), figures={}, generated_at=datetime(2026, 6, 9, 12, tzinfo=UTC)
         )
@@ -217,14 +217,14 @@ class GenerateTests(Case):
         cls.project = ProjectFactory()
         Project.objects.update(created_at=NOON)
 
-    def test_a_summary_is_stored_and_announced_once_however_often_it_is_made(self) -> None:
+    def test_a_summary_is_stored_and_recorded_once_however_often_it_is_generated(self) -> None:
         first = services.report.generate(self.project.pk, YESTERDAY)
         second = services.report.generate(self.project.pk, YESTERDAY)
         self.assertEqual(first.pk, second.pk)
         self.assertEqual(SummaryReport.objects.count(), 1)
         self.assertEqual(self.events(), ["report.generated"])
 
-    def test_a_summary_made_again_has_its_figures_brought_up_to_date_and_is_announced(self) -> None:
+    def test_regenerating_a_summary_updates_its_figures_and_records_an_event(self) -> None:
         first = services.report.generate(self.project.pk, YESTERDAY)
         TaskFactory(project=self.project)
         Task.objects.update(created_at=NOON)
@@ -238,16 +238,16 @@ class GenerateTests(Case):
         self.assertFalse(SummaryReport.objects.exists())
         self.assertEqual(self.events(), [])
 
-    def test_a_project_that_is_gone_is_refused(self) -> None:
+    def test_an_absent_project_is_refused(self) -> None:
         with self.assertRaises(ProjectNotFound):
             services.report.generate(self.project.pk + 1, YESTERDAY)
 
-    def test_the_command_makes_a_past_date_again_without_a_twin(self) -> None:
+    def test_the_command_regenerates_a_past_date_without_a_duplicate(self) -> None:
         for _ in range(2):
             call_command("summary", date=YESTERDAY, verbosity=0)
         self.assertEqual(SummaryReport.objects.get().project_id, self.project.pk)
 
-    def test_the_command_names_what_it_cannot_do(self) -> None:
+    def test_the_command_reports_an_absent_project(self) -> None:
         with self.assertRaisesMessage(CommandError, "There is no such project."):
             call_command("summary", date=YESTERDAY, project=self.project.pk + 1)
 
@@ -268,7 +268,7 @@ class MailTests(Case):
             services.report.send_mail(mail_id)
         return sorted(address for message in mail.outbox for address in message.to)
 
-    def test_owners_and_editors_get_it_once_each(self) -> None:
+    def test_owners_and_editors_get_one_mail_each(self) -> None:
         self.assertEqual(self.send(), ["ada@example.org", "grace@example.org"])
         self.assertEqual(self.send(), ["ada@example.org", "grace@example.org"])
 
@@ -277,36 +277,36 @@ class MailTests(Case):
         first, _ = services.report.mails_to_send(now=timezone.now())
         self.assertEqual([services.report.send_mail(first) for _ in range(3)], [True, False, False])
 
-    def test_a_summary_made_again_is_mailed_to_nobody_new(self) -> None:
+    def test_a_regenerated_summary_is_not_mailed_to_new_members(self) -> None:
         self.send()
         MembershipFactory(project=self.project, role=Role.OWNER)
         TaskFactory(project=self.project)
         Task.objects.update(created_at=NOON)
         self.assertEqual(len(self.send()), 2)
 
-    def test_a_summary_of_a_day_that_lasts_is_not_mailed_yet(self) -> None:
+    def test_a_summary_of_the_current_day_is_not_mailed_yet(self) -> None:
         self.assertEqual(self.send(timezone.now().date()), [])
         self.assertFalse(ReportMail.objects.exists())
 
-    def test_who_has_left_the_project_gets_nothing(self) -> None:
+    def test_a_former_member_gets_no_mail(self) -> None:
         services.report.generate(self.project.pk, YESTERDAY)
         self.project.memberships.filter(user__email="ada@example.org").delete()
         self.assertEqual(self.send(), ["grace@example.org"])
 
     @override_settings(NOTIFY_EMAIL="team@example.org")
-    def test_the_configured_address_gets_it_where_nobody_else_can(self) -> None:
+    def test_the_configured_address_gets_the_mail_where_there_is_no_other(self) -> None:
         self.project.memberships.all().delete()
         self.assertEqual(self.send(), ["team@example.org"])
 
-    def test_without_any_address_nobody_gets_it(self) -> None:
+    def test_without_any_address_no_mail_is_sent(self) -> None:
         self.project.memberships.all().delete()
         self.assertEqual(self.send(), [])
 
-    def test_a_summary_nobody_took_for_three_days_is_no_news(self) -> None:
+    def test_a_summary_is_not_mailed_after_three_days(self) -> None:
         services.report.generate(self.project.pk, YESTERDAY)
         self.assertEqual(services.report.mails_to_send(now=timezone.now() + timedelta(days=4)), [])
 
-    def test_the_mail_is_html_with_a_chart_and_has_a_text_beside(self) -> None:
+    def test_the_mail_has_html_with_a_chart_and_plain_text(self) -> None:
         for status in [Status.PENDING, Status.PENDING, Status.COMPLETED]:
             TaskFactory(project=self.project, status=status, title="<Fix>")
         Task.objects.update(created_at=NOON)
@@ -326,15 +326,15 @@ class MailTests(Case):
 
 
 class ConcurrentReportTests(CommittingCase):
-    def test_two_workers_with_one_day_make_one_report_and_one_event(self) -> None:
+    def test_two_workers_for_one_day_generate_one_report_and_one_event(self) -> None:
         member = MembershipFactory(role=Role.OWNER)
         barrier = threading.Barrier(2)
-        made: list[int] = []
+        report_ids: list[int] = []
 
         def work() -> None:
             try:
                 barrier.wait(timeout=10)
-                made.append(services.report.generate(member.project.pk, YESTERDAY).pk)
+                report_ids.append(services.report.generate(member.project.pk, YESTERDAY).pk)
             finally:
                 connection.close()
 
@@ -344,6 +344,6 @@ class ConcurrentReportTests(CommittingCase):
         for worker in workers:
             worker.join(timeout=10)
         report = SummaryReport.objects.get()
-        self.assertEqual(made, [report.pk] * 2)
+        self.assertEqual(report_ids, [report.pk] * 2)
         self.assertEqual(self.events(), ["report.generated"])
         self.assertEqual(ReportMail.objects.count(), 1)

@@ -34,7 +34,7 @@ class CreateTests(Case):
     def create(self, **changes: Any) -> Task:
         return create_task(actor=self.actor, project_id=self.membership.project_id, changes=changes)  # type: ignore[arg-type]
 
-    def test_a_task_is_pending_and_nobodys_unless_told_otherwise(self) -> None:
+    def test_a_task_is_pending_and_unassigned_by_default(self) -> None:
         task = self.create(title=" Draw ", due_date=DUE)
         self.assertEqual(
             (task.title, task.description, task.status, task.assignee_id, task.due_date, task.version),
@@ -44,7 +44,7 @@ class CreateTests(Case):
         self.assertEqual(event.kind, "task.created")
         self.assertEqual(orjson.loads(event.payload), {"task": TaskRow.of(Task.objects.get()).as_json()})
 
-    def test_what_is_missing_or_wrong_is_told_by_field(self) -> None:
+    def test_missing_and_invalid_fields_are_reported_by_name(self) -> None:
         with self.assertRaises(ValidationError) as refused:
             self.create(title="x" * 256, status="done")
         codes = {field: errors[0].code for field, errors in refused.exception.error_dict.items()}
@@ -60,12 +60,12 @@ class CreateTests(Case):
             self.create(title="Draw", due_date=DUE, assignee_id=self.actor.user_id).assignee_id, self.actor.user_id
         )
 
-    def test_an_absent_and_an_invisible_project_are_the_same(self) -> None:
+    def test_an_invisible_project_is_like_an_absent_one(self) -> None:
         for project_id in (ProjectFactory().pk, 0, 2**31, None):
             with self.subTest(project_id), self.assertRaises(UnknownProject):
                 create_task(actor=self.actor, project_id=project_id, changes={"title": "Draw", "due_date": DUE})
 
-    def test_a_viewer_may_not(self) -> None:
+    def test_a_viewer_may_not_create_a_task(self) -> None:
         reader = MembershipFactory(role=Role.VIEWER)
         with self.assertRaises(NotAllowed):
             create_task(
@@ -83,12 +83,12 @@ class CreateManyTests(Case):
         return create_tasks(actor=self.actor, project_id=self.membership.project_id, many=many)  # type: ignore[arg-type]
 
     def test_each_task_has_its_event(self) -> None:
-        made = self.create(
+        created = self.create(
             {"title": " Draw ", "due_date": DUE},
             {"title": "Paint", "due_date": DUE, "status": "completed", "assignee_id": self.actor.user_id},
         )
         stored = list(Task.objects.order_by("pk"))
-        self.assertEqual([task.pk for task in made], [task.pk for task in stored])
+        self.assertEqual([task.pk for task in created], [task.pk for task in stored])
         self.assertEqual([(task.title, task.status) for task in stored], [("Draw", "pending"), ("Paint", "completed")])
         events = Event.objects.order_by("position")
         self.assertEqual([event.kind for event in events], ["task.created", "task.created"])
@@ -100,18 +100,18 @@ class CreateManyTests(Case):
             with self.subTest(count), self.assertNumQueries(7):
                 self.create(*[{"title": "Draw", "due_date": DUE}] * count)
 
-    def test_one_that_is_refused_leaves_none(self) -> None:
-        fine = {"title": "Draw", "due_date": DUE}
+    def test_one_refused_task_creates_none(self) -> None:
+        valid = {"title": "Draw", "due_date": DUE}
         refused = [({"title": ""}, ValidationError), ({"assignee_id": UserFactory().pk}, NotAMember)]
-        for wrong, error in refused:
-            with self.subTest(wrong), self.nothing_changes(), self.assertRaises(error):
-                self.create(fine, {**fine, **wrong})
+        for invalid, error in refused:
+            with self.subTest(invalid), self.nothing_changes(), self.assertRaises(error):
+                self.create(valid, {**valid, **invalid})
         self.membership.role = Role.VIEWER
         self.membership.save()
         with self.nothing_changes(), self.assertRaises(NotAllowed):
-            self.create(fine)
+            self.create(valid)
 
-    def test_no_tasks_are_no_change(self) -> None:
+    def test_an_empty_list_changes_nothing(self) -> None:
         with self.nothing_changes():
             self.assertEqual(self.create(), [])
 
@@ -125,16 +125,16 @@ class UpdateTests(Case):
     def update(self, version: int | None = None, **changes: Any) -> Task:
         return update_task(actor=self.actor, task_id=self.task.pk, changes=changes, version=version)  # type: ignore[arg-type]
 
-    def test_changes_are_named_as_rest_names_them(self) -> None:
+    def test_changes_have_the_field_names_of_rest(self) -> None:
         changed = self.update(title="New", assignee_id=None, due_date=DUE)
         self.assertEqual((changed.title, changed.assignee_id, changed.version), ("New", None, 2))
         self.assertEqual(orjson.loads(Event.objects.get().payload)["changes"], ["title", "assignee", "due_date"])
 
-    def test_no_change_is_no_event(self) -> None:
+    def test_an_update_without_a_change_records_no_event(self) -> None:
         self.assertEqual(self.update(title="Old", assignee_id=self.membership.user_id).version, 1)
         self.assertEqual(self.events(), [])
 
-    def test_reassigning_to_a_stranger_changes_nothing(self) -> None:
+    def test_reassigning_to_a_non_member_changes_nothing(self) -> None:
         with self.assertRaises(NotAMember):
             self.update(title="New", assignee_id=UserFactory().pk)
         self.task.refresh_from_db()
@@ -151,13 +151,13 @@ class UpdateTests(Case):
         self.task.refresh_from_db()
         self.assertEqual((self.task.version, self.events()), (1, ["task.commented"]))
 
-    def test_a_task_of_another_project_is_not_there(self) -> None:
+    def test_a_task_of_an_invisible_project_is_not_found(self) -> None:
         with self.assertRaises(TaskNotFound):
             update_task(actor=self.actor, task_id=TaskFactory().pk, changes={"title": "New"})
 
 
 class DeleteTests(Case):
-    def test_a_task_goes_with_its_comments(self) -> None:
+    def test_deleting_a_task_deletes_its_comments(self) -> None:
         comment = CommentFactory()
         row = delete_task(actor=SYSTEM, task_id=comment.task_id, version=1)
         self.assertEqual(row, TaskRow.of(comment.task))
@@ -165,13 +165,13 @@ class DeleteTests(Case):
 
 
 class CommentTests(Case):
-    def test_who_is_signed_in_comments_under_their_own_name(self) -> None:
+    def test_a_signed_in_user_comments_under_their_own_name(self) -> None:
         user = MembershipFactory(user__first_name="Ada", role=Role.EDITOR).user
         task = TaskFactory(project=user.projects.get())
         comment = add_comment(actor=viewer_for(user), task_id=task.pk, content="Fine.", author="Bob")
         self.assertEqual((comment.author, comment.content), ("Ada", "Fine."))
 
-    def test_nobody_in_particular_must_give_a_name(self) -> None:
+    def test_a_comment_without_a_user_requires_an_author(self) -> None:
         task = TaskFactory()
         for author in (None, "", " "):
             with self.subTest(author), self.assertRaises(ValidationError) as refused:
@@ -184,7 +184,7 @@ class CommentTests(Case):
 
 
 class RaceTests(CommittingCase):
-    def test_of_two_conditional_writers_one_wins(self) -> None:
+    def test_one_of_two_conditional_writers_wins(self) -> None:
         task = TaskFactory()
         raised = self.run_together(
             *(
@@ -195,7 +195,7 @@ class RaceTests(CommittingCase):
         self.assertEqual([type(error) for error in raised], [Conflict])
         self.assertEqual(self.events(), ["task.updated"])
 
-    def test_assigning_to_an_account_that_is_saved_or_deleted_deadlocks_nobody(self) -> None:
+    def test_assigning_to_an_account_being_saved_or_deleted_causes_no_deadlock(self) -> None:
         for _ in range(10):
             member = MembershipFactory()
             task = TaskFactory(project=member.project)
@@ -216,7 +216,7 @@ class RaceTests(CommittingCase):
             self.assertLessEqual({type(error) for error in raised}, {NotAMember})
             self.assertEqual(Task.objects.exclude(assignee=None).count(), 0)
 
-    def test_a_removed_member_is_assignee_no_more(self) -> None:
+    def test_a_removed_member_is_never_left_as_an_assignee(self) -> None:
         for _ in range(10):
             member = MembershipFactory()
             old, new = TaskFactory.create_batch(2, project=member.project)
@@ -233,7 +233,7 @@ class RaceTests(CommittingCase):
             self.assertEqual(Task.objects.exclude(assignee=None).count(), 0)
         self.assertEqual(self.events()[-1], "task.updated")
 
-    def test_adding_to_a_project_that_is_being_deleted_fails_neither_commit(self) -> None:
+    def test_adding_to_a_project_being_deleted_fails_neither_commit(self) -> None:
         for _ in range(10):
             project: Project = ProjectFactory()
             task = TaskFactory(project=project)
