@@ -1,7 +1,7 @@
-"""Every place where an id, a cursor or a text of another team can be named.
+"""Requests that name an object of another team, for every place where an id, a cursor or a text can be sent.
 
-What is sent names it as `%(task)s`; `%(my_task)s` is one's own. The keys are where the name stands: an argument or an
-input's field in GraphQL, a path, parameter or field of a body in REST.
+The placeholder `%(task)s` is the other team's task, `%(my_task)s` the caller's own. The keys are the places: in GraphQL
+an argument or an input field; in REST a path, a parameter or a field of the body.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ MEMBERS = ROWS.replace("{ id }", "{ role user { id name } }")
 DUE = 'dueDate: "2031-03-01T00:00:00Z"'
 
 
-def do(field: str) -> str:
+def mutation(field: str) -> str:
     return f"mutation {{ result: {field} {{ __typename {REFUSAL} }} }}"
 
 
 def paged(field: str, cursor: str, rows: str = ROWS) -> list[str]:
-    """A list from a cursor on, and up to it; LIST in `field` stands for what is asked of it."""
+    """Return a document for the page after a cursor and for the one before it. LIST is their place in `field`."""
     pages = ("after", "last: 2, before")
     return [field.replace("LIST", f'({page}: "%({cursor}_cursor)s") {{ {rows} }}') for page in pages]
 
@@ -56,48 +56,52 @@ DOCUMENTS: dict[str, list[str]] = {
         f"{{ tasks(filter: {{ projectId: %(project)s, assigneeId: %(user)s }}) {{ {ROWS} }} }}",
     ],
     "CreateTaskInput.projectId": [
-        do(f'createTask(input: {{ projectId: %(project)s, title: "New", {DUE} }})'),
-        do(f'createTask(input: {{ projectId: %(project)s, title: " ", {DUE}, assigneeId: %(user)s }})'),
+        mutation(f'createTask(input: {{ projectId: %(project)s, title: "New", {DUE} }})'),
+        mutation(f'createTask(input: {{ projectId: %(project)s, title: " ", {DUE}, assigneeId: %(user)s }})'),
     ],
     "CreateTaskInput.assigneeId": [
-        do(f'createTask(input: {{ projectId: %(my_project)s, title: "New", {DUE}, assigneeId: %(user)s }})')
+        mutation(f'createTask(input: {{ projectId: %(my_project)s, title: "New", {DUE}, assigneeId: %(user)s }})')
     ],
     "UpdateTaskInput.id": [
-        do(f'updateTask(input: {{ id: %(task)s, title: "New"{version} }})')
+        mutation(f'updateTask(input: {{ id: %(task)s, title: "New"{version} }})')
         for version in ("", ", version: 1", ", version: 99")
     ],
     "UpdateTaskInput.assigneeId": [
-        do("updateTask(input: { id: %(my_task)s, assigneeId: %(user)s })"),
-        do("updateTask(input: { id: %(task)s, assigneeId: %(user)s })"),
+        mutation("updateTask(input: { id: %(my_task)s, assigneeId: %(user)s })"),
+        mutation("updateTask(input: { id: %(task)s, assigneeId: %(user)s })"),
     ],
-    "DeleteTaskInput.id": [do(f"deleteTask(input: {{ id: %(task)s{version} }})") for version in ("", ", version: 99")],
+    "DeleteTaskInput.id": [
+        mutation(f"deleteTask(input: {{ id: %(task)s{version} }})") for version in ("", ", version: 99")
+    ],
     "UpdateProjectInput.id": [
-        do(f'updateProject(input: {{ id: %(project)s, name: "New"{version} }})')
+        mutation(f'updateProject(input: {{ id: %(project)s, name: "New"{version} }})')
         for version in ("", ", version: 1", ", version: 99")
     ],
     "DeleteProjectInput.id": [
-        do(f"deleteProject(input: {{ id: %(project)s{version} }})") for version in ("", ", version: 99")
+        mutation(f"deleteProject(input: {{ id: %(project)s{version} }})") for version in ("", ", version: 99")
     ],
     "AddCommentInput.taskId": [
-        do('addComment(input: { taskId: %(task)s, content: "New", author: "Me" })'),
-        do('addComment(input: { taskId: %(task)s, content: "" })'),
+        mutation('addComment(input: { taskId: %(task)s, content: "New", author: "Me" })'),
+        mutation('addComment(input: { taskId: %(task)s, content: "" })'),
     ],
     "AddMemberInput.projectId": [
-        do('addMember(input: { projectId: %(project)s, username: "%(my_name)s" })'),
-        do('addMember(input: { projectId: %(project)s, username: "%(name)s", role: VIEWER })'),
+        mutation('addMember(input: { projectId: %(project)s, username: "%(my_name)s" })'),
+        mutation('addMember(input: { projectId: %(project)s, username: "%(name)s", role: VIEWER })'),
     ],
     "ChangeRoleInput.projectId": [
-        do("changeRole(input: { projectId: %(project)s, userId: %(user)s, role: VIEWER })"),
-        do("changeRole(input: { projectId: %(project)s, userId: %(me)s, role: OWNER })"),
+        mutation("changeRole(input: { projectId: %(project)s, userId: %(user)s, role: VIEWER })"),
+        mutation("changeRole(input: { projectId: %(project)s, userId: %(me)s, role: OWNER })"),
     ],
-    "ChangeRoleInput.userId": [do("changeRole(input: { projectId: %(my_project)s, userId: %(user)s, role: VIEWER })")],
+    "ChangeRoleInput.userId": [
+        mutation("changeRole(input: { projectId: %(my_project)s, userId: %(user)s, role: VIEWER })")
+    ],
     "RemoveMemberInput.projectId": [
-        do("removeMember(input: { projectId: %(project)s, userId: %(user)s })"),
-        do("removeMember(input: { projectId: %(project)s, userId: %(me)s })"),
+        mutation("removeMember(input: { projectId: %(project)s, userId: %(user)s })"),
+        mutation("removeMember(input: { projectId: %(project)s, userId: %(me)s })"),
     ],
-    "RemoveMemberInput.userId": [do("removeMember(input: { projectId: %(my_project)s, userId: %(user)s })")],
-    "RevokeTokenInput.id": [do("revokeToken(input: { id: %(token)s })")],
-    # Texts that only the other team's rows have.
+    "RemoveMemberInput.userId": [mutation("removeMember(input: { projectId: %(my_project)s, userId: %(user)s })")],
+    "RevokeTokenInput.id": [mutation("revokeToken(input: { id: %(token)s })")],
+    # A text that only rows of the other team contain.
     "TaskFilter.search": [
         f'{{ tasks(filter: {{ search: "%(text)s" }}) {{ {ROWS} }} }}',
         f'{{ project(id: %(my_project)s) {{ tasks(filter: {{ search: "%(text)s" }}) {{ {ROWS} }} }} }}',
@@ -121,18 +125,18 @@ DOCUMENTS: dict[str, list[str]] = {
 
 
 def places_in_graphql() -> Iterator[str]:
-    """Where an id, the cursor of a page or a text to search for may stand; subscriptions are tried apart."""
+    """Yield the places for an id, a page cursor or a search text; subscriptions have tests of their own."""
     for kind in graphql_types():
-        for name, shown in kind.fields.items():
-            for argument, given in shown.args.items():
+        for name, output_field in kind.fields.items():
+            for argument_name, argument in output_field.args.items():
                 if kind is GRAPH.subscription_type:
                     continue
-                if get_named_type(given.type) is GraphQLID or argument == "after":
-                    yield f"{kind.name}.{name}({argument})"
+                if get_named_type(argument.type) is GraphQLID or argument_name == "after":
+                    yield f"{kind.name}.{name}({argument_name})"
     for kind in GRAPH.type_map.values():
         if isinstance(kind, GraphQLInputObjectType):
-            for name, given in kind.fields.items():
-                if get_named_type(given.type) is GraphQLID or name == "search":
+            for name, input_field in kind.fields.items():
+                if get_named_type(input_field.type) is GraphQLID or name == "search":
                     yield f"{kind.name}.{name}"
 
 
@@ -234,7 +238,7 @@ REQUESTS: dict[str, list[Request]] = {
 
 
 def places_in_rest() -> Iterator[str]:
-    """Where an id, a cursor, a position or a text to search for may stand."""
+    """Yield the places for an id, a cursor, a position or a search text."""
     for path, view in rest_views():
         for method in rest_methods(view):
             if "<" in path:

@@ -1,6 +1,6 @@
-"""How each door is tried.
+"""The request that tests each endpoint.
 
-What is sent is text in which the names of `World.names` are filled in: a GraphQL document, or the body of a request.
+GraphQL documents, paths and bodies have placeholders for the values of `World.names`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from django.conf import settings
 from django.urls import reverse
 
 from backend.projects.models import AuditEntry, Comment, Membership, Project, Task, Token, User
-from tests.access.answers import (
+from tests.access.doors import admin_paths, rest_views
+from tests.access.outcomes import (
+    Caller,
     Read,
-    Visit,
     anything,
     at,
+    authored,
     counted,
     counts,
     found,
@@ -25,18 +27,16 @@ from tests.access.answers import (
     in_count,
     listed,
     members,
+    project_events,
     seen,
     shown,
-    signed,
-    told,
-    word_of_answer,
     word_of_response,
+    word_of_result,
 )
-from tests.access.doors import admin_paths, rest_views
 from tests.access.world import MEMBERS, PASSWORD
 
-# Whether a write has happened, of what its request named.
-Done: TypeAlias = Callable[[dict[str, Any]], bool]
+# Whether a write is done. Takes the values that its request was sent with.
+IsDone: TypeAlias = Callable[[dict[str, Any]], bool]
 
 SIGN_IN = "/accounts/sign-in/"
 PATHS = {
@@ -49,99 +49,99 @@ PATHS = {
 }
 
 
-# --- Kinds of doors --------------------------------------------------------------------------------------
+# --- Kinds of probes -------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Ask:
-    """A document of GraphQL, with one field that is called `result`."""
+class GraphQLProbe:
+    """A GraphQL document whose one field has the alias `result`."""
 
     document: str
     read: Read
-    done: Done | None = None
+    done: IsDone | None = None
 
-    def try_over_http(self, door: str, visit: Visit) -> str:
-        document = self.document % visit.names
-        response = visit.client().post("/graphql/", {"query": document}, "application/json")
-        word = word_of_answer(visit, response.json(), self.read)
-        # In open mode it is the one field that takes an account, not the request.
+    def try_over_http(self, endpoint: str, caller: Caller) -> str:
+        document = self.document % caller.names
+        response = caller.client().post("/graphql/", {"query": document}, "application/json")
+        word = word_of_result(caller, response.json(), self.read)
+        # In open mode only a field requires an account, so the status of the response is 200.
         refused = {"sign in": 401 if settings.ACCESS == "closed" else 200}
         status = 403 if word.startswith("scope") else refused.get(word, 200)
         return word if response.status_code == status else f"{word}, as {response.status_code}"
 
 
 @dataclass(frozen=True)
-class Send:
-    """A request to REST: `read` gets the response. `query` is what its parameter is set to."""
+class RestProbe:
+    """A REST request. `read` gets the response; `query` is the value of the endpoint's query parameter."""
 
     read: Read
-    done: Done | None = None
+    done: IsDone | None = None
     body: str = ""
     query: str = ""
     path: str = ""
 
-    def try_over_http(self, door: str, visit: Visit) -> str:
-        method, _, address = door.partition(" ")
-        path, is_narrowed, parameter = address.partition("?")
-        path = (self.path or PATHS.get(path, path)) % visit.names
-        if is_narrowed:
-            path += f"?{parameter}{self.query % visit.names}"
-        response = visit.client().generic(method, path, self.body % visit.names, content_type="application/json")
+    def try_over_http(self, endpoint: str, caller: Caller) -> str:
+        method, _, address = endpoint.partition(" ")
+        path, has_query, parameter = address.partition("?")
+        path = (self.path or PATHS.get(path, path)) % caller.names
+        if has_query:
+            path += f"?{parameter}{self.query % caller.names}"
+        response = caller.client().generic(method, path, self.body % caller.names, content_type="application/json")
         if method == "GET":
-            head = visit.client().head(path)
+            head = caller.client().head(path)
             assert (head.status_code, head.content) == (response.status_code, b""), head
-        return word_of_response(visit, response, self.read)
+        return word_of_response(caller, response, self.read)
 
 
 @dataclass(frozen=True)
-class Page:
-    """A door for browsers, and what else is no API."""
+class PageProbe:
+    """A page for browsers, or another endpoint that needs a request of its own."""
 
-    visit: Callable[[Visit], str]
-    done: Done | None = None
+    request: Callable[[Caller], str]
+    done: IsDone | None = None
 
-    def try_over_http(self, door: str, visit: Visit) -> str:
-        return self.visit(visit)
+    def try_over_http(self, endpoint: str, caller: Caller) -> str:
+        return self.request(caller)
 
 
 @dataclass(frozen=True)
-class Hear:
-    """A door that tells of events as they come, from the first one on. `narrowed` is what else is asked for."""
+class LiveProbe:
+    """An endpoint that delivers live events, from the first one on. `filters` are added to the request."""
 
-    narrowed: str = ""
+    filters: str = ""
     done: None = None
 
 
 @dataclass(frozen=True)
-class Knock:
-    """A socket for operations: whoever it lets in may send them."""
+class SocketProbe:
+    """A socket for GraphQL operations. A caller who may connect may send them."""
 
     done: None = None
 
 
-Probe: TypeAlias = Ask | Send | Page | Hear | Knock
+Probe: TypeAlias = GraphQLProbe | RestProbe | PageProbe | LiveProbe | SocketProbe
 
 
-def ask(field: str, read: Read) -> Ask:
-    return Ask(f"{{ result: {field} }}", read)
+def query(field: str, read: Read) -> GraphQLProbe:
+    return GraphQLProbe(f"{{ result: {field} }}", read)
 
 
-def do(field: str, done: Done, answer: str = "__typename", read: Read = anything) -> Ask:
+def mutation(field: str, done: IsDone, selection: str = "__typename", read: Read = anything) -> GraphQLProbe:
     refusal = "... on OperationInfo { messages { code } }"
-    return Ask(f"mutation {{ result: {field} {{ {answer} {refusal} }} }}", read, done)
+    return GraphQLProbe(f"mutation {{ result: {field} {{ {selection} {refusal} }} }}", read, done)
 
 
-def send(done: Done, body: str = "", read: Read = anything) -> Send:
-    return Send(read, done, body)
+def rest_write(done: IsDone, body: str = "", read: Read = anything) -> RestProbe:
+    return RestProbe(read, done, body)
 
 
-# --- What writes do --------------------------------------------------------------------------------------
-def there_is(model: Any, **named: str) -> Done:
-    """A row of which each field is what goes by the given name."""
-    return lambda names: model.objects.filter(**{key: names[name] for key, name in named.items()}).exists()
+# --- Effects of writes -----------------------------------------------------------------------------------
+def exists(model: Any, **fields: str) -> IsDone:
+    """Check for a row whose fields have the values of these names."""
+    return lambda names: model.objects.filter(**{key: names[name] for key, name in fields.items()}).exists()
 
 
-def there_is_no(model: Any, **named: str) -> Done:
-    is_there = there_is(model, **named)
-    return lambda names: not is_there(names)
+def not_exists(model: Any, **fields: str) -> IsDone:
+    is_found = exists(model, **fields)
+    return lambda names: not is_found(names)
 
 
 def is_owner(names: dict[str, Any]) -> bool:
@@ -162,307 +162,317 @@ def has_new_password(names: dict[str, Any]) -> bool:
     return user is not None and user.check_password(f"{names['word']} {PASSWORD}")
 
 
-NEW_PROJECT = there_is(Project, name="word")
-NEW_NAME = there_is(Project, pk="project", name="word")
-NO_PROJECT = there_is_no(Project, pk="project")
-NEW_TASK = there_is(Task, project="project", title="word")
-NEW_TITLE = there_is(Task, pk="task", title="word")
-ASSIGNED = there_is(Task, assignee="newcomer")
-NO_TASK = there_is_no(Task, pk="task")
-NEW_COMMENT = there_is(Comment, task="task", content="word")
-NEW_MEMBER = there_is(Membership, project="project", user="newcomer")
-NO_MEMBER = there_is_no(Membership, project="project", user="member")
-NOT_IN_IT = there_is_no(Membership, project="project", user="self")
-NEW_TOKEN = there_is(Token, user="self", name="word")
+NEW_PROJECT = exists(Project, name="word")
+NEW_NAME = exists(Project, pk="project", name="word")
+NO_PROJECT = not_exists(Project, pk="project")
+NEW_TASK = exists(Task, project="project", title="word")
+NEW_TITLE = exists(Task, pk="task", title="word")
+ASSIGNED = exists(Task, assignee="newcomer")
+NO_TASK = not_exists(Task, pk="task")
+NEW_COMMENT = exists(Comment, task="task", content="word")
+NEW_MEMBER = exists(Membership, project="project", user="newcomer")
+NO_MEMBER = not_exists(Membership, project="project", user="member")
+HAS_LEFT = not_exists(Membership, project="project", user="self")
+NEW_TOKEN = exists(Token, user="self", name="word")
 
 
 # --- Pages -----------------------------------------------------------------------------------------------
-def opens(path: str) -> Page:
-    """A page, where it leads to whatever it leads."""
+def page(path: str) -> PageProbe:
+    """GET a page and follow its redirects."""
 
-    def visit_page(visit: Visit) -> str:
-        response = visit.client().get(path, headers={"accept": "text/html"}, follow=True)
+    def open_page(caller: Caller) -> str:
+        response = caller.client().get(path, headers={"accept": "text/html"}, follow=True)
         last = response.redirect_chain[-1][0] if response.redirect_chain else path
         if last != path and last.startswith(f"{SIGN_IN}?next="):
             return "sign in"
         return {200: "yes", 403: "forbidden"}.get(response.status_code, str(response.status_code))
 
-    return Page(visit_page)
+    return PageProbe(open_page)
 
 
-def get_operation(visit: Visit) -> str:
-    response = visit.client().get("/graphql/", {"query": "{ result: __typename }"})
-    return word_of_answer(visit, response.json(), anything)
+def get_operation(caller: Caller) -> str:
+    response = caller.client().get("/graphql/", {"query": "{ result: __typename }"})
+    return word_of_result(caller, response.json(), anything)
 
 
-def ask_for_methods(visit: Visit) -> str:
-    """Every address of REST that knows OPTIONS."""
-    views = [path for path, view in rest_views() if "options" in view.http_method_names]
-    responses = [visit.client().options(PATHS.get(path, path) % visit.names) for path in views]
-    return _one({word_of_response(visit, response, anything) for response in responses})
+def request_options(caller: Caller) -> str:
+    """Send OPTIONS to every REST path that supports it."""
+    paths = [path for path, view in rest_views() if "options" in view.http_method_names]
+    responses = [caller.client().options(PATHS.get(path, path) % caller.names) for path in paths]
+    return _joined({word_of_response(caller, response, anything) for response in responses})
 
 
-def sign_in(visit: Visit) -> str:
-    response = visit.client().post(SIGN_IN, {"username": "newcomer", "password": PASSWORD})
+def sign_in(caller: Caller) -> str:
+    response = caller.client().post(SIGN_IN, {"username": "newcomer", "password": PASSWORD})
     return (
         "yes" if (response.status_code, response.get("Location")) == (302, "/graphql/") else str(response.status_code)
     )
 
 
-def signs_out(path: str) -> Page:
-    def sign_out(visit: Visit) -> str:
-        response = visit.client().post(path)
+def sign_out_page(path: str) -> PageProbe:
+    def sign_out(caller: Caller) -> str:
+        response = caller.client().post(path)
         assert (response.status_code, response["Location"]) == (302, SIGN_IN), response
-        return "yes" if is_signed_out(visit.names) else "sign in"
+        return "yes" if is_signed_out(caller.names) else "sign in"
 
-    return Page(sign_out, is_signed_out)
+    return PageProbe(sign_out, is_signed_out)
 
 
-def change_password(visit: Visit) -> str:
-    new = f"{visit.names['word']} {PASSWORD}"
+def change_password(caller: Caller) -> str:
+    new = f"{caller.names['word']} {PASSWORD}"
     form = {"old_password": PASSWORD, "new_password1": new, "new_password2": new}
-    response = visit.client().post("/accounts/password/", form)
+    response = caller.client().post("/accounts/password/", form)
     if response.status_code != 302:
         return str(response.status_code)
     return "sign in" if response["Location"].startswith(f"{SIGN_IN}?next=") else "yes"
 
 
-def read_admin(visit: Visit) -> str:
-    """Every page of the admin; to staff, those with rows, each of which takes a permission."""
-    if visit.kind in ("staff", "superuser"):
+def read_admin(caller: Caller) -> str:
+    """GET every page of the admin; for staff only the lists of rows, each of which requires a permission."""
+    if caller.kind in ("staff", "superuser"):
         lists = {path.removesuffix("add/") for path in admin_paths() if path.endswith("/add/")}
-        return _one({opens(path).visit(visit) for path in lists})
-    return _one({_word_of_redirect(visit.client().get(path)) for path in admin_paths()})
+        return _joined({page(path).request(caller) for path in lists})
+    return _joined({_word_of_redirect(caller.client().get(path)) for path in admin_paths()})
 
 
-def write_admin(visit: Visit) -> str:
-    response = visit.client().post("/admin/projects/project/add/", {"name": visit.names["word"]})
+def write_admin(caller: Caller) -> str:
+    response = caller.client().post("/admin/projects/project/add/", {"name": caller.names["word"]})
     return "forbidden" if response.status_code == 403 else _word_of_redirect(response)
 
 
 def _word_of_redirect(response: Any) -> str:
-    """Led to the admin's sign-in page, which leads to ours."""
+    """Return the word for a redirect. The admin's sign-in page redirects to ours."""
     assert response.status_code == 302, response
-    is_led = response["Location"].startswith((f"{reverse('admin:login')}?next=", f"{SIGN_IN}?next="))
-    return "sign in" if is_led else "yes"
+    is_sign_in = response["Location"].startswith((f"{reverse('admin:login')}?next=", f"{SIGN_IN}?next="))
+    return "sign in" if is_sign_in else "yes"
 
 
-def _one(words: set[str]) -> str:
-    """What all of them said."""
+def _joined(words: set[str]) -> str:
+    """Return the word that all agree on; different words are joined."""
     return " and ".join(sorted(words))
 
 
-# --- The probes, as the table has its rows -----------------------------------------------------------------
+# --- The probes, in the order of the table's rows --------------------------------------------------------
 TASK = '"title": "%(word)s", "due_date": "2031-03-01T00:00:00Z"'
 NEW = 'projectId: %(project)s, title: "%(word)s", dueDate: "2031-03-01T00:00:00Z"'
 PROJECT, EVENTS = "project(id: %(project)s)", 'events(after: "0", projectId: %(project)s)'
 
 
-def event(type: str, key: str, name: str, of: str = "project") -> Ask:
+def event(type: str, key: str, name: str, of: str = "project") -> GraphQLProbe:
     events = f'events(after: "0", projectId: %({of})s)'
-    return ask(f"{events} {{ nodes {{ ... on {type} {{ {key} {{ id }} }} }} }}", shown(key, name))
+    return query(f"{events} {{ nodes {{ ... on {type} {{ {key} {{ id }} }} }} }}", shown(key, name))
 
 
-def task(narrowed: str) -> Ask:
-    return ask(f"tasks(filter: {{ {narrowed} }}) {{ nodes {{ id }} }}", found("task"))
+def filtered_tasks(filters: str) -> GraphQLProbe:
+    return query(f"tasks(filter: {{ {filters} }}) {{ nodes {{ id }} }}", found("task"))
 
 
 PROBES: dict[str, dict[str, Probe]] = {
-    "Ask whether it runs": {"GET /healthz": opens("/healthz")},
-    "Sign in": {"GET /accounts/sign-in/": opens(SIGN_IN), "POST /accounts/sign-in/": Page(sign_in, is_signed_in)},
+    "Check the health": {"GET /healthz": page("/healthz")},
+    "Sign in": {"GET /accounts/sign-in/": page(SIGN_IN), "POST /accounts/sign-in/": PageProbe(sign_in, is_signed_in)},
     "Sign out": {
-        "POST /accounts/sign-out/": signs_out("/accounts/sign-out/"),
-        "POST /admin/logout/": signs_out("/admin/logout/"),
+        "POST /accounts/sign-out/": sign_out_page("/accounts/sign-out/"),
+        "POST /admin/logout/": sign_out_page("/admin/logout/"),
     },
-    "Change your password": {
-        "GET /accounts/password/": opens("/accounts/password/"),
-        "POST /accounts/password/": Page(change_password, has_new_password),
-        "GET /admin/password_change/": opens("/admin/password_change/"),
+    "Change your own password": {
+        "GET /accounts/password/": page("/accounts/password/"),
+        "POST /accounts/password/": PageProbe(change_password, has_new_password),
+        "GET /admin/password_change/": page("/admin/password_change/"),
     },
-    "Open the explorer": {"GET /graphql/": opens("/graphql/")},
-    "Run an operation": {
-        "POST /graphql/": ask("__typename", anything),
-        "GET /graphql/?query=": Page(get_operation),
-        "WS /graphql/": Knock(),
+    "Open GraphiQL": {"GET /graphql/": page("/graphql/")},
+    "Run a GraphQL operation": {
+        "POST /graphql/": query("__typename", anything),
+        "GET /graphql/?query=": PageProbe(get_operation),
+        "WS /graphql/": SocketProbe(),
     },
-    "Read the reference": {
-        "GET /docs/": opens("/docs/"),
-        "GET /openapi.json": Send(anything),
-        "OPTIONS": Page(ask_for_methods),
+    "Read the REST reference": {
+        "GET /docs/": page("/docs/"),
+        "GET /openapi.json": RestProbe(anything),
+        "OPTIONS": PageProbe(request_options),
     },
-    "Learn the present position": {"Query.cursor": ask("cursor", anything), "GET /events/": Send(anything)},
-    "Learn who you are": {"Query.me": ask("me { id }", seen("self"))},
+    "Read the current position": {"Query.cursor": query("cursor", anything), "GET /events/": RestProbe(anything)},
+    "Read your own account": {"Query.me": query("me { id }", seen("self"))},
     "List projects": {
-        "Query.projects": ask("projects { nodes { id } }", listed("project")),
-        "Query.projects.totalCount": ask("projects { totalCount }", at("totalCount", read=counted("project"))),
-        "GET /projects/": Send(in_body(listed("project"))),
-        "GET /projects/?count=": Send(in_count(counted("project")), query="1"),
+        "Query.projects": query("projects { nodes { id } }", listed("project")),
+        "Query.projects.totalCount": query("projects { totalCount }", at("totalCount", read=counted("project"))),
+        "GET /projects/": RestProbe(in_body(listed("project"))),
+        "GET /projects/?count=": RestProbe(in_count(counted("project")), query="1"),
     },
     "Find a project": {
-        "Query.projects(search)": ask('projects(filter: { search: "Garden" }) { nodes { id } }', found("project")),
-        "GET /projects/?search=": Send(in_body(found("project")), query="Garden"),
+        "Query.projects(search)": query('projects(filter: { search: "Garden" }) { nodes { id } }', found("project")),
+        "GET /projects/?search=": RestProbe(in_body(found("project")), query="Garden"),
     },
     "See a project": {
-        "Query.project": ask(f"{PROJECT} {{ id }}", seen("project")),
-        "Task.project": ask("task(id: %(task)s) { project { id } }", at("project", read=seen("project"))),
-        "SummaryReport.project": ask("report(id: %(report)s) { project { id } }", at("project", read=seen("project"))),
-        "GET /projects/<id>/": Send(in_body(seen("project"))),
+        "Query.project": query(f"{PROJECT} {{ id }}", seen("project")),
+        "Task.project": query("task(id: %(task)s) { project { id } }", at("project", read=seen("project"))),
+        "SummaryReport.project": query(
+            "report(id: %(report)s) { project { id } }", at("project", read=seen("project"))
+        ),
+        "GET /projects/<id>/": RestProbe(in_body(seen("project"))),
     },
     "Create a project": {
-        "Mutation.createProject": do('createProject(input: { name: "%(word)s" })', NEW_PROJECT),
-        "POST /projects/": send(NEW_PROJECT, '{"name": "%(word)s"}'),
+        "Mutation.createProject": mutation('createProject(input: { name: "%(word)s" })', NEW_PROJECT),
+        "POST /projects/": rest_write(NEW_PROJECT, '{"name": "%(word)s"}'),
     },
     "Change a project": {
-        "Mutation.updateProject": do('updateProject(input: { id: %(project)s, name: "%(word)s" })', NEW_NAME),
-        "PUT /projects/<id>/": send(NEW_NAME, '{"name": "%(word)s"}'),
-        "PATCH /projects/<id>/": send(NEW_NAME, '{"name": "%(word)s"}'),
+        "Mutation.updateProject": mutation('updateProject(input: { id: %(project)s, name: "%(word)s" })', NEW_NAME),
+        "PUT /projects/<id>/": rest_write(NEW_NAME, '{"name": "%(word)s"}'),
+        "PATCH /projects/<id>/": rest_write(NEW_NAME, '{"name": "%(word)s"}'),
     },
     "Delete a project": {
-        "Mutation.deleteProject": do("deleteProject(input: { id: %(project)s })", NO_PROJECT),
-        "DELETE /projects/<id>/": send(NO_PROJECT),
+        "Mutation.deleteProject": mutation("deleteProject(input: { id: %(project)s })", NO_PROJECT),
+        "DELETE /projects/<id>/": rest_write(NO_PROJECT),
     },
     "List tasks": {
-        "Query.tasks": ask("tasks { nodes { id } }", listed("task")),
-        "Query.tasks.totalCount": ask("tasks { totalCount }", at("totalCount", read=counted("task"))),
-        "GET /tasks/": Send(in_body(listed("task"))),
-        "GET /tasks/?count=": Send(in_count(counted("task")), query="1"),
+        "Query.tasks": query("tasks { nodes { id } }", listed("task")),
+        "Query.tasks.totalCount": query("tasks { totalCount }", at("totalCount", read=counted("task"))),
+        "GET /tasks/": RestProbe(in_body(listed("task"))),
+        "GET /tasks/?count=": RestProbe(in_count(counted("task")), query="1"),
     },
     "Find a task": {
-        "Query.tasks(projectId)": task("projectId: %(project)s"),
-        "Query.tasks(status)": task("status: IN_PROGRESS"),
-        "Query.tasks(assigneeId)": task("assigneeId: %(editor)s"),
-        "Query.tasks(dueAfter)": task('dueAfter: "2031-01-01T00:00:00Z"'),
-        "Query.tasks(dueBefore)": task('dueBefore: "2032-01-01T00:00:00Z", status: IN_PROGRESS'),
-        "Query.tasks(search)": task('search: "Garden"'),
-        "GET /tasks/?project=": Send(in_body(found("task")), query="%(project)s"),
-        "GET /tasks/?status=": Send(in_body(found("task")), query="in_progress"),
-        "GET /tasks/?assignee=": Send(in_body(found("task")), query="%(editor)s"),
-        "GET /tasks/?due_after=": Send(in_body(found("task")), query="2031-01-01"),
-        "GET /tasks/?due_before=": Send(in_body(found("task")), query="2032-01-01&status=in_progress"),
-        "GET /tasks/?search=": Send(in_body(found("task")), query="Garden"),
+        "Query.tasks(projectId)": filtered_tasks("projectId: %(project)s"),
+        "Query.tasks(status)": filtered_tasks("status: IN_PROGRESS"),
+        "Query.tasks(assigneeId)": filtered_tasks("assigneeId: %(editor)s"),
+        "Query.tasks(dueAfter)": filtered_tasks('dueAfter: "2031-01-01T00:00:00Z"'),
+        "Query.tasks(dueBefore)": filtered_tasks('dueBefore: "2032-01-01T00:00:00Z", status: IN_PROGRESS'),
+        "Query.tasks(search)": filtered_tasks('search: "Garden"'),
+        "GET /tasks/?project=": RestProbe(in_body(found("task")), query="%(project)s"),
+        "GET /tasks/?status=": RestProbe(in_body(found("task")), query="in_progress"),
+        "GET /tasks/?assignee=": RestProbe(in_body(found("task")), query="%(editor)s"),
+        "GET /tasks/?due_after=": RestProbe(in_body(found("task")), query="2031-01-01"),
+        "GET /tasks/?due_before=": RestProbe(in_body(found("task")), query="2032-01-01&status=in_progress"),
+        "GET /tasks/?search=": RestProbe(in_body(found("task")), query="Garden"),
     },
     "See a task": {
-        "Query.task": ask("task(id: %(task)s) { id }", seen("task")),
-        "Project.tasks": ask(f"{PROJECT} {{ tasks {{ nodes {{ id }} }} }}", at("tasks", read=found("task"))),
-        "Project.tasks.totalCount": ask(
+        "Query.task": query("task(id: %(task)s) { id }", seen("task")),
+        "Project.tasks": query(f"{PROJECT} {{ tasks {{ nodes {{ id }} }} }}", at("tasks", read=found("task"))),
+        "Project.tasks.totalCount": query(
             f"{PROJECT} {{ tasks {{ totalCount }} }}", at("tasks", "totalCount", read=counts(1))
         ),
-        "Comment.task": ask(
+        "Comment.task": query(
             "task(id: %(task)s) { comments { nodes { task { id } } } }",
             at("comments", read=found("task", of=lambda comment: comment["task"])),
         ),
-        "Task.assignee": ask("task(id: %(task)s) { assignee { id } }", at("assignee", read=seen("editor"))),
-        "GET /tasks/<id>/": Send(in_body(seen("task"))),
+        "Task.assignee": query("task(id: %(task)s) { assignee { id } }", at("assignee", read=seen("editor"))),
+        "GET /tasks/<id>/": RestProbe(in_body(seen("task"))),
     },
     "Create a task": {
-        "Mutation.createTask": do(f"createTask(input: {{ {NEW} }})", NEW_TASK),
-        "POST /tasks/": send(NEW_TASK, f'{{"project": %(project)s, {TASK}}}'),
+        "Mutation.createTask": mutation(f"createTask(input: {{ {NEW} }})", NEW_TASK),
+        "POST /tasks/": rest_write(NEW_TASK, f'{{"project": %(project)s, {TASK}}}'),
     },
     "Change a task": {
-        "Mutation.updateTask": do('updateTask(input: { id: %(task)s, title: "%(word)s" })', NEW_TITLE),
-        "PUT /tasks/<id>/": send(NEW_TITLE, f"{{{TASK}}}"),
-        "PATCH /tasks/<id>/": send(NEW_TITLE, '{"title": "%(word)s"}'),
+        "Mutation.updateTask": mutation('updateTask(input: { id: %(task)s, title: "%(word)s" })', NEW_TITLE),
+        "PUT /tasks/<id>/": rest_write(NEW_TITLE, f"{{{TASK}}}"),
+        "PATCH /tasks/<id>/": rest_write(NEW_TITLE, '{"title": "%(word)s"}'),
     },
-    "Assign a task to no member": {
-        "Mutation.createTask": do(f"createTask(input: {{ {NEW}, assigneeId: %(newcomer)s }})", ASSIGNED),
-        "Mutation.updateTask": do("updateTask(input: { id: %(task)s, assigneeId: %(newcomer)s })", ASSIGNED),
-        "POST /tasks/": send(ASSIGNED, f'{{"project": %(project)s, "assignee": %(newcomer)s, {TASK}}}'),
-        "PUT /tasks/<id>/": send(ASSIGNED, f'{{"assignee": %(newcomer)s, {TASK}}}'),
-        "PATCH /tasks/<id>/": send(ASSIGNED, '{"assignee": %(newcomer)s}'),
+    "Assign a task to a non-member": {
+        "Mutation.createTask": mutation(f"createTask(input: {{ {NEW}, assigneeId: %(newcomer)s }})", ASSIGNED),
+        "Mutation.updateTask": mutation("updateTask(input: { id: %(task)s, assigneeId: %(newcomer)s })", ASSIGNED),
+        "POST /tasks/": rest_write(ASSIGNED, f'{{"project": %(project)s, "assignee": %(newcomer)s, {TASK}}}'),
+        "PUT /tasks/<id>/": rest_write(ASSIGNED, f'{{"assignee": %(newcomer)s, {TASK}}}'),
+        "PATCH /tasks/<id>/": rest_write(ASSIGNED, '{"assignee": %(newcomer)s}'),
     },
     "Delete a task": {
-        "Mutation.deleteTask": do("deleteTask(input: { id: %(task)s })", NO_TASK),
-        "DELETE /tasks/<id>/": send(NO_TASK),
+        "Mutation.deleteTask": mutation("deleteTask(input: { id: %(task)s })", NO_TASK),
+        "DELETE /tasks/<id>/": rest_write(NO_TASK),
     },
     "See comments": {
-        "Task.comments": ask("task(id: %(task)s) { comments { nodes { id } } }", at("comments", read=found("comment"))),
-        "Task.comments.totalCount": ask(
+        "Task.comments": query(
+            "task(id: %(task)s) { comments { nodes { id } } }", at("comments", read=found("comment"))
+        ),
+        "Task.comments.totalCount": query(
             "task(id: %(task)s) { comments { totalCount } }", at("comments", "totalCount", read=counts(1))
         ),
-        "GET /tasks/<id>/comments/": Send(in_body(found("comment"))),
-        "GET /tasks/<id>/comments/?count=": Send(in_count(counts(1)), query="1"),
+        "GET /tasks/<id>/comments/": RestProbe(in_body(found("comment"))),
+        "GET /tasks/<id>/comments/?count=": RestProbe(in_count(counts(1)), query="1"),
     },
-    "Comment": {
-        "Mutation.addComment": do(
+    "Add a comment": {
+        "Mutation.addComment": mutation(
             'addComment(input: { taskId: %(task)s, content: "%(word)s"%(author_in_graphql)s })', NEW_COMMENT
         ),
-        "POST /tasks/<id>/comments/": send(NEW_COMMENT, '{"content": "%(word)s"%(author_in_json)s}'),
+        "POST /tasks/<id>/comments/": rest_write(NEW_COMMENT, '{"content": "%(word)s"%(author_in_json)s}'),
     },
-    "Comment under another's name": {
-        "Mutation.addComment": do(
+    "Comment under another name": {
+        "Mutation.addComment": mutation(
             'addComment(input: { taskId: %(task)s, content: "%(word)s", author: "Somebody Else" })',
             NEW_COMMENT,
             "... on Comment { author }",
-            signed(lambda comment: comment["author"]),
+            authored(lambda comment: comment["author"]),
         ),
-        "POST /tasks/<id>/comments/": send(
+        "POST /tasks/<id>/comments/": rest_write(
             NEW_COMMENT,
             '{"content": "%(word)s", "author": "Somebody Else"}',
-            signed(lambda response: response.json()["author"]),
+            authored(lambda response: response.json()["author"]),
         ),
     },
     "See members": {
-        "Project.members": ask(
+        "Project.members": query(
             f"{PROJECT} {{ members {{ nodes {{ role user {{ id }} }} }} }}",
             at("members", read=members(lambda member: member["user"]["id"])),
         ),
-        "Project.members.totalCount": ask(
+        "Project.members.totalCount": query(
             f"{PROJECT} {{ members {{ totalCount }} }}", at("members", "totalCount", read=counts(MEMBERS))
         ),
-        "Member.user": ask(
+        "Member.user": query(
             f"{PROJECT} {{ members {{ nodes {{ user {{ name id }} }} }} }}",
             at("members", read=members(lambda member: member["user"]["name"] and member["user"]["id"])),
         ),
-        "GET /projects/<id>/members/": Send(in_body(members(lambda member: member["user"]))),
-        "GET /projects/<id>/members/?count=": Send(in_count(counts(MEMBERS)), query="1"),
-        "GET /projects/<id>/members/<user_id>/": Send(in_body(seen("member", "user"))),
+        "GET /projects/<id>/members/": RestProbe(in_body(members(lambda member: member["user"]))),
+        "GET /projects/<id>/members/?count=": RestProbe(in_count(counts(MEMBERS)), query="1"),
+        "GET /projects/<id>/members/<user_id>/": RestProbe(in_body(seen("member", "user"))),
     },
-    "Let somebody in": {
-        "Mutation.addMember": do('addMember(input: { projectId: %(project)s, username: "newcomer" })', NEW_MEMBER),
-        "POST /projects/<id>/members/": send(NEW_MEMBER, '{"username": "newcomer"}'),
+    "Add a member": {
+        "Mutation.addMember": mutation(
+            'addMember(input: { projectId: %(project)s, username: "newcomer" })', NEW_MEMBER
+        ),
+        "POST /projects/<id>/members/": rest_write(NEW_MEMBER, '{"username": "newcomer"}'),
     },
     "Change a role": {
-        "Mutation.changeRole": do(
+        "Mutation.changeRole": mutation(
             "changeRole(input: { projectId: %(project)s, userId: %(member)s, role: OWNER })", is_owner
         ),
-        "PUT /projects/<id>/members/<user_id>/": send(is_owner, '{"role": "owner"}'),
-        "PATCH /projects/<id>/members/<user_id>/": send(is_owner, '{"role": "owner"}'),
+        "PUT /projects/<id>/members/<user_id>/": rest_write(is_owner, '{"role": "owner"}'),
+        "PATCH /projects/<id>/members/<user_id>/": rest_write(is_owner, '{"role": "owner"}'),
     },
-    "Take somebody out": {
-        "Mutation.removeMember": do("removeMember(input: { projectId: %(project)s, userId: %(member)s })", NO_MEMBER),
-        "DELETE /projects/<id>/members/<user_id>/": send(NO_MEMBER),
+    "Remove a member": {
+        "Mutation.removeMember": mutation(
+            "removeMember(input: { projectId: %(project)s, userId: %(member)s })", NO_MEMBER
+        ),
+        "DELETE /projects/<id>/members/<user_id>/": rest_write(NO_MEMBER),
     },
-    "Leave": {
-        "Mutation.removeMember": do("removeMember(input: { projectId: %(project)s, userId: %(self)s })", NOT_IN_IT),
-        "DELETE /projects/<id>/members/<user_id>/": Send(
-            anything, NOT_IN_IT, path="/projects/%(project)s/members/%(self)s/"
+    "Leave a project": {
+        "Mutation.removeMember": mutation(
+            "removeMember(input: { projectId: %(project)s, userId: %(self)s })", HAS_LEFT
+        ),
+        "DELETE /projects/<id>/members/<user_id>/": RestProbe(
+            anything, HAS_LEFT, path="/projects/%(project)s/members/%(self)s/"
         ),
     },
     "List reports": {
-        "Query.reports": ask("reports { nodes { id } }", listed("report")),
-        "Query.reports.totalCount": ask("reports { totalCount }", at("totalCount", read=counted("report"))),
-        "GET /reports/": Send(in_body(listed("report"))),
-        "GET /reports/?count=": Send(in_count(counted("report")), query="1"),
+        "Query.reports": query("reports { nodes { id } }", listed("report")),
+        "Query.reports.totalCount": query("reports { totalCount }", at("totalCount", read=counted("report"))),
+        "GET /reports/": RestProbe(in_body(listed("report"))),
+        "GET /reports/?count=": RestProbe(in_count(counted("report")), query="1"),
     },
     "Find a report": {
-        "Query.reports(projectId)": ask("reports(projectId: %(project)s) { nodes { id } }", found("report")),
-        "GET /reports/?project=": Send(in_body(found("report")), query="%(project)s"),
+        "Query.reports(projectId)": query("reports(projectId: %(project)s) { nodes { id } }", found("report")),
+        "GET /reports/?project=": RestProbe(in_body(found("report")), query="%(project)s"),
     },
     "See a report": {
-        "Query.report": ask("report(id: %(report)s) { id }", seen("report")),
-        "GET /reports/<id>/": Send(in_body(seen("report"))),
+        "Query.report": query("report(id: %(report)s) { id }", seen("report")),
+        "GET /reports/<id>/": RestProbe(in_body(seen("report"))),
     },
-    "Read what happened": {
-        "Query.events": ask('events(after: "0") { nodes { cursor } }', listed("event", "cursor")),
-        "GET /events/?after=": Send(in_body(at("events", read=listed("event", "cursor"))), query="0"),
+    "Read events": {
+        "Query.events": query('events(after: "0") { nodes { cursor } }', listed("event", "cursor")),
+        "GET /events/?after=": RestProbe(in_body(at("events", read=listed("event", "cursor"))), query="0"),
     },
-    "Read what happened in a project": {
-        "Query.events(projectId)": ask(f"{EVENTS} {{ nodes {{ cursor }} }}", told),
-        "GET /events/?project=": Send(in_body(at("events", read=told)), query="%(project)s&after=0"),
-        "Event.actor": ask(f"{EVENTS} {{ nodes {{ actor {{ id }} }} }}", shown("actor", "owner")),
+    "Read the events of a project": {
+        "Query.events(projectId)": query(f"{EVENTS} {{ nodes {{ cursor }} }}", project_events),
+        "GET /events/?project=": RestProbe(in_body(at("events", read=project_events)), query="%(project)s&after=0"),
+        "Event.actor": query(f"{EVENTS} {{ nodes {{ actor {{ id }} }} }}", shown("actor", "owner")),
         "ProjectCreated.project": event("ProjectCreated", "project", "project"),
         "ProjectUpdated.project": event("ProjectUpdated", "project", "project"),
-        "ProjectDeleted.project": event("ProjectDeleted", "project", "gone", of="gone"),
+        "ProjectDeleted.project": event("ProjectDeleted", "project", "deleted_project", of="deleted_project"),
         "TaskCreated.task": event("TaskCreated", "task", "task"),
         "TaskUpdated.task": event("TaskUpdated", "task", "task"),
         "TaskDeleted.task": event("TaskDeleted", "task", "deleted_task"),
@@ -470,45 +480,51 @@ PROBES: dict[str, dict[str, Probe]] = {
         "TaskCommented.comment": event("TaskCommented", "comment", "comment"),
         "ReportGenerated.report": event("ReportGenerated", "report", "report"),
     },
-    "Hear what happens": {"Subscription.events": Hear(), "WS /ws/notifications/": Hear(), "SSE /events/": Hear()},
-    "Hear what happens in a project": {
-        "Subscription.events(projectId)": Hear(", projectId: %(project)s"),
-        "Subscription.events(taskId)": Hear(", taskId: %(task)s"),
-        "WS /ws/notifications/?project=": Hear("&project=%(project)s"),
-        "SSE /events/?project=": Hear("&project=%(project)s"),
+    "Receive live events": {
+        "Subscription.events": LiveProbe(),
+        "WS /ws/notifications/": LiveProbe(),
+        "SSE /events/": LiveProbe(),
+    },
+    "Receive live events of a project": {
+        "Subscription.events(projectId)": LiveProbe(", projectId: %(project)s"),
+        "Subscription.events(taskId)": LiveProbe(", taskId: %(task)s"),
+        "WS /ws/notifications/?project=": LiveProbe("&project=%(project)s"),
+        "SSE /events/?project=": LiveProbe("&project=%(project)s"),
     },
     "List tokens": {
-        "Query.tokens": ask("tokens { nodes { id } }", listed("token")),
-        "Query.tokens.totalCount": ask("tokens { totalCount }", at("totalCount", read=counted("token"))),
+        "Query.tokens": query("tokens { nodes { id } }", listed("token")),
+        "Query.tokens.totalCount": query("tokens { totalCount }", at("totalCount", read=counted("token"))),
     },
-    "Create a token of yours": {
-        "Mutation.createToken": do('createToken(input: { name: "%(word)s", scope: READ })', NEW_TOKEN),
-        "NewToken.token": do(
+    "Create your own token": {
+        "Mutation.createToken": mutation('createToken(input: { name: "%(word)s", scope: READ })', NEW_TOKEN),
+        "NewToken.token": mutation(
             'createToken(input: { name: "%(word)s", scope: READ })',
             NEW_TOKEN,
             "... on NewToken { token { name } }",
             at("token", "name", read=anything),
         ),
     },
-    "Revoke a token of yours": {
-        "Mutation.revokeToken": do("revokeToken(input: { id: %(own_token)s })", there_is_no(Token, pk="own_token")),
+    "Revoke your own token": {
+        "Mutation.revokeToken": mutation(
+            "revokeToken(input: { id: %(own_token)s })", not_exists(Token, pk="own_token")
+        ),
     },
-    "Revoke a token of another's": {
-        "Mutation.revokeToken": do(
-            "revokeToken(input: { id: %(others_token)s })", there_is_no(Token, pk="others_token")
+    "Revoke another user's token": {
+        "Mutation.revokeToken": mutation(
+            "revokeToken(input: { id: %(others_token)s })", not_exists(Token, pk="others_token")
         ),
     },
     "Read the audit log": {
-        "Query.auditLog": ask("auditLog { nodes { id } }", listed("audit entry")),
-        "Query.auditLog.totalCount": ask("auditLog { totalCount }", at("totalCount", read=counted("audit entry"))),
-        "AuditEntry.actor": ask(
+        "Query.auditLog": query("auditLog { nodes { id } }", listed("audit entry")),
+        "Query.auditLog.totalCount": query("auditLog { totalCount }", at("totalCount", read=counted("audit entry"))),
+        "AuditEntry.actor": query(
             "auditLog { nodes { id actor { name } } }",
-            lambda visit, log: listed("audit entry")(visit, [entry for entry in log["nodes"] if entry["actor"]]),
+            lambda caller, log: listed("audit entry")(caller, [entry for entry in log["nodes"] if entry["actor"]]),
         ),
     },
-    "Open the admin": {"GET /admin/": opens("/admin/")},
+    "Open the admin": {"GET /admin/": page("/admin/")},
     "See and change rows in the admin": {
-        "GET /admin/*": Page(read_admin),
-        "POST /admin/*": Page(write_admin, NEW_PROJECT),
+        "GET /admin/*": PageProbe(read_admin),
+        "POST /admin/*": PageProbe(write_admin, NEW_PROJECT),
     },
 }

@@ -1,4 +1,4 @@
-"""`docs/access.md`, read."""
+"""Reads the tables of `docs/access.md`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ TOKENS = {"read token": "read", "write token": "write", "admin token": "admin"}
 
 @dataclass(frozen=True)
 class Row:
-    """An action: who may do it (a word for each kind of viewer), and through which doors."""
+    """An action: the expected word for each kind of caller, and the endpoints."""
 
     action: str
     cells: dict[str, str]
-    doors: list[str]
+    endpoints: list[str]
 
     def expected(self, kind: str) -> str:
-        """The cell; where a token is for too little, with the scope that the answer has to name."""
+        """Return the word of the cell; for `scope` with the scope that the response has to name."""
         word = self.cells[kind]
         if word != "scope":
             return word
-        enough = (scope for token, scope in TOKENS.items() if self.cells[token] != "scope")
-        return f"scope {next(enough)}"
+        sufficient = (scope for token, scope in TOKENS.items() if self.cells[token] != "scope")
+        return f"scope {next(sufficient)}"
 
 
 def _cells(line: str) -> list[str]:
@@ -33,22 +33,22 @@ def _cells(line: str) -> list[str]:
 
 
 def read_table() -> list[Row]:
-    """Raises AssertionError where the page says something that nobody could try."""
+    """Raises AssertionError where a row of the page cannot be tested."""
     lines = [line for line in PAGE.read_text().splitlines() if line.startswith("|")]
     head, _, *rest = map(_cells, lines)
-    assert (head[0], head[-1]) == ("action", "doors"), head
+    assert (head[0], head[-1]) == ("action", "endpoints"), head
     rows = []
-    for action, *words, doors in rest:
+    for action, *words, endpoints in rest:
         assert set(words) <= WORDS, (action, words)
-        row = Row(action, dict(zip(head[1:-1], words, strict=True)), re.findall(r"`([^`]+)`", doors))
-        assert row.doors, action
+        row = Row(action, dict(zip(head[1:-1], words, strict=True)), re.findall(r"`([^`]+)`", endpoints))
+        assert row.endpoints, action
         rows.append(row)
     assert len({row.action for row in rows}) == len(rows)
     return rows
 
 
 def read_open_mode() -> dict[str, str]:
-    """Of open mode the words that are not those of staff, by action."""
+    """Return the words of open mode that differ from those of staff, by action."""
     _, _, section = PAGE.read_text().partition("## Open mode")
     return dict(re.findall(r"^- (.+): `(.+)`$", section, re.MULTILINE))
 

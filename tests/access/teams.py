@@ -1,4 +1,4 @@
-"""Two teams that share nothing, and for each id of the other one an id that never was."""
+"""Two teams that share nothing, and for each id of the other team an id that no row ever had."""
 
 from __future__ import annotations
 
@@ -28,31 +28,35 @@ from backend.projects.resolvers.project import ProjectFilter
 from backend.projects.resolvers.report import ReportFilter
 from backend.projects.resolvers.task import TaskFilter
 from backend.projects.rows import AuditRow, CommentRow, MemberRow, ProjectRow, ReportRow, TaskRow, TokenRow
-from tests.access.world import Place, session_of
+from tests.access.world import SampleProject, session_of
 from tests.factories import TokenFactory, UserFactory
 
-# In everything that the other team has written, and nowhere else.
+# In every text of the other team, and in no other text.
 SECRET = "Xanadu"
 
 
 class Teams:
-    """Mine before and after the other one, which has one of everything."""
+    """Creates the data of the other team between two projects of my team."""
 
     @transaction.atomic
     def __init__(self) -> None:
         due = datetime(2031, 3, 1, tzinfo=UTC)
         self.me, self.viewer = UserFactory(username="mine-1"), UserFactory(username="mine-2")
         ours = {"owner": self.me, "viewer": self.viewer}
-        Place.of("Before", ours, due=due, status="pending")
+        SampleProject.of("Before", ours, due=due, status="pending")
         their_owner = UserFactory(username="theirs-1", first_name=SECRET)
         their_editor = UserFactory(username="theirs-2", first_name=SECRET)
-        self.theirs = Place.of(SECRET, {"owner": their_owner, "editor": their_editor}, due=due, status="pending")
+        self.theirs = SampleProject.of(
+            SECRET, {"owner": their_owner, "editor": their_editor}, due=due, status="pending"
+        )
         self.their_token = TokenFactory(user=their_editor, name=SECRET)
-        never = {model: _skip_id(model) for model in (Project, Task, Comment, SummaryReport, User, Membership, Token)}
-        self.mine = Place.of("After", ours, due=due, status="pending")
+        unused_ids = {
+            model: _skip_id(model) for model in (Project, Task, Comment, SummaryReport, User, Membership, Token)
+        }
+        self.mine = SampleProject.of("After", ours, due=due, status="pending")
         self.theirs.change("again")
         position = Event.head()
-        # The position after it is one that nobody hears of.
+        # The next position is that of an event that no listener receives.
         services.token.revoke_token(actor=SYSTEM, token_id=TokenFactory(user=self.me).pk)
         newest_entry = AuditEntry.objects.latest("pk").pk
         self.mine.change("again")
@@ -73,7 +77,7 @@ class Teams:
             "me": self.me.pk,
         }
         member = Membership.objects.select_related("user").get(user=their_editor, project=self.theirs.project)
-        there = {
+        existing = {
             "project": self.theirs.project.pk,
             "task": self.theirs.task.pk,
             "comment": self.theirs.comment.pk,
@@ -84,22 +88,22 @@ class Teams:
             "entry": newest_entry,
             "position": position,
         }
-        self.names = own | there | {"text": SECRET, "name": "theirs-2"} | self.cursors(there)
+        self.names = own | existing | {"text": SECRET, "name": "theirs-2"} | self.cursors(existing)
         absent = {
-            "project": never[Project],
-            "task": never[Task],
-            "comment": never[Comment],
-            "report": never[SummaryReport],
-            "user": never[User],
-            "member": never[Membership],
-            "token": never[Token],
+            "project": unused_ids[Project],
+            "task": unused_ids[Task],
+            "comment": unused_ids[Comment],
+            "report": unused_ids[SummaryReport],
+            "user": unused_ids[User],
+            "member": unused_ids[Membership],
+            "token": unused_ids[Token],
             "entry": newest_entry + 1,
             "position": position + 1,
         }
         self.absent_names = own | absent | {"text": SECRET[::-1], "name": "theirs-9"} | self.cursors(absent)
 
     def cursors(self, ids: dict[str, int]) -> dict[str, str]:
-        """Cursors of the other team's lists at these ids."""
+        """Return cursors of the other team's lists at these ids."""
         newest = Order()
         task = replace(TaskRow.of(self.theirs.task), id=ids["task"])
         report = replace(ReportRow.of(self.theirs.report), id=ids["report"])
@@ -129,7 +133,7 @@ class Teams:
 
 
 def _skip_id(model: Any) -> int:
-    """An id that no row will have."""
+    """Take an id from the sequence, so that no row will have it."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT nextval(pg_get_serial_sequence(%s, 'id'))", [model._meta.db_table])
         pk: int = cursor.fetchone()[0]

@@ -1,8 +1,7 @@
-"""What another team has is answered for like what never was, wherever it is named.
+"""A request that names an object of another team gets the same response as one for an object that never existed.
 
-Each attempt is made twice: with an id of the other team, and with the id after it, which no row ever had. Status,
-headers and body are compared byte for byte, and so is the number of statements that the database was sent: how long an
-answer takes is an answer too.
+Each attempt is made twice: with an id of the other team, and with an unused one. Status, headers and body are compared
+byte for byte, and so is the number of SQL statements: the time that a response takes would give an object away, too.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from backend.projects import services
 from backend.projects.access import viewer_for
 from backend.projects.models import Task
 from tests.access.attempts import DOCUMENTS, REQUESTS, Request, places_in_graphql, places_in_rest
-from tests.access.hearing import notification_socket
+from tests.access.listeners import notification_socket
 from tests.access.teams import SECRET, Teams
 from tests.access.world import client_with, session_of
 from tests.cases import Case, CommittingCase
@@ -28,16 +27,16 @@ from tests.factories import MembershipFactory, UserFactory
 from tests.rest.asgi import Exchange
 from tests.schema.sockets import TIMEOUT_S, ready
 
-# Of a list that is narrowed, what narrows it is part of the tag: two lists have two tags.
-OWN_TO_THE_REQUEST = {"ETag"}
+# The filter of a list is part of its ETag, so lists with different filters have different ones.
+REQUEST_SPECIFIC_HEADERS = {"ETag"}
 
 
 GRAPHQL_REQUESTS = {
     place: [Request("POST", "/graphql/", json.dumps({"query": document})) for document in documents]
     for place, documents in DOCUMENTS.items()
 }
-# What is named there is compared with a list of one's own: of an id in another list there is nothing to see.
-NOTHING_TO_SEE = {
+# The id is only compared with a list of the caller's own, so even staff get the same response to both attempts.
+SAME_FOR_STAFF = {
     "CreateTaskInput.assigneeId",
     "ChangeRoleInput.userId",
     "RemoveMemberInput.userId",
@@ -54,7 +53,7 @@ NOTHING_TO_SEE = {
 
 
 class PlacesTests(SimpleTestCase):
-    def test_every_place_for_a_name_is_tried(self) -> None:
+    def test_every_place_for_an_id_has_an_attempt(self) -> None:
         self.assertEqual(set(places_in_graphql()) - set(DOCUMENTS), set())
         self.assertEqual(set(places_in_rest()) - set(REQUESTS), set())
 
@@ -65,8 +64,8 @@ class LeakTests(Case):
     def setUpTestData(cls) -> None:
         cls.teams = Teams()
 
-    def answer(self, client: Any, request: Request, names: dict[str, Any]) -> tuple[Any, ...]:
-        """All that is told: how much SQL it took, status, headers, body."""
+    def respond(self, client: Any, request: Request, names: dict[str, Any]) -> tuple[Any, ...]:
+        """Return everything that is compared: number of SQL statements, status, headers, body."""
         with CaptureQueriesContext(connection) as sql:
             response = client.generic(
                 request.method,
@@ -75,50 +74,52 @@ class LeakTests(Case):
                 content_type="application/json",
                 headers=request.headers,
             )
-        headers = {name: "..." if name in OWN_TO_THE_REQUEST else value for name, value in response.headers.items()}
+        headers = {
+            name: "..." if name in REQUEST_SPECIFIC_HEADERS else value for name, value in response.headers.items()
+        }
         return len(sql), response.status_code, headers, response.content
 
     def assert_alike(self, kind: str, place: str, request: Request) -> None:
         client = client_with(self.teams.credentials[kind])
         with self.subTest(place, kind=kind, path=request.path, body=request.body, headers=request.headers):
-            told = self.answer(client, request, self.teams.names)
-            self.assertEqual(told, self.answer(client, request, self.teams.absent_names))
-            self.assertNotIn(SECRET, str(told))
+            response = self.respond(client, request, self.teams.names)
+            self.assertEqual(response, self.respond(client, request, self.teams.absent_names))
+            self.assertNotIn(SECRET, str(response))
 
     def try_all(self, attempts: dict[str, list[Request]]) -> None:
         for kind, headers in self.teams.credentials.items():
-            client_with(headers).get("/projects/")  # the first use of a token is noted
+            client_with(headers).get("/projects/")  # the first use of a token is recorded
             with self.nothing_changes():
                 for place, requests in attempts.items():
                     for request in requests:
                         self.assert_alike(kind, place, request)
 
-    def test_in_rest(self) -> None:
+    def test_rest_does_not_reveal_objects_of_another_team(self) -> None:
         self.try_all(REQUESTS)
 
-    def test_in_graphql_over_http(self) -> None:
+    def test_graphql_over_http_does_not_reveal_objects_of_another_team(self) -> None:
         self.try_all(GRAPHQL_REQUESTS)
 
-    def test_staff_tell_them_apart_wherever_there_is_something_to_see(self) -> None:
-        """So the attempts name what they mean to."""
+    def test_staff_get_different_responses_wherever_the_object_is_shown(self) -> None:
+        """This proves that the attempts name existing objects."""
         client = client_with({"cookie": f"sessionid={session_of(UserFactory(is_staff=True))}"})
         same = {
             place
             for place, requests in (REQUESTS | GRAPHQL_REQUESTS).items()
-            if all(self.told_back(client, request) for request in requests)
+            if all(self.get_equal_responses(client, request) for request in requests)
         }
-        self.assertEqual(same, NOTHING_TO_SEE)
+        self.assertEqual(same, SAME_FOR_STAFF)
 
-    def told_back(self, client: Any, request: Request) -> bool:
-        """Whether both attempts are answered alike; what they did is undone."""
-        told = []
+    def get_equal_responses(self, client: Any, request: Request) -> bool:
+        """Return whether both attempts get the same response. Their changes are rolled back."""
+        responses = []
         for names in (self.teams.names, self.teams.absent_names):
             with transaction.atomic():
-                told.append(self.answer(client, request, names)[1:])
+                responses.append(self.respond(client, request, names)[1:])
                 transaction.set_rollback(True)
-        return told[0] == told[1]
+        return responses[0] == responses[1]
 
-    def test_what_changes_there_moves_no_list_here(self) -> None:
+    def test_a_change_of_another_team_does_not_show_in_conditional_requests(self) -> None:
         client = client_with(self.teams.credentials["owner"])
         lists = [
             request.path
@@ -134,31 +135,31 @@ class LeakTests(Case):
             with self.subTest(path):
                 tags = [{"If-None-Match": tag} if tag else {} for _, tag, _ in first[path]]
                 again = self.page(client, path, tags)
-                told = [
+                compared = [
                     (before[0], status, cursor) for before, (status, _, cursor) in zip(first[path], again, strict=True)
                 ]
-                self.assertEqual(told[0], told[1])
+                self.assertEqual(compared[0], compared[1])
 
     def page(self, client: Any, path: str, headers: Any = ({}, {})) -> list[tuple[int, str | None, str | None]]:
-        """Status, tag and cursor of a list that names the other team, and of one that names what never was."""
-        found = []
-        for names, sent in zip((self.teams.names, self.teams.absent_names), headers, strict=True):
-            response = client.get(path % names, headers=sent)
-            found.append((response.status_code, response.get("ETag"), response.get("X-Cursor")))
-        return found
+        """Return status, ETag and cursor of a list filtered by the other team, and of one filtered by unused ids."""
+        responses = []
+        for names, request_headers in zip((self.teams.names, self.teams.absent_names), headers, strict=True):
+            response = client.get(path % names, headers=request_headers)
+            responses.append((response.status_code, response.get("ETag"), response.get("X-Cursor")))
+        return responses
 
-    def test_somebody_who_shares_no_project_with_you_has_no_name(self) -> None:
+    def test_an_assignee_who_shares_no_project_with_the_viewer_is_null(self) -> None:
         stranger = self.teams.theirs.members["editor"]
-        Task.objects.filter(pk=self.teams.mine.task.pk).update(assignee=stranger)  # no service would
+        Task.objects.filter(pk=self.teams.mine.task.pk).update(assignee=stranger)  # no service does this
         document = "{ task(id: %(my_task)s) { assignee { id name } project { members { nodes { user { name } } } } } }"
         for kind, headers in self.teams.credentials.items():
             with self.subTest(kind):
-                asked = {"query": document % self.teams.names}
-                response = client_with(headers).post("/graphql/", asked, "application/json")
+                body = {"query": document % self.teams.names}
+                response = client_with(headers).post("/graphql/", body, "application/json")
                 self.assertEqual(response.json()["data"]["task"]["assignee"], None)
                 self.assertNotIn(SECRET.encode(), response.content)
 
-    def test_who_has_left_has_no_name_in_what_happened_while_they_were_here(self) -> None:
+    def test_an_assignee_who_has_left_is_null_in_earlier_events(self) -> None:
         leaver = MembershipFactory(project=self.teams.mine.project, user__first_name=SECRET).user
         owner = viewer_for(self.teams.me)
         task: Any = {"title": "Theirs", "due_date": self.teams.mine.task.due_date, "assignee_id": leaver.pk}
@@ -169,8 +170,8 @@ class LeakTests(Case):
         client = client_with(self.teams.credentials["owner"])
 
         def assignee() -> Any:
-            asked = {"query": document % self.teams.names}
-            nodes = client.post("/graphql/", asked, "application/json").json()["data"]["events"]["nodes"]
+            body = {"query": document % self.teams.names}
+            nodes = client.post("/graphql/", body, "application/json").json()["data"]["events"]["nodes"]
             return next(node["task"]["assignee"] for node in nodes if node)
 
         self.assertEqual(assignee(), {"name": SECRET})
@@ -186,23 +187,23 @@ class SocketLeakTests(CommittingCase):
     def setUp(self) -> None:
         self.teams = Teams()
 
-    async def test_in_graphql_over_a_socket(self) -> None:
+    async def test_graphql_over_a_socket_does_not_reveal_objects_of_another_team(self) -> None:
         documents = [(place, document) for place, documents in DOCUMENTS.items() for document in documents]
-        answers = await asyncio.gather(*(self.answers(kind, documents) for kind in self.kinds))
-        for kind, told in zip(self.kinds, answers, strict=True):
-            for (place, document), (there, absent) in zip(documents, told, strict=True):
+        results = await asyncio.gather(*(self.results(kind, documents) for kind in self.kinds))
+        for kind, pairs in zip(self.kinds, results, strict=True):
+            for (place, document), (existing, absent) in zip(documents, pairs, strict=True):
                 with self.subTest(place, kind=kind, document=document):
-                    self.assertEqual(there, absent)
-                    self.assertNotIn(SECRET, str(there))
+                    self.assertEqual(existing, absent)
+                    self.assertNotIn(SECRET, str(existing))
 
-    async def answers(self, kind: str, documents: list[tuple[str, str]]) -> list[list[Any]]:
-        """The answers to every document, asked with both kinds of names."""
+    async def results(self, kind: str, documents: list[tuple[str, str]]) -> list[list[Any]]:
+        """Return the results of every document: with ids of the other team, and with unused ones."""
         both = (self.teams.names, self.teams.absent_names)
         async with ready(**self.teams.credentials[kind]) as socket:
             return [[await socket.answer(document % names) for names in both] for _, document in documents]
 
-    async def test_where_events_are_heard(self) -> None:
-        ways = (
+    async def test_live_events_do_not_reveal_objects_of_another_team(self) -> None:
+        listeners = (
             (self.subscription, "projectId: %(project)s"),
             (self.subscription, "taskId: %(task)s"),
             (self.subscription, 'after: "0", taskId: %(task)s, kinds: [TASK_UPDATED]'),
@@ -218,37 +219,37 @@ class SocketLeakTests(CommittingCase):
         )
         for kind in self.kinds:
             headers = self.teams.credentials[kind]
-            there, absent = [
-                await asyncio.gather(*(hear(narrowed % names, headers, names) for hear, narrowed in ways))
+            existing, absent = [
+                await asyncio.gather(*(listen(filters % names, headers, names) for listen, filters in listeners))
                 for names in (self.teams.names, self.teams.absent_names)
             ]
-            for (hear, narrowed), told, told_of_none in zip(ways, there, absent, strict=True):
-                with self.subTest(hear.__name__, kind=kind, narrowed=narrowed):
-                    self.assertEqual(told, told_of_none)
-                    self.assertNotIn(SECRET, str(told))
+            for (listen, filters), received, received_for_absent in zip(listeners, existing, absent, strict=True):
+                with self.subTest(listen.__name__, kind=kind, filters=filters):
+                    self.assertEqual(received, received_for_absent)
+                    self.assertNotIn(SECRET, str(received))
 
-    async def subscription(self, narrowed: str, headers: dict[str, str], names: dict[str, Any]) -> Any:
-        """The first message: why it ended, or what was heard."""
+    async def subscription(self, filters: str, headers: dict[str, str], names: dict[str, Any]) -> Any:
+        """Return the first message: an error or an event."""
         async with ready(**headers) as socket:
-            await socket.subscribe(f"subscription {{ events({narrowed}) {{ cursor kind projectId }} }}")
+            await socket.subscribe(f"subscription {{ events({filters}) {{ cursor kind projectId }} }}")
             return await socket.receive()
 
-    async def notifications(self, narrowed: str, headers: dict[str, str], names: dict[str, Any]) -> Any:
-        """The first two frames, or the one before the socket is closed, and with which code."""
-        socket = notification_socket(narrowed, headers)
+    async def notifications(self, filters: str, headers: dict[str, str], names: dict[str, Any]) -> Any:
+        """Return the first two messages: frames, or a frame and the close code."""
+        socket = notification_socket(filters, headers)
         await socket.connect(TIMEOUT_S)
-        told = [await socket.receive_output(TIMEOUT_S) for _ in range(2)]
+        messages = [await socket.receive_output(TIMEOUT_S) for _ in range(2)]
         await socket.disconnect(timeout=TIMEOUT_S)
-        return [_without_start(message.get("text", message), names) for message in told]
+        return [_without_start(message.get("text", message), names) for message in messages]
 
-    async def stream(self, narrowed: str, headers: dict[str, str], names: dict[str, Any]) -> Any:
-        """Status, headers, and the first two frames or all of the refusal."""
+    async def stream(self, filters: str, headers: dict[str, str], names: dict[str, Any]) -> Any:
+        """Return status, headers, and the first two chunks."""
         accepting = {"Accept": "text/event-stream", **headers}
-        async with Exchange("GET", "/events/", query=narrowed, headers=accepting) as answer:
-            told = [await answer.read() for _ in range(2)]
-            return answer.status, answer.headers, [_without_start(text, names) for text in told]
+        async with Exchange("GET", "/events/", query=filters, headers=accepting) as response:
+            chunks = [await response.read() for _ in range(2)]
+            return response.status, response.headers, [_without_start(chunk, names) for chunk in chunks]
 
 
-def _without_start(told: Any, names: dict[str, Any]) -> Any:
-    """The position that a listener starts from is the one that it named."""
-    return told.replace(str(names["position"]), "START") if "ready" in told else told
+def _without_start(message: Any, names: dict[str, Any]) -> Any:
+    """Mask the position in the `ready` message, which the request named."""
+    return message.replace(str(names["position"]), "START") if "ready" in message else message

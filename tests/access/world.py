@@ -1,4 +1,4 @@
-"""Who asks, and what there is to see: a project with somebody in each role, and two projects of others."""
+"""The callers and their data: a project with a member in each role, and two projects of another user."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ from tests.access.table import TOKENS
 from tests.factories import TokenFactory, UserFactory
 
 PASSWORD = "correct horse battery"
-# Of the project that the table is about.
+# The number of members of `World.sample`.
 MEMBERS = 5
+# An id that no row has.
 ABSENT = 999_999
 
 _words = count(1)
-# One for all clients: each would look for every static file there is.
+# Shared by all clients: each new handler searches for every static file.
 _handler = Client().handler
 
 
@@ -47,56 +48,56 @@ def client_with(headers: dict[str, str]) -> Client:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A project with one of everything, an event of every kind, and a project of the same members that is gone."""
+class SampleProject:
+    """A project with one object of each model and an event of every kind; a deleted project with the same members."""
 
     members: dict[str, User]
     project: Project
-    gone: int
+    deleted_project: int
     task: Task
     deleted_task: int
     comment: Comment
     report: SummaryReport
 
     @classmethod
-    def of(cls, name: str, members: dict[str, User], *, due: datetime, status: str) -> Place:
-        """Each member is called by their role: a "second owner" is an owner."""
+    def of(cls, name: str, members: dict[str, User], *, due: datetime, status: str) -> SampleProject:
+        """Create the objects. A key of `members` ends with the role: a "second owner" is an owner."""
         actor = viewer_for(members["owner"])
-        gone = services.project.create_project(actor=actor, name=name).pk
+        deleted_project = services.project.create_project(actor=actor, name=name).pk
         project = services.project.create_project(actor=actor, name=name)
-        for called, user in members.items():
-            for project_id in (gone, project.pk) if called != "owner" else ():
+        for name_of_member, user in members.items():
+            for project_id in (deleted_project, project.pk) if name_of_member != "owner" else ():
                 services.membership.add_member(
-                    actor=actor, project_id=project_id, username=user.username, role=Role(called.split()[-1])
+                    actor=actor, project_id=project_id, username=user.username, role=Role(name_of_member.split()[-1])
                 )
-        services.project.delete_project(actor=actor, project_id=gone)
+        services.project.delete_project(actor=actor, project_id=deleted_project)
         assignee = members.get("editor", members["owner"])
-        given: Any = {"title": name, "due_date": due, "status": status, "assignee_id": assignee.pk}
-        task, deleted = (
-            services.task.create_task(actor=actor, project_id=project.pk, changes=given).pk for _ in range(2)
+        changes: Any = {"title": name, "due_date": due, "status": status, "assignee_id": assignee.pk}
+        task, deleted_task = (
+            services.task.create_task(actor=actor, project_id=project.pk, changes=changes).pk for _ in range(2)
         )
-        services.task.delete_task(actor=actor, task_id=deleted)
-        place = cls(
+        services.task.delete_task(actor=actor, task_id=deleted_task)
+        sample = cls(
             members,
             project,
-            gone,
+            deleted_project,
             services.task.update_task(actor=actor, task_id=task, changes={"description": name}),
-            deleted,
+            deleted_task,
             services.comment.add_comment(actor=actor, task_id=task, content=name),
             services.report.generate(project.pk, date(2024, 3, 1)),
         )
-        place.change(name)
-        return place
+        sample.change(name)
+        return sample
 
     def change(self, text: str) -> None:
-        """Something that those who are in the project hear of."""
+        """Change the project; its members receive the event."""
         changes: Any = {"description": f"{self.project.name} {text}"}
         owner = viewer_for(self.members["owner"])
         services.project.update_project(actor=owner, project_id=self.project.pk, changes=changes)
 
 
 class World:
-    """The kinds of people are the columns of the table, and a superuser."""
+    """The kinds of callers are the columns of the table, and a superuser."""
 
     @transaction.atomic
     def __init__(self) -> None:
@@ -104,7 +105,7 @@ class World:
         flags = {"staff": {"is_staff": True}, "superuser": {"is_staff": True, "is_superuser": True}}
         self.users = {
             kind: UserFactory(password=password, **flags.get(kind, {}))
-            for kind in ("no member", "viewer", "editor", "owner", "staff", "superuser")
+            for kind in ("non-member", "viewer", "editor", "owner", "staff", "superuser")
         }
         self.sessions = {kind: session_of(user) for kind, user in self.users.items()}
         self.secrets = {kind: new_token() for kind in TOKENS}
@@ -112,42 +113,45 @@ class World:
             TokenFactory(user=self.users["owner"], scope=scope, secret=self.secrets[kind])
         self.newcomer = UserFactory(username="newcomer", password=password)
         self.member = UserFactory()
-        self.members = {called: self.users[called] for called in ("owner", "editor", "viewer")}
+        self.members = {role: self.users[role] for role in ("owner", "editor", "viewer")}
         self.members |= {"second owner": UserFactory(), "second editor": self.member}
-        cook = {"owner": self.users["no member"]}
-        self.elsewhere = [
-            Place.of(f"Kitchen {n}", cook, due=datetime(2027, 3, 1, tzinfo=UTC), status="pending") for n in (1, 2)
+        cook = {"owner": self.users["non-member"]}
+        self.other_samples = [
+            SampleProject.of(f"Kitchen {n}", cook, due=datetime(2027, 3, 1, tzinfo=UTC), status="pending")
+            for n in (1, 2)
         ]
         self.renew()
-        # Whoever hears of what is not theirs does so before the last that is.
-        for place in (*self.elsewhere, self.place):
-            place.change("at last")
+        # A listener that wrongly receives an event of another project does so before the last one of its own.
+        for sample in (*self.other_samples, self.sample):
+            sample.change("at last")
 
     @transaction.atomic
     def renew(self) -> None:
-        """A project in which nothing was changed yet, and tokens that are there to be revoked."""
-        self.place = Place.of("Garden", self.members, due=datetime(2031, 3, 1, tzinfo=UTC), status="in_progress")
+        """Create a project in which no test has changed anything yet, and tokens to revoke."""
+        self.sample = SampleProject.of(
+            "Garden", self.members, due=datetime(2031, 3, 1, tzinfo=UTC), status="in_progress"
+        )
         self.tokens = {user.pk: TokenFactory(user=user) for user in (*self.users.values(), self.newcomer)}
 
     def user(self, kind: str) -> User | None:
         return self.users["owner"] if kind in TOKENS else self.users.get(kind)
 
     def credentials(self, kind: str) -> dict[str, str]:
-        """The header by which somebody of this kind is known."""
+        """Return the header that authenticates a caller of this kind."""
         if kind in TOKENS:
             return {"authorization": f"Bearer {self.secrets[kind]}"}
         return {"cookie": f"sessionid={self.sessions[kind]}"} if kind in self.sessions else {}
 
     def names(self, kind: str) -> dict[str, Any]:
-        """What a request may name: ids, and a `word` that is new each time."""
+        """Return the values for the placeholders of a request: ids, and a `word` that is new each time."""
         user = self.user(kind)
         return {
-            "project": self.place.project.pk,
-            "gone": self.place.gone,
-            "task": self.place.task.pk,
-            "deleted_task": self.place.deleted_task,
-            "comment": self.place.comment.pk,
-            "report": self.place.report.pk,
+            "project": self.sample.project.pk,
+            "deleted_project": self.sample.deleted_project,
+            "task": self.sample.task.pk,
+            "deleted_task": self.sample.deleted_task,
+            "comment": self.sample.comment.pk,
+            "report": self.sample.report.pk,
             "owner": self.users["owner"].pk,
             "editor": self.users["editor"].pk,
             "member": self.member.pk,
@@ -156,22 +160,22 @@ class World:
             "own_token": self.tokens[user.pk].pk if user else ABSENT,
             "others_token": self.tokens[self.newcomer.pk].pk,
             "word": f"word{next(_words)}",
-            # A comment of nobody in particular has to say whose it is.
+            # An anonymous comment has to name its author.
             "author_in_graphql": "" if user else ', author: "Guest"',
             "author_in_json": "" if user else ', "author": "Guest"',
         }
 
-    # -- what they are to see --
+    # -- expected results --
     def rows(self, noun: str, kind: str) -> dict[str, list[int]]:
-        """Ids of the rows of this noun, `own` and `all`."""
+        """Return the ids of the rows of this noun: the caller's `own`, and `all`."""
         user = self.user(kind)
-        places = [place for place in (*self.elsewhere, self.place) if user in place.members.values()]
-        projects = [pk for place in places for pk in (place.project.pk, place.gone)]
+        own_samples = [sample for sample in (*self.other_samples, self.sample) if user in sample.members.values()]
+        own_projects = [pk for sample in own_samples for pk in (sample.project.pk, sample.deleted_project)]
         rows: dict[str, tuple[QuerySet[Model], Q]] = {
-            "project": (Project.objects.all(), Q(pk__in=projects)),
-            "task": (Task.objects.all(), Q(project__in=projects)),
-            "report": (SummaryReport.objects.all(), Q(project__in=projects)),
-            "event": (Event.objects.exclude(kind="access.changed"), Q(project_id__in=projects)),
+            "project": (Project.objects.all(), Q(pk__in=own_projects)),
+            "task": (Task.objects.all(), Q(project__in=own_projects)),
+            "report": (SummaryReport.objects.all(), Q(project__in=own_projects)),
+            "event": (Event.objects.exclude(kind="access.changed"), Q(project_id__in=own_projects)),
             "token": (Token.objects.all(), Q(user=user)),
             "audit entry": (AuditEntry.objects.all(), Q(pk=None)),
         }
@@ -181,16 +185,16 @@ class World:
             "all": sorted(everything.values_list("pk", flat=True)),
         }
 
-    def positions(self, kind: str, word: str, **narrowed: int) -> list[int]:
-        """Of the events that are heard by whoever hears `own` or `all`, or with `yes` what happened in the project."""
+    def positions(self, kind: str, word: str, **filters: int) -> list[int]:
+        """Return the positions of the events that the caller receives; with `yes`, those of the project."""
         if word == "yes":
-            events = Event.objects.filter(project_id=self.place.project.pk, **narrowed).exclude(kind="access.changed")
+            events = Event.objects.filter(project_id=self.sample.project.pk, **filters).exclude(kind="access.changed")
             return list(events.order_by("position").values_list("position", flat=True))
         return self.rows("event", kind)[word]
 
     def member_ids(self) -> set[int]:
-        """Of who is in the project."""
-        return set(Membership.objects.filter(project=self.place.project).values_list("user_id", flat=True))
+        """Return the user ids of the members of the project."""
+        return set(Membership.objects.filter(project=self.sample.project).values_list("user_id", flat=True))
 
 
 def session_of(user: User) -> str:

@@ -1,4 +1,4 @@
-"""How an answer becomes a word of the table, whichever door it came through."""
+"""Maps the responses of all endpoints to the words of the table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.test import Client
 
 from tests.access.world import World, client_with
 
-# What names a row in the body of a request, and there is none: a 400.
+# The errors of a 400 where the body names a row that does not exist.
 NO_SUCH_ROW = (
     {"project": ["There is no such project."]},
     {"assignee": ["The assignee must be a member of the project."]},
@@ -19,8 +19,8 @@ CODES = {"NOT_FOUND": "hidden", "NOT_A_MEMBER": "hidden", "FORBIDDEN": "forbidde
 
 
 @dataclass
-class Visit:
-    """Somebody of this kind at a door, with what their request names."""
+class Caller:
+    """A caller of one kind, and the values for the placeholders of their request."""
 
     world: World
     kind: str
@@ -33,28 +33,28 @@ class Visit:
         return client_with(self.world.credentials(self.kind))
 
 
-# From what was not refused to a word.
-Read = Callable[[Visit, Any], str]
+# Maps a result that is no refusal to a word.
+Read = Callable[[Caller, Any], str]
 
 
 # --- Refusals --------------------------------------------------------------------------------------------
-def word_of_answer(visit: Visit, answer: Any, read: Read) -> str:
-    """Of an answer of GraphQL."""
-    for error in answer.get("errors", ()):
+def word_of_result(caller: Caller, response: Any, read: Read) -> str:
+    """Return the word for a GraphQL response. `read` gets the field `result`."""
+    for error in response.get("errors", ()):
         match error["extensions"]:
             case {"code": "INSUFFICIENT_SCOPE", "scope": scope}:
                 return f"scope {scope}"
             case {"code": code}:
                 return CODES.get(code, str(error))
-    result = answer["data"]["result"]
+    result = response["data"]["result"]
     if isinstance(result, dict) and "messages" in result:
         [code] = [message["code"] for message in result["messages"]]
         return CODES.get(code, code)
-    return read(visit, result)
+    return read(caller, result)
 
 
-def word_of_response(visit: Visit, response: Any, read: Read) -> str:
-    """Of an answer of REST; `read` gets all of it."""
+def word_of_response(caller: Caller, response: Any, read: Read) -> str:
+    """Return the word for a REST response. `read` gets the whole response."""
     match response.status_code:
         case 401 if response["WWW-Authenticate"].startswith("Bearer"):
             return "sign in"
@@ -67,119 +67,121 @@ def word_of_response(visit: Visit, response: Any, read: Read) -> str:
         case 400 if response.json() in NO_SUCH_ROW:
             return "hidden"
         case 200 | 201 | 204:
-            return read(visit, response)
+            return read(caller, response)
         case status:
             return f"{status} {response.content[:200]}"
 
 
 # --- Rows ------------------------------------------------------------------------------------------------
-def anything(visit: Visit, result: Any) -> str:
+def anything(caller: Caller, result: Any) -> str:
     return "yes"
 
 
 def at(*path: str, read: Read) -> Read:
-    """`read` what stands below; nothing stands below what is hidden."""
+    """Apply `read` to the value at this path. Null on the way is hidden."""
 
-    def read_below(visit: Visit, result: Any) -> str:
+    def read_at_path(caller: Caller, result: Any) -> str:
         for name in path:
             if result is None:
                 return "hidden"
             result = result[name]
-        return read(visit, result)
+        return read(caller, result)
 
-    return read_below
+    return read_at_path
 
 
 def in_body(read: Read) -> Read:
-    return lambda visit, response: read(visit, response.json())
+    return lambda caller, response: read(caller, response.json())
 
 
 def in_count(read: Read) -> Read:
-    return lambda visit, response: read(visit, int(response["X-Total-Count"]))
+    return lambda caller, response: read(caller, int(response["X-Total-Count"]))
 
 
 def seen(name: str, key: str = "id") -> Read:
-    """One row, which is the one of this name."""
+    """Expect the row of this name."""
 
-    def read(visit: Visit, row: Any) -> str:
+    def read(caller: Caller, row: Any) -> str:
         if row is None:
             return "hidden"
-        return "yes" if int(row[key]) == visit.names[name] else f"another one: {row}"
+        return "yes" if int(row[key]) == caller.names[name] else f"another one: {row}"
 
     return read
 
 
 def _rows(rows: Any) -> list[Any]:
-    """A list of REST, or the nodes of a connection."""
+    """Return the rows of a REST list, or the nodes of a connection."""
     return list(rows["nodes"] if isinstance(rows, dict) else rows)
 
 
 def found(name: str, of: Callable[[Any], Any] = lambda row: row) -> Read:
-    """A list with the row of this name and no other, or with nothing."""
+    """Expect a list with only the row of this name, or an empty one."""
 
-    def read(visit: Visit, rows: Any) -> str:
+    def read(caller: Caller, rows: Any) -> str:
         ids = [int(of(row)["id"]) for row in _rows(rows)]
-        return {(): "hidden", (visit.names[name],): "yes"}.get(tuple(ids), f"found {ids}")
+        return {(): "hidden", (caller.names[name],): "yes"}.get(tuple(ids), f"found {ids}")
 
     return read
 
 
 def listed(noun: str, key: str = "id") -> Read:
-    """A list of all the rows of this noun that one gets to see."""
+    """Expect a list of all rows of this noun that the caller may see."""
 
-    def read(visit: Visit, rows: Any) -> str:
+    def read(caller: Caller, rows: Any) -> str:
         ids = sorted(int(row[key]) for row in _rows(rows))
-        words = [word for word, expected in visit.world.rows(noun, visit.kind).items() if expected == ids]
+        words = [word for word, expected in caller.world.rows(noun, caller.kind).items() if expected == ids]
         return words[0] if words else f"listed {ids}"
 
     return read
 
 
 def counted(noun: str) -> Read:
-    """How many rows of this noun one gets to see."""
+    """Expect the number of rows of this noun that the caller may see."""
 
-    def read(visit: Visit, number: int) -> str:
-        words = [word for word, expected in visit.world.rows(noun, visit.kind).items() if len(expected) == number]
+    def read(caller: Caller, number: int) -> str:
+        words = [word for word, expected in caller.world.rows(noun, caller.kind).items() if len(expected) == number]
         return words[0] if words else f"counted {number}"
 
     return read
 
 
 def counts(expected: int) -> Read:
-    return lambda visit, number: "yes" if number == expected else f"counted {number}"
+    return lambda caller, number: "yes" if number == expected else f"counted {number}"
 
 
 def members(of: Callable[[Any], Any]) -> Read:
-    """All members of the project."""
+    """Expect all members of the project."""
 
-    def read(visit: Visit, rows: Any) -> str:
+    def read(caller: Caller, rows: Any) -> str:
         ids = {int(of(row)) for row in _rows(rows)}
-        return "yes" if ids == visit.world.member_ids() else f"listed {ids}"
+        return "yes" if ids == caller.world.member_ids() else f"listed {ids}"
 
     return read
 
 
-def told(visit: Visit, events: Any) -> str:
-    """All events of the project, or none."""
+def project_events(caller: Caller, events: Any) -> str:
+    """Expect all events of the project, or none."""
     positions = [int(event["cursor"]) for event in _rows(events)]
-    return {(): "hidden", tuple(visit.world.positions(visit.kind, "yes")): "yes"}.get(tuple(positions), str(positions))
+    return {(): "hidden", tuple(caller.world.positions(caller.kind, "yes")): "yes"}.get(
+        tuple(positions), str(positions)
+    )
 
 
 def shown(key: str, name: str) -> Read:
-    """Events of which one at least shows the row of this name, or none."""
+    """Expect at least one event with the row of this name, or no events."""
 
-    def read(visit: Visit, events: Any) -> str:
+    def read(caller: Caller, events: Any) -> str:
         ids = {int(event[key]["id"]) for event in _rows(events) if event.get(key)}
-        return "yes" if visit.names[name] in ids else f"shown {ids}" if _rows(events) else "hidden"
+        return "yes" if caller.names[name] in ids else f"shown {ids}" if _rows(events) else "hidden"
 
     return read
 
 
-def signed(of: Callable[[Any], str]) -> Read:
-    """A comment, by whose name it carries."""
+def authored(of: Callable[[Any], str]) -> Read:
+    """Return the word for the author of a comment."""
 
-    def read(visit: Visit, comment: Any) -> str:
-        user = visit.world.user(visit.kind)
+    def read(caller: Caller, comment: Any) -> str:
+        user = caller.world.user(caller.kind)
         own_name = user.display_name if user else None
         return {own_name: "own", "Somebody Else": "yes"}.get(of(comment), f"by {of(comment)}")
 
