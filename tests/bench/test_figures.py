@@ -15,11 +15,11 @@ class FigureTests(SimpleTestCase):
             with self.subTest(figure.name):
                 self.assertEqual(figure.mark, mark)
 
-    def test_what_falls_short_never_looks_like_its_goal(self) -> None:
+    def test_a_value_below_its_goal_is_never_rounded_up_to_it(self) -> None:
         figure = Figure("nearly", 0.7996, goal=0.8)
         self.assertEqual((figure.shown_value, figure.shown_goal), ("0.799", "0.800 or more"))
 
-    def test_figures_are_taken_once(self) -> None:
+    def test_each_figure_is_returned_once(self) -> None:
         taken()
         report(Figure("one", 1.0))
         self.assertEqual([figure.name for figure in taken()], ["one"])

@@ -4,6 +4,6 @@ from bench.stock.rest import TaskSerializer
 from rest import serializers
 
 
-class StockTwinTests(SimpleTestCase):
-    def test_the_twin_of_a_task_has_the_same_fields(self) -> None:
+class StockSerializerTests(SimpleTestCase):
+    def test_the_stock_serializer_of_a_task_has_the_fields_of_ours(self) -> None:
         self.assertEqual(TaskSerializer.Meta.fields, list(serializers.Task().fields))

@@ -1,4 +1,4 @@
-"""What the tests in a browser share: Chromium on a running server, under our Content-Security-Policy."""
+"""The base class of the tests in a browser: Chromium on a running server, under our Content-Security-Policy."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
 from tests.cases import ServerCase
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-# Added to Playwright's own, which already keep Chromium from calling home.
+# Added to Playwright's own flags, which already keep Chromium from calling home.
 CHROMIUM_FLAGS = ["--disable-gpu", "--disable-quic"]
-TELL_VIOLATIONS = """
+LOG_VIOLATIONS = """
 addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) =>
   console.error(`${violatedDirective} blocked ${blockedURI}`));
 """
@@ -26,7 +26,7 @@ expect.set_options(timeout=15_000)
 @pytest.mark.slow
 @unittest.skipIf(CHROMIUM is None and os.environ.get("CI") != "true", "no Chromium is installed")
 class BrowserCase(ServerCase):
-    """Data goes in over HTTP: Playwright runs an event loop in this thread, where Django refuses its ORM."""
+    """Tests create data over HTTP: Playwright runs an event loop in this thread, where Django refuses ORM queries."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -42,12 +42,12 @@ class BrowserCase(ServerCase):
         self.watch(self.page)
 
     def watch(self, page: Page) -> None:
-        def keep_error(message: ConsoleMessage) -> None:
+        def record_error(message: ConsoleMessage) -> None:
             if message.type == "error":
                 self.errors.append(message.text)
 
-        page.add_init_script(TELL_VIOLATIONS)
-        page.on("console", keep_error)
+        page.add_init_script(LOG_VIOLATIONS)
+        page.on("console", record_error)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", lambda request: self.requested.append(request.url))
         page.on("websocket", lambda socket: self.requested.append(socket.url))
@@ -62,7 +62,7 @@ class BrowserCase(ServerCase):
         self.page.locator(".graphiql-query-editor .CodeMirror").click()
         self.page.keyboard.press("Control+A")
         self.page.keyboard.insert_text(text)
-        # GraphiQL reads the text a moment later, and until then would run it under the former name.
+        # GraphiQL parses the text a moment later. Until then it runs it under the previous operation name.
         expect(self.page.get_by_role("tab", selected=True)).to_have_text(name)
         self.page.keyboard.press("Control+Enter")
 

@@ -1,4 +1,4 @@
-"""GraphiQL as a person meets it."""
+"""GraphiQL in a browser."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class GraphiqlTests(BrowserCase):
         self.assertEqual(response.status, 201, response.text())
         return int(response.json()["id"])
 
-    def close_what_is_open(self) -> None:
-        """Escape, pressed again where it came before the page listened for it: a moment after it takes the focus."""
+    def close_menu_or_dialog(self) -> None:
+        """Press Escape until it works: the menu or dialog listens for it only a moment after it takes the focus."""
         opened = self.page.locator("[role=menu], [role=dialog]")
         for _ in range(10):
             self.page.keyboard.press("Escape")
@@ -26,7 +26,7 @@ class GraphiqlTests(BrowserCase):
                 return
         expect(opened).to_have_count(0)
 
-    def test_a_query_shows_its_answer(self) -> None:
+    def test_a_query_shows_its_result(self) -> None:
         self.post("/projects/", name="Moon landing")
         self.open_graphiql()
 
@@ -35,7 +35,7 @@ class GraphiqlTests(BrowserCase):
         self.expect_result('"Moon landing"')
         self.assert_no_error_and_no_other_host()
 
-    def test_a_subscription_shows_what_changes_through_rest(self) -> None:
+    def test_a_subscription_shows_changes_made_through_rest(self) -> None:
         project = self.post("/projects/", name="Moon landing")
         due_date = (datetime.now(UTC) + timedelta(days=7)).isoformat()
         cursor = self.api.post("/graphql/", data={"query": "{ cursor }"}).json()["data"]["cursor"]
@@ -47,7 +47,7 @@ class GraphiqlTests(BrowserCase):
               events(after: "{cursor}") {{ kind ... on TaskCreated {{ task {{ title }} }} }}
             }}""",
         )
-        # The first may be caught up on, for it is not known when the socket is ready; the second is live.
+        # The socket may open after the first change, which it then catches up on; the second is live.
         for title in ("Launch", "Land"):
             self.post("/tasks/", project=project, title=title, due_date=due_date)
             self.expect_result(f'"{title}"')
@@ -58,7 +58,7 @@ class GraphiqlTests(BrowserCase):
     def test_each_operation_of_the_tour_is_valid(self) -> None:
         self.open_graphiql()
 
-        # GraphiQL sends the whole document, whichever operation is chosen: the server validates them all.
+        # GraphiQL sends the whole document for any operation, so the server validates them all.
         self.page.get_by_label("Execute query").click()
         self.page.get_by_role("menuitem", name="Projects").click()
 
@@ -66,13 +66,13 @@ class GraphiqlTests(BrowserCase):
         expect(self.page.locator(".result-window")).not_to_contain_text("errors")
         self.assert_no_error_and_no_other_host()
 
-    def test_menus_and_dialogs_keep_to_the_policy(self) -> None:
+    def test_menus_and_dialogs_comply_with_the_content_security_policy(self) -> None:
         self.open_graphiql()
 
         for label in ("Execute query", "Open short keys dialog", "Open settings dialog"):
             self.page.get_by_label(label).click()
             expect(self.page.locator(":is([role=menu], [role=dialog]):focus-within")).to_be_visible()
-            self.close_what_is_open()
+            self.close_menu_or_dialog()
 
         self.assert_no_error_and_no_other_host()
 

@@ -1,4 +1,4 @@
-"""Signing in and out as a person does it, and what becomes of GraphiQL meanwhile."""
+"""Signing in and out in a browser, and its effect on an open GraphiQL."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class SignInTests(BrowserCase):
         account.goto(f"{self.base_url}/accounts/sign-in/")
         with socket.expect_event("close"):
             account.get_by_role("button", name="Sign out").click()
-        # The subscription's own end and the socket's come close together: GraphiQL shows the one that it hears first.
+        # The subscription and the socket end almost together. GraphiQL shows the end that it receives first.
         expect(self.page.locator(".result-window")).to_contain_text(re.compile("Sign in again|4401"))
         self.page.reload()
         expect(self.page.get_by_role("button", name="Sign in")).to_be_visible()
 
-    def test_a_wrong_password_is_told_and_lets_nobody_in(self) -> None:
+    def test_a_wrong_password_shows_an_error_and_does_not_sign_in(self) -> None:
         self.page.goto(f"{self.base_url}/graphql/")
         self.sign_in("analytical engine")
         expect(self.page.get_by_text("There is no account with this user name and password.")).to_be_visible()

@@ -1,4 +1,4 @@
-"""What we serve is what was fetched."""
+"""The vendored files are unchanged since they were fetched."""
 
 from hashlib import sha256
 

@@ -1,4 +1,4 @@
-"""What the tests of the recipes share: a program taken out of the page, and a server that dies under it."""
+"""Base classes of the recipe tests: they run the programs of `docs/live.md` on a server that is killed meanwhile."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TIMEOUT_S = 60
 
 
 def recipe(name: str) -> str:
-    """The program of that name, as the page shows it."""
+    """Return the program of this name from the page."""
     [text] = re.findall(rf"^<!-- recipe: {re.escape(name)} -->\n```\w+\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
     return str(text)
 
@@ -38,23 +38,23 @@ def recipe(name: str) -> str:
 class Recipe(Protocol):
     """A running recipe."""
 
-    def heard(self, word: str) -> list[str]:
-        """The cursors that it told after `word`, in its order: `state` it read, or `event` it handled."""
+    def cursors(self, word: str) -> list[str]:
+        """Return the cursors that it printed after `word`, in order: `state` when read, `event` when handled."""
 
     def wait_for(self, word: str, count: int) -> None: ...
 
     def wait_for_end(self) -> str:
-        """Its last words."""
+        """Wait until it ends, and return the last line that it printed."""
 
 
 class Program:
-    """A recipe that is a process: it tells one thing in a line."""
+    """A recipe that runs as a process and prints lines."""
 
     def __init__(
         self, command: list[str], environment: dict[str, str], parse: Callable[[str], list[str]] | None = None
     ):
         self._lines: list[str] = []
-        self._told = threading.Condition()
+        self._printed = threading.Condition()
         self._parse = parse or (lambda line: [line])
         self.process = subprocess.Popen(
             command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -65,17 +65,17 @@ class Program:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            with self._told:
+            with self._printed:
                 self._lines += self._parse(line.strip())
-                self._told.notify_all()
+                self._printed.notify_all()
 
-    def heard(self, word: str) -> list[str]:
+    def cursors(self, word: str) -> list[str]:
         return [line.split()[1] for line in self._lines if line.split()[:1] == [word]]
 
     def wait_for(self, word: str, count: int) -> None:
-        with self._told:
-            if not self._told.wait_for(lambda: len(self.heard(word)) >= count, TIMEOUT_S):
-                raise AssertionError(f"{count} of {word!r} were to come, there are: {self._lines}")
+        with self._printed:
+            if not self._printed.wait_for(lambda: len(self.cursors(word)) >= count, TIMEOUT_S):
+                raise AssertionError(f"expected {count} of {word!r}, got: {self._lines}")
 
     def wait_for_end(self) -> str:
         assert self.process.wait(TIMEOUT_S) == 1, self._lines
@@ -93,7 +93,7 @@ class Program:
 
 @pytest.mark.slow
 class RecipeCase(ServerCase):
-    """Closed mode, a member with a token, and one task of theirs that changes."""
+    """Closed mode, a member with a token, and one task of their project that changes."""
 
     environment = {"ACCESS": "closed"}
 
@@ -111,8 +111,13 @@ class RecipeCase(ServerCase):
     def run_program(
         self, command: list[str], parse: Callable[[str], list[str]] | None = None, **environment: str
     ) -> Program:
-        given = {"TASKWIRE_URL": self.base_url, "TASKWIRE_TOKEN": self.token, "TMPDIR": str(self.folder), **environment}
-        program = Program(command, given, parse)
+        variables = {
+            "TASKWIRE_URL": self.base_url,
+            "TASKWIRE_TOKEN": self.token,
+            "TMPDIR": str(self.folder),
+            **environment,
+        }
+        program = Program(command, variables, parse)
         self.addCleanup(program.kill)
         return program
 
@@ -122,7 +127,7 @@ class RecipeCase(ServerCase):
         return str(path)
 
     def in_database(self, work: Callable[[], object]) -> None:
-        """In a thread of its own: Playwright runs an event loop in this one, where Django refuses its ORM."""
+        """Run `work` in another thread: Playwright runs an event loop in this one, where Django refuses ORM queries."""
         self._database.submit(work).result()
 
     def rename(self, count: int) -> None:
@@ -135,13 +140,13 @@ class RecipeCase(ServerCase):
         self.in_database(write)
 
     def journal(self, after: str) -> list[str]:
-        """The cursors of what a member is to hear after a position."""
-        found: list[str] = []
-        heard = Event.objects.filter(position__gt=int(after)).exclude(kind="access.changed").order_by("position")
-        self.in_database(lambda: found.extend(map(str, heard.values_list("position", flat=True))))
-        return found
+        """Return the cursors of the events that a member receives after a position."""
+        cursors: list[str] = []
+        events = Event.objects.filter(position__gt=int(after)).exclude(kind="access.changed").order_by("position")
+        self.in_database(lambda: cursors.extend(map(str, events.values_list("position", flat=True))))
+        return cursors
 
-    def forget_all_but_the_newest(self) -> None:
+    def delete_all_events_but_the_newest(self) -> None:
         def delete() -> None:
             newest = Event.objects.latest("position").position
             Event.objects.filter(position__lt=newest).delete()
@@ -156,11 +161,11 @@ class RecipeCase(ServerCase):
         self.server.communicate(timeout=20)
 
     def start_server_again(self) -> None:
-        """On the same port and database."""
-        place = {"BIND": "127.0.0.1", "PORT": str(urlsplit(self.base_url).port)}
+        """Start a server on the same port and database."""
+        address = {"BIND": "127.0.0.1", "PORT": str(urlsplit(self.base_url).port)}
         self.server = processes.libraries().start(
             "backend.server",
-            environment={**os.environ, **place, "DATABASE_URL": self._database_url, **self.environment},
+            environment={**os.environ, **address, "DATABASE_URL": self._database_url, **self.environment},
             stderr=subprocess.PIPE,
         )
         self.addCleanup(self._stop_server, self.server)
@@ -173,10 +178,10 @@ class RecipeCase(ServerCase):
         server.communicate(timeout=20)
 
 
-class Survives:
-    """What every recipe is put through. `start` runs it, `last_words` is what it says where its right has ended."""
+class RecoveryTests:
+    """The tests of every recipe. `start` runs it; `last_line` matches its last line once its credential is revoked."""
 
-    last_words: str
+    last_line: str
 
     def start(self) -> Recipe:
         raise NotImplementedError
@@ -186,7 +191,7 @@ class Survives:
         program.wait_for("state", 1)
         return program
 
-    def test_nothing_is_missed_and_nothing_comes_twice_when_the_server_dies_amid_changes(self) -> None:
+    def test_no_event_is_missed_or_repeated_when_the_server_is_killed_during_changes(self) -> None:
         program = self.started()
         writer = threading.Thread(target=self.rename, args=[40])
         writer.start()
@@ -203,26 +208,26 @@ class Survives:
         self.rename(1)
         program.wait_for("event", 47)
 
-        [start] = program.heard("state")
-        self.assertEqual(program.heard("event"), self.journal(after=start))
+        [start] = program.cursors("state")
+        self.assertEqual(program.cursors("event"), self.journal(after=start))
 
-    def test_what_is_no_longer_kept_makes_it_read_the_state_again(self) -> None:
+    def test_it_reads_the_state_again_when_events_are_no_longer_retained(self) -> None:
         program = self.started()
         self.rename(1)
         program.wait_for("event", 1)
         self.kill_server()
         self.rename(4)
-        self.forget_all_but_the_newest()
+        self.delete_all_events_but_the_newest()
         self.start_server_again()
         program.wait_for("state", 2)
         self.rename(2)
         program.wait_for("event", 3)
 
-        first, again = program.heard("state")
+        first, again = program.cursors("state")
         self.assertEqual(int(again), int(first) + 5)
-        self.assertEqual(program.heard("event"), [str(int(first) + 1), *self.journal(after=again)])
+        self.assertEqual(program.cursors("event"), [str(int(first) + 1), *self.journal(after=again)])
 
-    def test_it_ends_with_its_right(self) -> None:
+    def test_it_ends_when_its_credential_is_revoked(self) -> None:
         program = self.started()
         self.revoke()
-        self.assertRegex(program.wait_for_end(), self.last_words)
+        self.assertRegex(program.wait_for_end(), self.last_line)

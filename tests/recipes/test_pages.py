@@ -1,4 +1,4 @@
-"""The recipes that are pages, in Chromium, on an origin of ours."""
+"""The recipes that are pages, in Chromium, served from our own origin."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from django.test import Client
 from playwright.sync_api import expect
 
 from tests.browser.cases import BrowserCase
-from tests.recipes.cases import TIMEOUT_S, RecipeCase, Survives, recipe
+from tests.recipes.cases import TIMEOUT_S, RecipeCase, RecoveryTests, recipe
 
-HAS_COME = """([word, count]) =>
+HAS_LINES = """([word, count]) =>
   [...document.querySelectorAll("li")].filter((line) => line.innerText.startsWith(word)).length >= count
 """
 
@@ -21,18 +21,18 @@ class PageCase(RecipeCase, BrowserCase):
 
     def open_recipe(self) -> PageCase:
         address = f"{self.base_url}/recipe.html"
-        # Chromium does not know where a page comes from that Playwright answers for: it would ask first.
+        # Chromium does not know the address of a page that Playwright fulfils, so it would ask for this permission.
         self.page.context.grant_permissions(["local-network-access"], origin=self.base_url)
         self.page.route(address, lambda route: route.fulfill(body=recipe(self.recipe_name), content_type="text/html"))
         self.page.goto(address)
         return self
 
-    def heard(self, word: str) -> list[str]:
+    def cursors(self, word: str) -> list[str]:
         lines = [line.split() for line in self.page.locator("li").all_inner_texts()]
         return [line[1] for line in lines if line[0] == word]
 
     def wait_for(self, word: str, count: int) -> None:
-        self.page.wait_for_function(HAS_COME, arg=[word, count], timeout=TIMEOUT_S * 1000)
+        self.page.wait_for_function(HAS_LINES, arg=[word, count], timeout=TIMEOUT_S * 1000)
 
     def wait_for_end(self) -> str:
         ended = self.page.locator("li", has_text=re.compile("^(closed|refused) with"))
@@ -40,18 +40,18 @@ class PageCase(RecipeCase, BrowserCase):
         return ended.inner_text()
 
 
-class SocketTests(Survives, PageCase):
+class SocketTests(RecoveryTests, PageCase):
     recipe_name = "socket.html"
-    last_words = "^closed with 4401$"
+    last_line = "^closed with 4401$"
 
     def start(self) -> PageCase:
         self.page.add_init_script(f"sessionStorage.setItem('token', '{self.token}')")
         return self.open_recipe()
 
 
-class EventSourceTests(Survives, PageCase):
+class EventSourceTests(RecoveryTests, PageCase):
     recipe_name = "events.html"
-    last_words = "^refused with 401$"
+    last_line = "^refused with 401$"
 
     def start(self) -> PageCase:
         self.session = Client()
