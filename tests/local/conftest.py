@@ -8,8 +8,8 @@ import pytest
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every account of the machine may pass through, unlike pytest's own under root."""
-    made = Path(tempfile.mkdtemp(prefix="taskwire-test-", dir="/var/tmp"))
-    made.chmod(0o711)
-    yield made
-    shutil.rmtree(made)
+    """A folder that every account may traverse, unlike pytest's own where root runs it."""
+    path = Path(tempfile.mkdtemp(prefix="taskwire-test-", dir="/var/tmp"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path)

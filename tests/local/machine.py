@@ -1,4 +1,4 @@
-"""What the tests look at on the machine itself."""
+"""The processes, ports and environment variables of this machine."""
 
 import os
 import random
@@ -11,16 +11,16 @@ from pathlib import Path
 from backend.local.processes import wait_until
 from tests.worker import NAME
 
-# Far beyond what any of it takes: a test that waits this long has failed.
+# Far longer than any wait takes: a test that waits this long has failed.
 PATIENCE_S = 60.0
 
-# Below those that Linux gives to clients and to servers that ask for port 0: 500 for each worker.
+# Below the ports that Linux assigns to clients and to servers that bind port 0; 500 for each worker.
 _first_port = 20_000 + 500 * int(NAME.removeprefix("gw") or 0)
 _ports = cycle(random.sample(range(_first_port, _first_port + 500), 500))
 
 
 def is_running(pid: int) -> bool:
-    """False for zombies, which nobody here can reap."""
+    """Return False for zombies, too: the tests cannot reap them."""
     return _state(pid) not in {"", "Z"}
 
 
@@ -45,7 +45,7 @@ def all_end(pids: set[int]) -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody listens on. The system gives it to nobody else meanwhile, and no other worker takes it."""
+    """Return an unused port. Neither the system nor another worker assigns it to another process."""
     return next(filter(_is_free, _ports))
 
 
@@ -57,7 +57,7 @@ def _is_free(port: int) -> bool:
 
 
 def without_servers() -> dict[str, str]:
-    """This environment, less what `make test` or a shell may say about servers and access."""
+    """Return this environment without the variables for servers and access that `make test` or a shell may set."""
     ours = {"DATABASE_URL", "REDIS_URL", "BROKER_URL", "EMAIL_URL", "ACCESS", "DEBUG", "BIND", "PORT", "MAKELEVEL"}
     ours |= {"REDIS_PREFIX", "QUEUE"}
     return {name: value for name, value in os.environ.items() if name not in ours}
@@ -71,5 +71,5 @@ def _state(pid: int) -> str:
 
 
 def _fields(stat: Path) -> list[str]:
-    # The name stands in parentheses and may contain anything.
+    # The name is in parentheses and may contain any character.
     return stat.read_text().rpartition(")")[2].split()

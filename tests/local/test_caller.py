@@ -1,4 +1,4 @@
-"""A signal to `make` alone, which GNU make does not pass on: whoever runs below it finds out."""
+"""A signal to `make` alone, which GNU make does not forward, is detected by the process that it runs."""
 
 import contextlib
 import os
@@ -20,13 +20,13 @@ caller = Caller()
 print("watching", flush=True)
 while not caller.was_told_to_stop():
     time.sleep(0.01)
-print("told", flush=True)
+print("stopped", flush=True)
 """
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_signal_to_make_alone_is_noticed(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_to_make_alone_is_detected(tmp_path: Path, number: signal.Signals) -> None:
     script = tmp_path / "watch.py"
     script.write_text(WATCH)
     (tmp_path / "Makefile").write_text(f"run:\n\t@exec '{sys.executable}' '{script}'\n")
@@ -41,16 +41,16 @@ def test_a_signal_to_make_alone_is_noticed(tmp_path: Path, number: signal.Signal
         assert make.stdout is not None
         assert make.stdout.readline() == "watching\n"
         make.send_signal(number)
-        assert make.communicate(timeout=PATIENCE_S)[0] == "told\n"
+        assert make.communicate(timeout=PATIENCE_S)[0] == "stopped\n"
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(make.pid, signal.SIGKILL)
 
 
-def test_without_make_nobody_tells_it_to_stop(tmp_path: Path) -> None:
+def test_without_make_no_stop_is_detected(tmp_path: Path) -> None:
     env = {name: value for name, value in os.environ.items() if name != "MAKELEVEL"}
-    ask = "from backend.local.caller import Caller; print(Caller().was_told_to_stop())"
+    program = "from backend.local.caller import Caller; print(Caller().was_told_to_stop())"
     done = subprocess.run(
-        [sys.executable, "-c", ask], cwd=CHECKOUT, env=env, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], cwd=CHECKOUT, env=env, capture_output=True, text=True, check=True
     )
     assert done.stdout == "False\n"

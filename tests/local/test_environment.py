@@ -1,4 +1,4 @@
-"""The set-up before every target, on a checkout in small: the scripts themselves, and locks without packages."""
+"""The set-up before every make target, on a small checkout: the real scripts, and locks without packages."""
 
 import shutil
 import subprocess
@@ -16,14 +16,14 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Set up once for `dev`: that is the slow part."""
-    made = tmp_path_factory.mktemp("check out")
-    shutil.copytree(CHECKOUT / "backend" / "local", made / "backend" / "local")
-    (made / "requirements").mkdir()
+    """A checkout set up for `dev`; once, because it is slow."""
+    folder = tmp_path_factory.mktemp("check out")
+    shutil.copytree(CHECKOUT / "backend" / "local", folder / "backend" / "local")
+    (folder / "requirements").mkdir()
     for lock in ("local", "dev"):
-        (made / "requirements" / f"{lock}.txt").write_text(f"# {lock}\n")
-    assert "Creating .venv" in set_up(made, "dev").stdout
-    return made
+        (folder / "requirements" / f"{lock}.txt").write_text(f"# {lock}\n")
+    assert "Creating .venv" in set_up(folder, "dev").stdout
+    return folder
 
 
 def set_up(checkout: Path, target: str) -> "subprocess.CompletedProcess[str]":
@@ -31,7 +31,7 @@ def set_up(checkout: Path, target: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_python_too_old_gets_one_line() -> None:
+def test_a_python_that_is_too_old_gets_one_line() -> None:
     script = CHECKOUT / "backend" / "local" / "bootstrap.py"
     old = f"""
 import runpy, sys
@@ -50,7 +50,7 @@ def test_an_unchanged_lock_installs_nothing(checkout: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_what_is_set_up_for_dev_serves_make_run_too(checkout: Path) -> None:
+def test_an_environment_for_dev_also_serves_make_run(checkout: Path) -> None:
     assert set_up(checkout, "local").stdout == ""
 
 
@@ -61,7 +61,7 @@ def test_a_changed_lock_is_installed_into_the_same_environment(checkout: Path) -
     assert set_up(checkout, "dev").stdout == ""
 
 
-def test_an_interrupted_install_is_thrown_away(checkout: Path) -> None:
+def test_an_interrupted_install_is_discarded(checkout: Path) -> None:
     (checkout / ".venv" / "taskwire.unfinished").touch()
     (checkout / ".venv" / "taskwire.stamp").unlink()
     (checkout / ".venv" / "half").touch()
@@ -69,7 +69,7 @@ def test_an_interrupted_install_is_thrown_away(checkout: Path) -> None:
     assert not (checkout / ".venv" / "half").exists()
 
 
-def test_an_environment_whose_python_is_gone_is_made_anew(checkout: Path) -> None:
+def test_an_environment_whose_python_is_missing_is_created_again(checkout: Path) -> None:
     python = checkout / ".venv" / "bin" / "python"
     python.unlink()
     python.symlink_to("/nowhere/python3")
@@ -77,7 +77,7 @@ def test_an_environment_whose_python_is_gone_is_made_anew(checkout: Path) -> Non
     assert set_up(checkout, "dev").stdout == ""
 
 
-def test_an_environment_that_was_moved_is_made_anew(checkout: Path) -> None:
+def test_an_environment_that_was_moved_is_created_again(checkout: Path) -> None:
     moved = checkout.with_name("moved")
     checkout.rename(moved)
     try:
@@ -88,7 +88,7 @@ def test_an_environment_that_was_moved_is_made_anew(checkout: Path) -> None:
     assert "Creating .venv" in set_up(checkout, "dev").stdout
 
 
-def test_an_install_that_fails_shows_the_reason_and_is_not_taken_for_done(checkout: Path) -> None:
+def test_an_install_that_fails_shows_the_reason_and_is_not_recorded(checkout: Path) -> None:
     (checkout / "requirements" / "local.txt").write_text("./nowhere-at-all\n")
     (checkout / ".venv" / "taskwire.stamp").unlink()
     done = set_up(checkout, "local")
@@ -98,9 +98,9 @@ def test_an_install_that_fails_shows_the_reason_and_is_not_taken_for_done(checko
     assert not (checkout / ".venv" / "taskwire.stamp").exists()
 
 
-def test_a_folder_that_takes_no_files_gets_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_writable_gets_one_line(tmp_path: Path) -> None:
     shutil.copytree(CHECKOUT / "backend" / "local", tmp_path / "backend" / "local")
-    # Root may write anywhere, so a file stands where the folder should.
+    # Root may write anywhere, so a file takes the place of the folder.
     (tmp_path / ".local").touch()
     done = set_up(tmp_path, "dev")
     assert done.returncode == 1

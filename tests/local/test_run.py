@@ -1,4 +1,4 @@
-"""`make run` seen from outside, in a copy of this checkout with its virtual environment."""
+"""`make run` from outside, in a copy of this checkout with its virtual environment."""
 
 import json
 import os
@@ -25,14 +25,14 @@ COPIED = ("backend", "frontend", "rest", "schema", "tasks", "manage.py", "Procfi
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("check out")
+    folder = tmp_path_factory.mktemp("check out")
     for name in COPIED:
         source = CHECKOUT / name
         if source.is_dir():
-            shutil.copytree(source, made / name, ignore=shutil.ignore_patterns("node_modules", "__pycache__"))
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("node_modules", "__pycache__"))
         else:
-            shutil.copy2(source, made / name)
-    return made
+            shutil.copy2(source, folder / name)
+    return folder
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,7 +45,7 @@ def _nothing_left_elsewhere(checkout: Path) -> Iterator[None]:
 
 
 class Run:
-    """One `make run`, less the set-up before it."""
+    """One `make run`, without the set-up before it."""
 
     def __init__(self, checkout: Path, port: int) -> None:
         self.port = port
@@ -67,7 +67,7 @@ class Run:
         assert wait_until(is_ready_or_gone, timeout_s=PATIENCE_S), self.log.read_text()
         assert self.process.poll() is None, self.log.read_text()
 
-    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+    def request(self, path: str, body: dict[str, Any] | None = None) -> Any:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}",
             data=None if body is None else json.dumps(body).encode(),
@@ -77,7 +77,7 @@ class Run:
             return json.load(response)
 
     def end(self, number: signal.Signals) -> set[int]:
-        """Signal the group, as a terminal does, and wait for the run alone; return what belonged to it."""
+        """Signal the process group, as a terminal does. Wait for the run only, and return its descendants."""
         pids = descendants(self.process.pid)
         assert len(pids) > 10  # five tethers, each with a command, and their children
         os.killpg(self.process.pid, number)
@@ -99,7 +99,7 @@ def refusal(checkout: Path, **env: str) -> str:
     return done.stderr
 
 
-def test_a_taken_port_is_one_line_and_nothing_is_started(checkout: Path) -> None:
+def test_a_taken_port_gets_one_line_and_nothing_is_started(checkout: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -108,15 +108,15 @@ def test_a_taken_port_is_one_line_and_nothing_is_started(checkout: Path) -> None
     assert not (checkout / ".local" / "postgres").exists()
 
 
-def test_a_port_that_is_none_is_one_line(checkout: Path) -> None:
+def test_an_invalid_port_gets_one_line(checkout: Path) -> None:
     assert "port 70000 (no such port): set PORT" in refusal(checkout, PORT="70000")
 
 
-def test_a_wrong_setting_is_one_line(checkout: Path) -> None:
+def test_an_invalid_setting_gets_one_line(checkout: Path) -> None:
     assert "ACCESS is 'ajar'" in refusal(checkout, PORT=str(free_port()), ACCESS="ajar")
 
 
-def test_an_env_file_is_read_and_the_environment_wins(checkout: Path) -> None:
+def test_an_env_file_is_read_and_the_environment_overrides_it(checkout: Path) -> None:
     env_file = checkout / ".env"
     env_file.write_text("PORT=70000\n")
     try:
@@ -153,22 +153,22 @@ def test_djangos_commands_need_a_run(checkout: Path) -> None:
 
 
 def test_djangos_commands_join_the_run(checkout: Path, run: Run) -> None:
-    made = manage(checkout, "createsuperuser", "--noinput", "--username", "boss", "--email", "boss@example.org")
-    assert (made.returncode, made.stdout.strip()) == (0, "Superuser created successfully."), made.stderr
+    created = manage(checkout, "createsuperuser", "--noinput", "--username", "boss", "--email", "boss@example.org")
+    assert (created.returncode, created.stdout.strip()) == (0, "Superuser created successfully."), created.stderr
 
 
-def test_the_product_runs_and_its_data_outlives_a_kill(checkout: Path, run: Run) -> None:
+def test_the_product_runs_and_its_data_survives_a_kill(checkout: Path, run: Run) -> None:
     try:
-        before = [project["id"] for project in run.ask("/projects/")]
+        before = [project["id"] for project in run.request("/projects/")]
         assert before, "demo data"
-        made = run.ask("/projects/", {"name": "Retained"})
+        created = run.request("/projects/", {"name": "Retained"})
         assert f"Taskwire already runs in this folder, as process {run.process.pid}" in refusal(checkout)
         killed = run.end(signal.SIGKILL)
 
         run = Run(checkout, run.port)
         run.await_ready()
         assert not any(map(is_running, killed))
-        assert [project["id"] for project in run.ask("/projects/")] == [made["id"], *before]
+        assert [project["id"] for project in run.request("/projects/")] == [created["id"], *before]
         stopped = run.end(signal.SIGINT)
         assert not any(map(is_running, stopped))
         assert run.process.returncode == 0

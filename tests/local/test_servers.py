@@ -21,8 +21,8 @@ from tests.local.machine import PATIENCE_S, all_end, descendants, is_running
 pytestmark = pytest.mark.slow
 
 
-def ask(server: Postgres, sql: str) -> Any:
-    """The first value of what `sql` answers, over a connection made as the settings make theirs."""
+def query(server: Postgres, sql: str) -> Any:
+    """Return the first value of the result, over a connection with the options of our settings."""
     config = environ.Env.db_url_config(server.url)
     connection = psycopg2.connect(dbname=config["NAME"], user=config["USER"], **config["OPTIONS"])
     try:
@@ -35,12 +35,12 @@ def ask(server: Postgres, sql: str) -> Any:
 
 
 def kill_all(server: Postgres | Valkey, *, but: int | None = None) -> None:
-    """End a server and all that belongs to it as `kill -9` of everything does, sparing process `but`."""
+    """Kill a server and its descendants with SIGKILL, except for process `but`."""
     process = server._process
     assert process is not None
     pids = {process.pid, *descendants(process.pid)} - {but}
     for pid in pids:
-        # Some end by themselves when the first ones are gone.
+        # Some end by themselves after the first ones are killed.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait()
@@ -48,7 +48,7 @@ def kill_all(server: Postgres | Valkey, *, but: int | None = None) -> None:
 
 
 def kill_tether(server: Postgres | Valkey) -> None:
-    """End what would have stopped the server, so that it stays behind."""
+    """Kill the process that stops the server, so that the server stays behind."""
     process = server._process
     assert process is not None
     os.kill(process.pid, signal.SIGKILL)
@@ -59,16 +59,16 @@ def postmaster(server: Postgres) -> int:
     return int((server.home / "data" / "postmaster.pid").read_text().split()[0])
 
 
-def test_servers_answer_from_a_deep_folder_and_leave_no_process(folder: Path) -> None:
+def test_servers_work_in_a_deep_folder_and_leave_no_process(folder: Path) -> None:
     deep = folder / "a folder" / ("x" * 120)
     deep.mkdir(parents=True)
     others = descendants(os.getpid())
     with Postgres(deep, durable=False) as postgres, Valkey(deep) as valkey:
-        assert ask(postgres, "SELECT current_database()") == "taskwire"
-        assert ask(postgres, "SHOW server_encoding") == "UTF8"
-        assert ask(postgres, "SHOW timezone") == "UTC"
-        assert ask(postgres, "SELECT upper('é')") == "É"
-        assert ask(postgres, "CREATE EXTENSION pg_trgm") is None
+        assert query(postgres, "SELECT current_database()") == "taskwire"
+        assert query(postgres, "SHOW server_encoding") == "UTF8"
+        assert query(postgres, "SHOW timezone") == "UTC"
+        assert query(postgres, "SELECT upper('é')") == "É"
+        assert query(postgres, "CREATE EXTENSION pg_trgm") is None
         client = redis.Redis.from_url(valkey.url)
         assert client.ping()
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "volatile-lru"}
@@ -84,16 +84,16 @@ def test_settings_of_the_shell_do_not_move_the_database(folder: Path, monkeypatc
     monkeypatch.setenv("PGPORT", "6000")
     monkeypatch.setenv("PGDATA", "/nowhere")
     with Postgres(folder, durable=False) as postgres:
-        assert ask(postgres, "SELECT 1") == 1
+        assert query(postgres, "SELECT 1") == 1
 
 
-def test_data_outlives_a_kill_of_everything(folder: Path) -> None:
+def test_data_survives_sigkill_of_all_processes(folder: Path) -> None:
     postgres = Postgres(folder)
     postgres.start()
-    ask(postgres, "CREATE TABLE kept AS SELECT 42 AS answer")
+    query(postgres, "CREATE TABLE kept AS SELECT 42 AS answer")
     kill_all(postgres)
     with Postgres(folder) as again:
-        assert ask(again, "SELECT answer FROM kept") == 42
+        assert query(again, "SELECT answer FROM kept") == 42
     assert not postgres.sockets.exists()
 
 
@@ -101,13 +101,13 @@ def test_a_server_left_behind_by_a_killed_run_is_taken_over(folder: Path, capsys
     first_postgres, first_valkey = Postgres(folder), Valkey(folder)
     first_postgres.start()
     first_valkey.start()
-    ask(first_postgres, "CREATE TABLE kept AS SELECT 42 AS answer")
+    query(first_postgres, "CREATE TABLE kept AS SELECT 42 AS answer")
     left = {postmaster(first_postgres), int((folder / "valkey" / "valkey.pid").read_text())}
     kill_tether(first_postgres)
     kill_tether(first_valkey)
     assert all(map(is_running, left))
     with Postgres(folder) as postgres, Valkey(folder) as valkey:
-        assert ask(postgres, "SELECT answer FROM kept") == 42
+        assert query(postgres, "SELECT answer FROM kept") == 42
         client = redis.Redis.from_url(valkey.url)
         assert client.ping()
         client.close()
@@ -124,7 +124,7 @@ def test_a_foreign_process_under_a_stale_pid_is_left_alone(folder: Path) -> None
     valkey.start()
     kill_all(postgres)
     kill_all(valkey)
-    # Of PostgreSQL's own account: it would not look twice at a process that it may not signal.
+    # Runs under PostgreSQL's account, as PostgreSQL ignores a process that it may not signal.
     account = postgres.account
     foreign = subprocess.Popen(["sleep", "1000"], user=None if account is None else account.uid)
     try:
@@ -133,15 +133,15 @@ def test_a_foreign_process_under_a_stale_pid_is_left_alone(folder: Path) -> None
         pid_file.write_text("".join([f"{foreign.pid}\n", *rest]))
         (valkey.home / "valkey.pid").write_text(f"{foreign.pid}\n")
         with Postgres(folder, durable=False) as again, Valkey(folder):
-            assert ask(again, "SELECT 1") == 1
+            assert query(again, "SELECT 1") == 1
         assert foreign.poll() is None
     finally:
         foreign.kill()
         foreign.wait()
 
 
-def test_a_session_of_a_killed_server_is_waited_for(folder: Path) -> None:
-    """PostgreSQL will not share its memory with a session that has not noticed yet; nor may it be forced to."""
+def test_a_start_waits_for_a_session_of_a_killed_server(folder: Path) -> None:
+    """PostgreSQL does not start while such a session uses the shared memory, and must not be forced to."""
     postgres = Postgres(folder, durable=False)
     postgres.start()
     config = environ.Env.db_url_config(postgres.url)
@@ -151,13 +151,13 @@ def test_a_session_of_a_killed_server_is_waited_for(folder: Path) -> None:
     cursor.execute("SELECT pg_backend_pid()")
     wait_for(connection)
     (session,) = cursor.fetchone()
-    # A stopped process is a busy one that never looks up.
+    # A stopped process is like a busy one: it does not notice that its server was killed.
     os.kill(session, signal.SIGSTOP)
     kill_all(postgres, but=session)
     waker = Tethered(["/bin/sh", "-c", f"sleep 1; kill -CONT {session}"])
     with Postgres(folder, durable=False) as again:
         assert not is_running(session)
-        assert ask(again, "SELECT 1") == 1
+        assert query(again, "SELECT 1") == 1
     waker.stop()
     connection.close()
 
@@ -166,12 +166,12 @@ def wait_for(connection: Any) -> None:
     assert wait_until(lambda: connection.poll() == psycopg2.extensions.POLL_OK, timeout_s=PATIENCE_S)
 
 
-def test_an_interrupted_creation_is_begun_anew(folder: Path) -> None:
+def test_an_interrupted_creation_starts_again(folder: Path) -> None:
     Postgres(folder, durable=False)._prepare()
     data = folder / "postgres" / "data"
     data.rename(data.with_name("data.new"))
     with Postgres(folder, durable=False) as postgres:
-        assert ask(postgres, "SELECT 1") == 1
+        assert query(postgres, "SELECT 1") == 1
 
 
 def test_a_server_that_does_not_start_shows_the_end_of_its_log(folder: Path) -> None:
@@ -197,7 +197,7 @@ class TestAsRoot:
             assert Path(f"/proc/{postmaster(postgres)}").owner() == "nobody"
             assert postgres.home == folder / "postgres"
 
-    def test_a_closed_folder_is_left_closed_and_its_data_lies_elsewhere(
+    def test_a_closed_folder_stays_closed_and_its_data_is_elsewhere(
         self, folder: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         closed = folder / "closed"
@@ -207,13 +207,13 @@ class TestAsRoot:
         before = [(place.stat().st_mode, place.stat().st_uid) for place in (closed, inner)]
         with Postgres(inner) as postgres:
             elsewhere = postgres.home
-            ask(postgres, "CREATE TABLE kept AS SELECT 42 AS answer")
+            query(postgres, "CREATE TABLE kept AS SELECT 42 AS answer")
         try:
             assert not elsewhere.is_relative_to(folder)
             assert f"its data is in {elsewhere}." in capsys.readouterr().out
             assert [(place.stat().st_mode, place.stat().st_uid) for place in (closed, inner)] == before
             with Postgres(inner) as again:
                 assert again.home == elsewhere
-                assert ask(again, "SELECT answer FROM kept") == 42
+                assert query(again, "SELECT answer FROM kept") == 42
         finally:
             shutil.rmtree(elsewhere)

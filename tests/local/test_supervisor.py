@@ -15,7 +15,7 @@ def procfile(folder: Path, text: str) -> Path:
     return file
 
 
-def test_when_one_process_ends_the_rest_is_stopped_and_it_is_named(tmp_path: Path) -> None:
+def test_when_one_process_ends_the_rest_is_stopped_and_the_message_names_it(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     commands = (
         f"# A comment, and an empty line\n\nweb: sh -c 'echo $$ > {pid_file}; exec sleep 1000'\n"
@@ -34,19 +34,19 @@ def test_lines_are_printed_under_the_name_of_their_process(tmp_path: Path, capfd
     assert capfd.readouterr().out == "web    | good morning\n"
 
 
-def test_it_looks_around_while_all_run(tmp_path: Path) -> None:
+def test_the_callback_is_called_at_every_poll(tmp_path: Path) -> None:
     class Enough(Exception):
         pass
 
-    looks = 0
+    polls = 0
 
-    def look() -> None:
-        nonlocal looks
-        looks += 1
-        if looks == 3:
+    def poll() -> None:
+        nonlocal polls
+        polls += 1
+        if polls == 3:
             raise Enough
 
     with pytest.raises(Enough), Supervisor(procfile(tmp_path, "web: sleep 1000\n"), ENV) as supervisor:
-        supervisor.wait(on_look=look)
+        supervisor.wait(on_look=poll)
     process = supervisor._processes["web"]
     assert wait_until(lambda: process.exit_code() is not None, timeout_s=PATIENCE_S)

@@ -1,4 +1,4 @@
-"""`make test` seen from outside: each test lets it run a suite of its own in small."""
+"""`make test` from outside: each test runs it on a small suite of its own."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ def suite(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def lingering(suite: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A run that is in the midst of its suite, in a process group of its own."""
+    """A run in the middle of its suite, in a process group of its own."""
     run = subprocess.Popen(
         command(suite),
         cwd=CHECKOUT,
@@ -53,7 +53,7 @@ def command(suite: Path) -> list[str | Path]:
     return [sys.executable, "-m", "backend.local.testing", suite, "-s", *plain]
 
 
-def test_servers_of_the_environment_are_used_instead(suite: Path) -> None:
+def test_servers_named_in_the_environment_are_used(suite: Path) -> None:
     named = {
         "DATABASE_URL": "postgres://taskwire@db.invalid/taskwire",
         "REDIS_URL": "redis://cache.invalid/0",

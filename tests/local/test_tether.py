@@ -21,11 +21,11 @@ def test_a_command_ends_with_its_tether() -> None:
     assert all_end({sleep})
 
 
-def test_a_command_tells_its_exit_code() -> None:
+def test_wait_returns_the_exit_code_of_the_command() -> None:
     assert Tethered(["/bin/sh", "-c", "exit 7"]).wait() == 7
 
 
-def test_a_command_that_will_not_stop_is_killed_with_its_children() -> None:
+def test_a_command_that_does_not_stop_is_killed_with_its_children() -> None:
     process = Tethered(
         ["/bin/sh", "-c", 'trap "" TERM; sleep 1000 & echo $!; wait; wait'], grace_s=0.1, output=subprocess.PIPE
     )
@@ -75,7 +75,7 @@ def test_a_lock_is_held_until_the_command_has_ended(tmp_path: Path) -> None:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_folders_named_for_it_go_when_the_command_has_ended(tmp_path: Path) -> None:
+def test_folders_to_remove_are_removed_when_the_command_has_ended(tmp_path: Path) -> None:
     doomed = tmp_path / "doomed"
     doomed.mkdir()
     (doomed / "file").touch()
@@ -83,7 +83,7 @@ def test_folders_named_for_it_go_when_the_command_has_ended(tmp_path: Path) -> N
     assert not doomed.exists()
 
 
-def test_a_command_line_is_empty_where_no_process_is() -> None:
+def test_the_command_line_of_a_missing_process_is_empty() -> None:
     process = subprocess.Popen(["sleep", "1000"])
     assert wait_until(lambda: command_line(process.pid) == "sleep 1000", timeout_s=PATIENCE_S)
     process.kill()

@@ -1,4 +1,4 @@
-"""Beat, a broker and a worker as they run in earnest: what falls due by the schedule is done."""
+"""Beat and a worker on a real broker: scheduled jobs are executed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DEADLINE_S = 20.0
 @pytest.mark.server
 @pytest.mark.slow
 class BrokerCase(CommittingCase):
-    """Beat and a worker of the test's own, on the test's database and a queue that nobody else uses."""
+    """Starts beat and a worker on the test database, with a queue of their own."""
 
     def use_broker(self, url: str, **transport_options: Any) -> None:
         self.broker = self.enterContext(Connection(url, transport_options=transport_options))
@@ -52,7 +52,7 @@ class BrokerCase(CommittingCase):
         self.addCleanup(self.delete_queue)
 
     def delete_queue(self) -> None:
-        """With all that the broker keeps of it: Redis deletes what this connection has declared."""
+        """Delete the queue and its exchange. Redis deletes only what this connection has declared."""
         channel = self.broker.default_channel
         queue = Queue(self.queue, Exchange(self.queue), self.queue)(channel)
         queue.declare()
@@ -86,7 +86,7 @@ class BrokerCase(CommittingCase):
                 self.fail("\n".join(log.read_text() for log in self.logs.iterdir()))
             time.sleep(0.05)
 
-    def assert_scheduled_work_is_done(self) -> None:
+    def assert_scheduled_jobs_are_executed(self) -> None:
         member = MembershipFactory(role=Role.OWNER, user__email="ada@example.org")
         task = TaskFactory(
             project=member.project,
@@ -110,13 +110,13 @@ class BrokerCase(CommittingCase):
 
 
 class RabbitMQTests(BrokerCase):
-    def test_what_beat_scans_a_worker_does(self) -> None:
+    def test_a_worker_executes_the_scans_that_beat_schedules(self) -> None:
         url = settings.CELERY_BROKER_URL
         self.use_broker(url if url.startswith("amqp") else "amqp://guest:guest@127.0.0.1:5672//")
-        self.assert_scheduled_work_is_done()
+        self.assert_scheduled_jobs_are_executed()
 
     def use_broker(self, url: str, **transport_options: Any) -> None:
-        """Skipped where no RabbitMQ answers, except in CI."""
+        """Skip the test where no RabbitMQ responds; fail in CI."""
         try:
             with Connection(url, connect_timeout=2) as connection:
                 connection.connect()
@@ -129,13 +129,13 @@ class RabbitMQTests(BrokerCase):
 
 
 class RedisTests(BrokerCase):
-    def test_what_beat_scans_a_worker_does(self) -> None:
+    def test_a_worker_executes_the_scans_that_beat_schedules(self) -> None:
         self.use_broker(redis_broker_url(), global_keyprefix=f"{settings.REDIS_PREFIX}:")
-        self.assert_scheduled_work_is_done()
+        self.assert_scheduled_jobs_are_executed()
 
 
 def redis_broker_url() -> str:
-    """The broker of this run where it is a Redis, else another database of the Redis that holds the cache."""
+    """Return the broker of this run if it is a Redis, else another database of the Redis of the cache."""
     if "redis" in urlsplit(settings.CELERY_BROKER_URL).scheme:
         return settings.CELERY_BROKER_URL
     cache = urlsplit(settings.REDIS_URL)

@@ -15,7 +15,7 @@ SCANS = ["reminders.scan", "reports.scan"]
 
 
 def start_beat() -> Scheduler:
-    """The scheduler as `celery beat` makes it, when it starts."""
+    """Create the scheduler as `celery beat` does when it starts."""
     return Scheduler(app=app)
 
 
@@ -23,17 +23,17 @@ class ScheduleTests(CommittingCase):
     def test_beat_uses_our_scheduler(self) -> None:
         self.assertEqual(app.conf.beat_scheduler, f"{Scheduler.__module__}:{Scheduler.__name__}")
 
-    def test_a_first_start_writes_both_scans_each_minute_and_the_trim_each_hour(self) -> None:
+    def test_the_first_start_schedules_both_scans_every_minute_and_the_trim_every_hour(self) -> None:
         start_beat()
         rows = PeriodicTask.objects.order_by("name").values_list(
             "name", "task", "enabled", "interval__every", "interval__period", "expire_seconds"
         )
-        every = [("reminders.scan", 60), ("reports.scan", 60), ("retention.trim", 3600)]
+        intervals = [("reminders.scan", 60), ("reports.scan", 60), ("retention.trim", 3600)]
         self.assertEqual(
-            list(rows), [(name, name, True, seconds, IntervalSchedule.SECONDS, seconds) for name, seconds in every]
+            list(rows), [(name, name, True, seconds, IntervalSchedule.SECONDS, seconds) for name, seconds in intervals]
         )
 
-    def test_what_is_scheduled_is_a_registered_task(self) -> None:
+    def test_every_scheduled_task_is_registered(self) -> None:
         start_beat()
         for module in app.conf.include:
             import_module(module)
@@ -50,7 +50,7 @@ class ScheduleTests(CommittingCase):
             schedule = start_beat().schedule
             self.assertEqual([schedule[name].is_due().is_due for name in SCANS], [is_due] * 2)
 
-    def test_a_restart_keeps_what_a_team_has_set(self) -> None:
+    def test_a_restart_keeps_changed_entries(self) -> None:
         start_beat()
         every_hour = IntervalSchedule.objects.create(every=1, period=IntervalSchedule.HOURS)
         PeriodicTask.objects.filter(name="reports.scan").update(interval=every_hour)
