@@ -1,6 +1,6 @@
-"""The only way to a row from outside: who looks, what they see, and what they may do with it.
+"""The only way to a row from outside: viewers, the rows they see, and what they may do with them.
 
-What a viewer may not see does not exist for them: every function here answers both in the same way.
+Every function here treats a row that the viewer may not see like one that does not exist.
 """
 
 from __future__ import annotations
@@ -21,27 +21,30 @@ MAX_ID = 2**31 - 1
 # An id that no row has.
 NO_SUCH_ID = 0
 M = TypeVar("M", bound=Model)
-_EXTENT = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
-_RANK = {Role.VIEWER: 0, Role.EDITOR: 1, Role.OWNER: 2}
+_SCOPE_RANK = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
+_ROLE_RANK = {Role.VIEWER: 0, Role.EDITOR: 1, Role.OWNER: 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Who asks. Made once per request or connection (`authentication`), handed to every resolver and service."""
+    """The user, token or anonymous client behind a request.
+
+    `authentication` creates one per request or connection. Every resolver and service takes one.
+    """
 
     user_id: int | None
     name: str
     sees_all: bool
     is_signed_in: bool
-    # What they may do of that which their account may: less than everything for some tokens.
+    # Limits what the account may do. Only tokens have less than ADMIN.
     scope: Scope = Scope.ADMIN
-    # What they signed in with, where that may end before their account does.
+    # The credential, where it can end before the account does.
     token_id: int | None = None
     session_key: str | None = field(default=None, repr=False)
     expires_at: datetime | None = None
-    # Nobody in particular: whoever sees this project, of whose rows alone it then is.
+    # Set for a project observer, who sees the rows of this project only.
     observed_project_id: int | None = None
-    # Our own jobs and commands.
+    # True for our own jobs and commands.
     is_system: bool = False
     # The client's IP address, for the audit log; "" where there is no client.
     address: str = field(default="", compare=False)
@@ -55,23 +58,23 @@ class Viewer:
 
     @property
     def may_look(self) -> bool:
-        """False for whoever may see nothing at all."""
+        """Whether the viewer may see anything at all."""
         return self.is_signed_in or self.sees_all
 
 
 ANONYMOUS = Viewer(user_id=None, name="", sees_all=False, is_signed_in=False)
-# In open mode anybody on this machine may do everything; so may our own jobs. Neither has a name.
+# In open mode, any client on this machine may do everything, and so may our own jobs. Neither has a name.
 UNNAMED = Viewer(user_id=None, name="", sees_all=True, is_signed_in=False)
 SYSTEM = replace(UNNAMED, is_system=True)
 
 
 def project_observer(project_id: int) -> Viewer:
-    """What all who see a project see of it, nothing beyond it: what is read once for many of them."""
+    """Return a viewer who sees this project only, for results that are read once for many viewers of the project."""
     return Viewer(None, "", sees_all=False, is_signed_in=True, scope=Scope.READ, observed_project_id=project_id)
 
 
 def viewer_for(user: Any) -> Viewer:
-    """The viewer who is `user`, in full; whoever is nobody may do what the access mode lets everybody do."""
+    """Return the viewer for an active user, with all their permissions; else the access mode's anonymous viewer."""
     if isinstance(user, User) and user.is_active:
         return Viewer(user.pk, user.display_name, sees_all=user.is_staff, is_signed_in=True)
     return UNNAMED if settings.ACCESS == "open" else ANONYMOUS
@@ -84,17 +87,17 @@ def require_access(viewer: Viewer) -> None:
 
 
 def require_scope(viewer: Viewer, scope: Scope) -> None:
-    """Raise NotSignedIn, or MissingScope where the viewer's token is for less than `scope`.
+    """Raise NotSignedIn, or MissingScope where the scope of the viewer's token is below `scope`.
 
-    Asked before any row is looked for: the answer is about the token alone.
+    Called before any row is looked up: the error depends on the token alone.
     """
     require_access(viewer)
-    if _EXTENT[viewer.scope] < _EXTENT[scope]:
+    if _SCOPE_RANK[viewer.scope] < _SCOPE_RANK[scope]:
         raise MissingScope(scope)
 
 
 def parse_id(text: str | int) -> int | None:
-    """The primary key that `text` writes; None where no row can have it."""
+    """Parse a primary key; None where no row can have it."""
     text = str(text)
     if not (text.isascii() and text.isdigit() and len(text) <= 10):
         return None
@@ -103,7 +106,7 @@ def parse_id(text: str | int) -> int | None:
 
 
 def parse_id_filter(text: str | int) -> int:
-    """The primary key to look for: NO_SUCH_ID where no row can have the one that `text` writes."""
+    """Parse a primary key to filter by; NO_SUCH_ID where no row can have it."""
     return parse_id(text) or NO_SUCH_ID
 
 
@@ -117,7 +120,7 @@ def visible_tasks(viewer: Viewer) -> QuerySet[Task]:
 
 
 def visible_tasks_of(viewer: Viewer, project_id: int) -> QuerySet[Task]:
-    """Those of one project, in which every index by project keeps its order: the right to see it is asked for once."""
+    """The visible tasks of a project. Permission is checked once per query, so an index by project gives the order."""
     require_access(viewer)
     tasks = Task.objects.filter(project_id=project_id)
     if viewer.observed_project_id is not None:
@@ -140,7 +143,7 @@ def visible_memberships(viewer: Viewer) -> QuerySet[Membership]:
 
 
 def _visible(viewer: Viewer, rows: QuerySet[M], to_project: str) -> QuerySet[M]:
-    """Those of the rows whose project the viewer is in; `to_project` leads from a row to its project."""
+    """Filter rows to those whose project the viewer sees. `to_project` is the lookup prefix of a row's project."""
     require_access(viewer)
     if viewer.observed_project_id is not None:
         return rows.filter(**{f"{to_project}pk": viewer.observed_project_id})
@@ -148,24 +151,24 @@ def _visible(viewer: Viewer, rows: QuerySet[M], to_project: str) -> QuerySet[M]:
 
 
 def who_see(project_id: int, viewers: Collection[Viewer]) -> set[Viewer]:
-    """Those of the viewers who see the project by now, in one query for all of them."""
+    """Return the viewers among these who see the project at present, in one query."""
     ids = {viewer.user_id for viewer in viewers if viewer.user_id is not None}
-    see = Q(is_staff=True) | Exists(Membership.objects.filter(user=OuterRef("pk"), project=project_id))
-    seeing = set(User.objects.filter(see, pk__in=ids, is_active=True).values_list("pk", flat=True)) if ids else set()
-    return {viewer for viewer in viewers if (viewer.user_id in seeing if viewer.is_signed_in else viewer.sees_all)}
+    allowed = Q(is_staff=True) | Exists(Membership.objects.filter(user=OuterRef("pk"), project=project_id))
+    found = set(User.objects.filter(allowed, pk__in=ids, is_active=True).values_list("pk", flat=True)) if ids else set()
+    return {viewer for viewer in viewers if (viewer.user_id in found if viewer.is_signed_in else viewer.sees_all)}
 
 
 def visible_project_ids(viewer: Viewer) -> frozenset[int]:
-    """Ids of the projects that a viewer who does not see all is a member of, or looks on at."""
+    """Return the project ids of a member or a project observer. Not for viewers who see all projects."""
     if viewer.observed_project_id is not None:
         return frozenset([viewer.observed_project_id])
-    with connection.cursor() as cursor:  # before every list that a member reads: the ORM would take thrice the time
+    with connection.cursor() as cursor:  # runs before every list that a member reads; the ORM takes three times as long
         cursor.execute(f"SELECT project_id FROM {Membership._meta.db_table} WHERE user_id = %s", [viewer.user_id])
         return frozenset(project_id for [project_id] in cursor.fetchall())
 
 
 def visible_among(viewer: Viewer, project_ids: Collection[int]) -> frozenset[int]:
-    """Those of the projects that the viewer sees."""
+    """Return the ids among these of the projects that the viewer sees."""
     return frozenset(visible_projects(viewer).filter(pk__in=project_ids).values_list("pk", flat=True))
 
 
@@ -192,19 +195,19 @@ def _get(rows: QuerySet[M], pk: int | None, absent: type[NotFound]) -> M:
 
 
 def tokens_of(viewer: Viewer) -> QuerySet[Token]:
-    """One's own, for staff too; commands see everybody's."""
+    """The viewer's own tokens, for staff too; all tokens for commands."""
     require_scope(viewer, Scope.ADMIN)
     return Token.objects.all() if viewer.is_system else Token.objects.filter(user=viewer.user_id)
 
 
 def revocable_tokens(viewer: Viewer) -> QuerySet[Token]:
-    """One's own; staff end everybody's, since a token that got out cannot wait for its owner."""
+    """The viewer's own tokens; all tokens for staff, since revoking a leaked one cannot wait for its owner."""
     require_scope(viewer, Scope.ADMIN)
     return Token.objects.all() if viewer.sees_all else Token.objects.filter(user=viewer.user_id)
 
 
 def visible_audit(viewer: Viewer) -> QuerySet[AuditEntry]:
-    """Raises NotAllowed for whoever is not staff."""
+    """Raises NotAllowed where the viewer is not staff."""
     require_scope(viewer, Scope.ADMIN)
     if not viewer.sees_all:
         raise NotAllowed
@@ -224,9 +227,9 @@ def project_for_update(viewer: Viewer, project_id: int | None, *, role: Role, sc
 
 
 def project_to_delete(viewer: Viewer, project_id: int | None) -> Project:
-    """The project for its owner, with every row locked that goes with it.
+    """The project, for deletion by an owner, with its row and its tasks locked.
 
-    Lock order: the project, then its tasks by id. Whoever adds a row locks a reference to its parent first
+    Lock order: the project, then its tasks by id. Services that add a row lock a reference to its parent first
     (`lock_reference`), so no row is added meanwhile. Raises MissingScope, ProjectNotFound, NotAllowed.
     """
     require_scope(viewer, Scope.WRITE)
@@ -300,6 +303,6 @@ def _locked(rows: QuerySet[M]) -> QuerySet[M]:
 def _require_role(viewer: Viewer, project_id: int, role: Role) -> None:
     if viewer.sees_all:
         return
-    own = Membership.objects.filter(project=project_id, user=viewer.user_id).values_list("role", flat=True).first()
-    if own is None or _RANK[Role(own)] < _RANK[role]:
+    actual = Membership.objects.filter(project=project_id, user=viewer.user_id).values_list("role", flat=True).first()
+    if actual is None or _ROLE_RANK[Role(actual)] < _ROLE_RANK[role]:
         raise NotAllowed

@@ -1,4 +1,4 @@
-"""The admin goes through the services: a change made here is checked, journaled and heard like any other."""
+"""The admin writes through the services: a change made here is validated, journaled and delivered like any other."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def _changes(form: Any) -> dict[str, Any]:
 
 
 class ServiceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """What a service refuses is said on the page it was asked on; deleting many is deleting each.
+    """Shows a service's errors as messages on the page. Bulk deletion deletes row by row.
 
-    Django wraps a view of the admin in a transaction of its own, which would hold the journal's lock while the admin's
-    log is written. Here a change that takes a position has the service's transaction alone.
+    Django wraps the admin's views in a transaction, which would hold the journal's lock while the admin's log is
+    written. Here a change that takes a position runs in the service's transaction only.
     """
 
     def changeform_view(
@@ -43,20 +43,20 @@ class ServiceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> Any:
-        return self._said(request, lambda: self._changeform_view(request, object_id, form_url, extra_context))  # type: ignore[attr-defined]
+        return self._show_errors(request, lambda: self._changeform_view(request, object_id, form_url, extra_context))  # type: ignore[attr-defined]
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None) -> Any:
-        return self._said(request, lambda: self._delete_view(request, object_id, extra_context))  # type: ignore[attr-defined]
+        return self._show_errors(request, lambda: self._delete_view(request, object_id, extra_context))  # type: ignore[attr-defined]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        return self._said(request, lambda: super(ServiceAdmin, self).changelist_view(request, extra_context))
+        return self._show_errors(request, lambda: super(ServiceAdmin, self).changelist_view(request, extra_context))
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         for row in queryset.order_by("pk"):
-            with suppress(ObjectDoesNotExist):  # somebody was faster
+            with suppress(ObjectDoesNotExist):  # already deleted
                 self.delete_model(request, row)
 
-    def _said(self, request: HttpRequest, view: Callable[[], Any]) -> Any:
+    def _show_errors(self, request: HttpRequest, view: Callable[[], Any]) -> Any:
         try:
             return view()
         except ValidationError as error:
@@ -124,7 +124,7 @@ class TaskAdmin(ServiceAdmin):
 
 @admin.register(Comment)
 class CommentAdmin(ServiceAdmin):
-    """Comments are added under one's own name, and not taken back."""
+    """Comments can be added, under the user's own name, but not changed or deleted."""
 
     list_display = ("id", "task", "author", "created_at")
     list_select_related = ("task",)
@@ -185,17 +185,17 @@ class UserAdmin(ServiceAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
         services.user.delete_user(actor=_actor(request), user_id=obj.pk)
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:
-        # Django's view takes the form from the admin, which all requests share, and does not tell it who asks.
-        of_this_request = copy(self)
-        of_this_request.change_password_form = partial(_PasswordForm, _actor(request))
-        return self._said(
-            request, lambda: super(UserAdmin, of_this_request).user_change_password(request, id, form_url)
+        # Django's view takes the form from the admin, which all requests share, and does not pass it the request.
+        admin_for_request = copy(self)
+        admin_for_request.change_password_form = partial(_PasswordForm, _actor(request))
+        return self._show_errors(
+            request, lambda: super(UserAdmin, admin_for_request).user_change_password(request, id, form_url)
         )
 
 
 @admin.register(Token)
 class TokenAdmin(ServiceAdmin):
-    """Everybody's, to be seen and revoked; what a token is, its user alone was told."""
+    """Lists and revokes the tokens of all users. It cannot show a secret: only the digest is stored."""
 
     list_display = ("id", "user", "name", "scope", "created_at", "expires_at", "last_used_at")
     list_filter = ("scope",)

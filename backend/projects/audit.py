@@ -1,4 +1,4 @@
-"""Who got in, and who let whom do what: a record for staff, apart from the journal."""
+"""The audit log: sign-ins, and changes of accounts, tokens and memberships. For staff, separate from the journal."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def record(
     project_id: int | None = None,
     detail: str = "",
 ) -> None:
-    """Write an entry in the caller's transaction: what did not happen leaves none.
+    """Write an entry in the caller's transaction, so a change that is rolled back leaves none.
 
-    `user` is whose account, membership or token it is about. `detail` is for people to read; it holds no secret.
+    `user` is the owner of the account, membership or token concerned. `detail` is text for people, without secrets.
     """
     AuditEntry.objects.create(
         action=action,

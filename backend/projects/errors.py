@@ -1,7 +1,7 @@
-"""What the domain refuses, each with a stable `code`.
+"""The errors of the domain, each with a stable `code`.
 
 They extend Django's own exceptions, so that every edge maps them in one place. `NotSignedIn` and `MissingScope` extend
-none: they are about the request, not about what the request asked for.
+none: they concern the credential, not the requested object.
 """
 
 from typing import Any
@@ -17,11 +17,11 @@ class NotSignedIn(Exception):
 
 
 class InvalidCredential(NotSignedIn):
-    """A token or session was shown, and it is none, or no longer one."""
+    """The token or session is unknown or no longer valid."""
 
 
 class MissingScope(Exception):
-    """The viewer's token is for less than this."""
+    """The scope of the viewer's token does not allow this operation."""
 
     code = "INSUFFICIENT_SCOPE"
 
@@ -31,9 +31,9 @@ class MissingScope(Exception):
 
 
 class TooManyConnections(Exception):
-    """The viewer has as many sockets and streams open in this process as one may have.
+    """The viewer already has the maximum number of sockets and streams open in this process.
 
-    `retry_after_s` is when those whose clients have gone without a word are found by the server's pings, at the latest.
+    Within `retry_after_s`, the server's pings detect the clients that disappeared without closing theirs.
     """
 
     code = "TOO_MANY_CONNECTIONS"
@@ -44,7 +44,7 @@ class TooManyConnections(Exception):
 
 
 class NotFound(ObjectDoesNotExist):
-    """Not there, or not visible to the viewer: the same answer."""
+    """The object does not exist or is not visible to the viewer: the error is the same."""
 
     code = "NOT_FOUND"
     noun = "object"
@@ -74,7 +74,7 @@ class MemberNotFound(NotFound):
 
 
 class NotAllowed(PermissionDenied):
-    """The viewer may see it, but not do this."""
+    """The viewer may see the object, but not perform this operation."""
 
     code = "FORBIDDEN"
 
@@ -83,7 +83,7 @@ class NotAllowed(PermissionDenied):
 
 
 class ForeignOrigin(PermissionDenied):
-    """A page of another site tries to use the session that its visitor has here."""
+    """A page of another site tries to use its visitor's session."""
 
     code = "FORBIDDEN"
 
@@ -92,7 +92,7 @@ class ForeignOrigin(PermissionDenied):
 
 
 class Conflict(ValidationError):
-    """The row has moved on from the version that the writer named; `current` is the row as it is now."""
+    """The row is no longer at the version that the writer named; `current` is the present row."""
 
     def __init__(self, current: Any) -> None:
         super().__init__(f"This is version {current.version} by now.", code="CONFLICT")
@@ -100,21 +100,21 @@ class Conflict(ValidationError):
 
 
 class Invalid(ValidationError):
-    """One field is not acceptable. `field` is the model's attribute (`project_id`), an edge may rename it."""
+    """One field is invalid. `field` is the model's attribute (`project_id`); an edge may rename it."""
 
     def __init__(self, field: str, message: str, code: str) -> None:
         super().__init__({field: [ValidationError(message, code=code)]})
 
 
 class NotAMember(Invalid):
-    """The assignee is no member of the task's project, or nobody at all."""
+    """The assignee is not a member of the task's project, or does not exist."""
 
     def __init__(self) -> None:
         super().__init__("assignee_id", "The assignee must be a member of the project.", "NOT_A_MEMBER")
 
 
 class UnknownUser(Invalid):
-    """There is nobody of that name who could become a member."""
+    """There is no active user of that name."""
 
     def __init__(self) -> None:
         super().__init__("username", "There is no such user.", "NOT_FOUND")
@@ -126,21 +126,21 @@ class AlreadyAMember(Invalid):
 
 
 class LastOwner(ValidationError):
-    """Without them the project would have no owner."""
+    """The change would leave the project without an owner."""
 
     def __init__(self) -> None:
         super().__init__("A project keeps one owner at least: make somebody else one first.", code="LAST_OWNER")
 
 
 class UnknownProject(Invalid):
-    """The project that a new task names is not there, or not visible."""
+    """The project of a new task does not exist or is not visible."""
 
     def __init__(self) -> None:
         super().__init__("project_id", "There is no such project.", "NOT_FOUND")
 
 
 class BadArgument(ValidationError):
-    """A list was asked for in a way that makes no sense; `argument` is the name in the domain (`page_size`)."""
+    """An argument of a list is invalid; `argument` is its name in the domain (`page_size`)."""
 
     def __init__(self, argument: str, message: str) -> None:
         super().__init__(message, code="BAD_USER_INPUT")
@@ -149,10 +149,10 @@ class BadArgument(ValidationError):
 
 
 class ResumeRefused(Exception):
-    """A listener cannot go on from the position it names without missing something.
+    """A listener cannot resume from its position without missing events.
 
-    `oldest` is the oldest position from which it could; code `CURSOR_EXPIRED` where the events after its position
-    are no longer kept, `RESYNC` where it fell behind or named a position that is not yet reached.
+    `oldest` is the oldest position to resume from. `code` is `CURSOR_EXPIRED` where the events after the listener's
+    position are no longer retained, `RESYNC` where it fell behind or named a position that is not yet reached.
     """
 
     def __init__(self, code: str, oldest: int) -> None:

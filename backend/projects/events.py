@@ -1,4 +1,4 @@
-"""What can happen, as the journal tells it: one class per kind, each with the object as REST shows it."""
+"""The events of the journal: one class per kind, each with the object as REST shows it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .rows import CommentRow, ProjectRow, ReportRow, TaskRow
 
 
 class EventKind(TextChoices):
-    """What listeners hear of."""
+    """The kinds of events that are delivered to listeners."""
 
     TASK_CREATED = "task.created"
     TASK_UPDATED = "task.updated"
@@ -24,13 +24,13 @@ class EventKind(TextChoices):
     REPORT_GENERATED = "report.generated"
 
 
-# Takes a position like any change, since it changes what somebody sees, but is delivered to nobody.
+# Takes a position, since it changes what users see, but is not delivered.
 ACCESS_CHANGED = "access.changed"
 
 
 @dataclass(frozen=True)
 class Payload:
-    """What a service hands to `journal.append`."""
+    """Base class of the events that services pass to `journal.append`."""
 
     kind: ClassVar[str]
 
@@ -48,12 +48,12 @@ class Payload:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What is particular to this kind, as it goes out in the frame."""
+        """The part of the frame that depends on the kind."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class _OfTask(Payload):
+class _TaskPayload(Payload):
     task: TaskRow
 
     @property
@@ -69,13 +69,13 @@ class _OfTask(Payload):
         return {"task": self.task.as_json()}
 
 
-class TaskCreated(_OfTask):
+class TaskCreated(_TaskPayload):
     kind = EventKind.TASK_CREATED.value
 
 
 @dataclass(frozen=True)
-class TaskUpdated(_OfTask):
-    """`changes` are the names of the fields that changed, as REST has them."""
+class TaskUpdated(_TaskPayload):
+    """`changes` are the REST names of the changed fields."""
 
     changes: Sequence[str]
 
@@ -86,12 +86,12 @@ class TaskUpdated(_OfTask):
         return {"task": self.task.as_json(), "changes": list(self.changes)}
 
 
-class TaskDeleted(_OfTask):
+class TaskDeleted(_TaskPayload):
     kind = EventKind.TASK_DELETED.value
 
 
 @dataclass(frozen=True)
-class TaskCommented(_OfTask):
+class TaskCommented(_TaskPayload):
     comment: CommentRow
 
     kind = EventKind.TASK_COMMENTED.value
@@ -102,7 +102,7 @@ class TaskCommented(_OfTask):
 
 
 @dataclass(frozen=True)
-class _OfProject(Payload):
+class _ProjectPayload(Payload):
     project: ProjectRow
 
     @property
@@ -114,12 +114,12 @@ class _OfProject(Payload):
         return {"object": self.project.as_json()}
 
 
-class ProjectCreated(_OfProject):
+class ProjectCreated(_ProjectPayload):
     kind = EventKind.PROJECT_CREATED.value
 
 
 @dataclass(frozen=True)
-class ProjectUpdated(_OfProject):
+class ProjectUpdated(_ProjectPayload):
     changes: Sequence[str]
 
     kind = EventKind.PROJECT_UPDATED.value
@@ -130,8 +130,8 @@ class ProjectUpdated(_OfProject):
 
 
 @dataclass(frozen=True)
-class ProjectDeleted(_OfProject):
-    """Goes to those who could see the project: `members` holds their ids, since memberships go with it."""
+class ProjectDeleted(_ProjectPayload):
+    """Delivered to those who could see the project. `members` are their ids: the memberships are deleted with it."""
 
     members: Sequence[int]
 
@@ -159,9 +159,9 @@ class ReportGenerated(Payload):
 
 @dataclass(frozen=True)
 class AccessChanged(Payload):
-    """What `users` see has changed, or how they get in: a membership, a role, staff, active, a token, a session.
+    """A change of what `users` see or how they sign in: a membership, role, staff, active, password, token, session.
 
-    `shown_in` are the projects in which their name is shown, where that has changed.
+    `shown_in` are the projects that show their name, where the name has changed.
     """
 
     users: Sequence[int]

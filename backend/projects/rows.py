@@ -1,7 +1,7 @@
-"""Frozen rows: what lists, caches and events are made of.
+"""Frozen rows: the plain data of lists, caches and events.
 
-A row is an object as it was read: numbers, text, and times in ISO 8601, UTC. `as_json` is its shape in REST and in
-every event; `from_json` reads that back.
+A row has the fields of an object as they were read: numbers, text, and times in ISO 8601, UTC. `as_json` returns its
+shape in REST and in every event; `from_json` parses that.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ import msgspec
 import orjson
 from django.db.models import Model, QuerySet
 
-# How orjson writes a moment in UTC: as `iso` does, but for a whole second.
+# orjson writes a time in UTC as `iso` does, except that a whole second has no fraction.
 _ISO_WIDTH = len("2027-03-01T09:30:00.000000Z")
 _WHOLE_SECOND_WIDTH = len("2027-03-01T09:30:00Z")
 
 
 def iso(moment: datetime) -> str:
-    """`2027-03-01T09:30:00.000000Z`: of fixed width, so that text sorts as time does."""
+    """Format as `2027-03-01T09:30:00.000000Z`. The width is fixed, so that text sorts like time."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
     return moment.isoformat(timespec="microseconds")[:26] + "Z"
 
 
-# `fromisoformat` takes any character between date and time, and a NUL at the end.
+# `fromisoformat` accepts any character between date and time, and a NUL at the end.
 _MOMENT = re.compile(r"[0-9W-]+([Tt ][0-9:.,]+([Zz]|[+-][0-9:]+)?)?")
 
 
 def parse_moment(text: str) -> datetime:
-    """What ISO 8601 `text` says, in UTC; a date alone is its midnight, and what names no offset is UTC.
+    """Parse ISO 8601 to UTC. A date alone means its midnight; a time without offset is in UTC.
 
-    Raises ValueError, also for a moment that UTC has no year for.
+    Raises ValueError, also where the year is out of range in UTC.
     """
     if not _MOMENT.fullmatch(text):
         raise ValueError(f"{text!r} is no moment in ISO 8601")
@@ -54,7 +54,7 @@ def _plain(value: Any) -> Any:
 
 
 def _plain_column(values: tuple[Any, ...]) -> Iterable[Any]:
-    """One field of many rows: only times have to be made plain, and whether it is one the first value tells."""
+    """Convert one field of many rows. The first value shows whether the field is a time, a date or neither."""
     first = next((value for value in values if value is not None), None)
     if isinstance(first, datetime):
         return _iso_column(values)
@@ -62,12 +62,12 @@ def _plain_column(values: tuple[Any, ...]) -> Iterable[Any]:
 
 
 def _iso_column(moments: tuple[datetime | None, ...]) -> list[str | None]:
-    """`iso` of each, by orjson in a tenth of its time."""
+    """Apply `iso` to each, by orjson in a tenth of the time."""
     texts = orjson.loads(orjson.dumps(moments, option=orjson.OPT_UTC_Z))
-    return [text if moment is None else _completed(text, moment) for text, moment in zip(texts, moments, strict=True)]
+    return [text if moment is None else _padded(text, moment) for text, moment in zip(texts, moments, strict=True)]
 
 
-def _completed(text: str, moment: datetime) -> str:
+def _padded(text: str, moment: datetime) -> str:
     width = len(text)
     if width == _ISO_WIDTH:
         return text
@@ -75,7 +75,7 @@ def _completed(text: str, moment: datetime) -> str:
 
 
 class Row(msgspec.Struct, frozen=True):
-    """Fields are named as the model's attributes, and renamed where REST calls them otherwise."""
+    """Fields are named like the model's attributes, and renamed in JSON where REST has another name."""
 
     id: int
 
@@ -89,13 +89,13 @@ class Row(msgspec.Struct, frozen=True):
 
     @classmethod
     def of_values(cls, rows: Iterable[tuple[Any, ...]]) -> list[Self]:
-        """Of what the database has for the fields, in their order."""
+        """Build rows from the database's values of the fields, in the order of the fields."""
         columns = zip(*rows, strict=True)
         return [cls(*values) for values in zip(*map(_plain_column, columns), strict=True)]
 
     def as_json(self) -> dict[str, Any]:
-        shown: dict[str, Any] = msgspec.to_builtins(self)
-        return shown
+        data: dict[str, Any] = msgspec.to_builtins(self)
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -103,12 +103,12 @@ class Row(msgspec.Struct, frozen=True):
 
     @classmethod
     def json_names(cls) -> dict[str, str]:
-        """What each field is called in JSON."""
+        """Return each field's name in JSON."""
         return dict(zip(cls.__struct_fields__, cls.__struct_encode_fields__, strict=True))
 
 
 class UserRow(msgspec.Struct, frozen=True):
-    """Somebody as others see them."""
+    """A user as others see them."""
 
     id: int
     name: str

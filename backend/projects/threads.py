@@ -1,7 +1,7 @@
-"""Threads that keep a connection to the database each: what a web process asks of it, it asks in one of these.
+"""Thread pools whose threads each keep a database connection. A web process runs all its queries in them.
 
-Django ties a connection to a thread. A thread for every request, as its own handler has it, is a connection for every
-request, and as many at once as there are requests.
+Django ties a connection to a thread. Its own handler starts a thread per request, hence a connection per request, and
+as many at once as there are requests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class DatabaseThreads:
-    """So many threads, started as they are needed; a call waits for one that is free."""
+    """A pool of up to `size` threads, started on demand. A call waits for a free thread."""
 
     def __init__(self, size: int, name: str) -> None:
         self._size = size
@@ -29,31 +29,31 @@ class DatabaseThreads:
         self._pool: ThreadPoolExecutor | None = None
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call it in one of the threads; a connection that PostgreSQL ended meanwhile is opened anew."""
+        """Call `function` in one of the threads. A connection that PostgreSQL has closed is reopened."""
 
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._size, self._name)
 
-        def checked() -> T:
-            close_old_connections()  # and have the first statement check the one that is kept
+        def call_with_checked_connection() -> T:
+            close_old_connections()  # also makes the first statement check that the connection still works
             return function(*args, **kwargs)
 
-        return await sync_to_async(checked, thread_sensitive=False, executor=self._pool)()
+        return await sync_to_async(call_with_checked_connection, thread_sensitive=False, executor=self._pool)()
 
     async def close(self) -> None:
-        """Let the threads and their connections go, each once it is free. A new call starts new ones."""
+        """End the threads and close their connections, once all threads are free. A new call starts new threads."""
         pool, self._pool = self._pool, None
         if pool is None:
             return
-        all_are_here = threading.Barrier(self._size)
+        barrier = threading.Barrier(self._size)  # so that each thread runs the function below once
 
-        def leave() -> None:
-            all_are_here.wait()
+        def close_connections() -> None:
+            barrier.wait()
             connections.close_all()
 
-        leaving = [pool.submit(leave) for _ in range(self._size)]
+        closing = [pool.submit(close_connections) for _ in range(self._size)]
         pool.shutdown(wait=False)
-        await asyncio.gather(*map(asyncio.wrap_future, leaving))
+        await asyncio.gather(*map(asyncio.wrap_future, closing))
 
 
 requests = DatabaseThreads(settings.DATABASE_CONNECTIONS, "request")

@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    # The new column rewrites the table: 13 s for 1,000,000 tasks, during which nobody reads them.
+    # The new column rewrites the table: 13 s for 1,000,000 tasks, during which it cannot be read.
     dependencies = [("projects", "0004_token")]
 
     operations = [

@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    # Nobody waits while an index is built. One that was broken off is there, but invalid: drop it and migrate again.
+    # The table stays usable during a build. An interrupted build leaves an invalid index: drop it and migrate again.
     atomic = False
 
     dependencies = [("projects", "0005_task_search_text")]

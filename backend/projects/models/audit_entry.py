@@ -17,26 +17,26 @@ class AuditAction(models.TextChoices):
 
 
 class AuditEntry(models.Model):
-    """Who got in, and who let whom do what. For staff alone: it is no part of what a project's listeners hear.
+    """A sign-in, or a change of an account, a token or a membership. For staff only: listeners do not receive it.
 
-    Written by `audit.record` alone. As the journal, it refers to rows by number, and outlives them.
+    Written by `audit.record` alone. Like an event of the journal, it refers to rows by id and outlives them.
     """
 
     id: int
     at = models.DateTimeField(auto_now_add=True)
     action = models.CharField(max_length=16, choices=AuditAction)
-    # Who did it; null for nobody who is signed in, and for commands.
+    # The acting user; null for anonymous clients and for commands.
     actor_id = models.IntegerField(null=True)
     actor_name = models.CharField(max_length=301, blank=True)
-    # The token by which they were signed in, if it was one.
+    # The token that the actor used, if any.
     actor_token_id = models.IntegerField(null=True)
     # The client's IP address; empty for commands.
     address = models.CharField(max_length=45, blank=True)
-    # Whose account, membership or token it is about.
+    # The owner of the account, membership or token concerned.
     user_id = models.IntegerField(null=True)
     user_name = models.CharField(max_length=301, blank=True)
     project_id = models.IntegerField(null=True)
-    # What else there is to know, in words: a role, a token's name and scope.
+    # Further details as text: a role, a token's name and scope.
     detail = models.CharField(max_length=255, blank=True)
 
     class Meta:

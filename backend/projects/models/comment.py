@@ -4,7 +4,7 @@ from .text import validate_storable
 
 
 class Comment(models.Model):
-    """A remark on a task; `author` is a name and stays readable when the account behind it is gone."""
+    """A comment on a task. `author` is a name, which outlives the account."""
 
     id: int
     task = models.ForeignKey("Task", models.CASCADE, related_name="comments")

@@ -5,7 +5,7 @@ from django.db import connection, models
 class Event(models.Model):
     """One row of the journal. Written by `journal.append` alone, never changed afterwards.
 
-    It refers to rows by number and not by foreign key: an event outlives what it tells of.
+    It refers to rows by id without a foreign key: an event outlives the rows it describes.
     """
 
     position = models.BigIntegerField(primary_key=True)
@@ -15,9 +15,9 @@ class Event(models.Model):
     actor_id = models.IntegerField(null=True)
     actor_name = models.CharField(max_length=301, blank=True)
     at = models.DateTimeField()
-    # A JSON object, kept as the text that goes out: frames are built from it without parsing it again.
+    # A JSON object, stored as text: frames are built from it without parsing it again.
     payload = models.TextField()
-    # Ids of those who could see a project when it was deleted; staff besides. Null: whoever may see the project.
+    # Recipients of a project's deletion besides staff: the ids of its members. Null: everyone who may see the project.
     audience = ArrayField(models.IntegerField(), null=True)
 
     class Meta:
@@ -30,7 +30,7 @@ class Event(models.Model):
     @classmethod
     def head(cls) -> int:
         """The newest position; 0 before the first change."""
-        with connection.cursor() as cursor:  # before every list that is read: the ORM would take thrice the time
+        with connection.cursor() as cursor:  # runs before every list; the ORM takes three times as long
             cursor.execute(f"SELECT coalesce(max(position), 0) FROM {cls._meta.db_table}")
             newest: int = cursor.fetchone()[0]
         return newest

@@ -9,7 +9,7 @@ class Role(models.TextChoices):
 
 
 class Membership(models.Model):
-    """What somebody may do in a project: an owner manages and deletes, an editor writes, a viewer reads."""
+    """A user's role in a project: an owner manages members and deletes, an editor writes, a viewer reads."""
 
     id: int
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="memberships")

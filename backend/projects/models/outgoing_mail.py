@@ -3,10 +3,10 @@ from django.db.models.functions import Now
 
 
 class OutgoingMail(models.Model):
-    """One mail to one recipient, and how far it got. `services.mail` moves it on, by the database's clock.
+    """One mail to one recipient, with the state of its delivery. `services.mail` updates it, by the database's clock.
 
-    No worker takes it up before `not_before`: that is how long the one at work has, or the wait after a refusal.
-    `sent_at` is when the mail server took it.
+    No worker claims it before `not_before`: when the present claim expires, or the wait after a refusal ends.
+    `sent_at` is when the mail server accepted it.
     """
 
     id: int

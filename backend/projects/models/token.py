@@ -5,7 +5,7 @@ from .text import validate_storable
 
 
 class Scope(models.TextChoices):
-    """What a token may do of that which its user may; each has the ones before it in it."""
+    """Limits what a token may do on behalf of its user. Each scope includes those before it."""
 
     READ = "read", "Read"
     WRITE = "write", "Write"
@@ -13,7 +13,7 @@ class Scope(models.TextChoices):
 
 
 class Token(models.Model):
-    """A user's key for scripts. What it is itself is told once, when it is made; kept is a digest of it."""
+    """A user's credential for scripts. The secret is shown once, on creation; only its digest is stored."""
 
     id: int
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="tokens")
@@ -21,9 +21,9 @@ class Token(models.Model):
     scope = models.CharField(max_length=5, choices=Scope)
     digest = models.CharField(max_length=64, unique=True)
     created_at = models.DateTimeField(auto_now_add=True)
-    # Null: it does not expire.
+    # Null: it never expires.
     expires_at = models.DateTimeField(null=True)
-    # Written once a minute at most.
+    # Updated once a minute at most.
     last_used_at = models.DateTimeField(null=True)
 
     user_id: int

@@ -10,17 +10,17 @@ from django.db.models.functions import Upper
 
 from .text import validate_storable
 
-MAX_NAME = 150  # letters, as Django's field has it
+MAX_NAME = 150  # characters, as in Django's field
 
 
 class People(UserManager["User"]):
     def get_by_natural_key(self, username: str | None) -> User:
-        """Whoever has this name, in whichever case and Unicode form it is written. Raises User.DoesNotExist.
+        """Return the user with this name, in any case and Unicode form. Raises User.DoesNotExist.
 
-        Sign-in, commands and members are found by it.
+        Used to sign in, by commands and to add members.
         """
         name = username or ""
-        if len(name) > MAX_NAME:  # before it is normalized, which takes the square of its length
+        if len(name) > MAX_NAME:  # checked before normalization, which takes quadratic time
             raise self.model.DoesNotExist
         name = self.model.normalize_username(name)
         try:
@@ -34,7 +34,7 @@ class People(UserManager["User"]):
 
 
 class User(AbstractUser):
-    """Somebody who signs in. What others see of them is `display_name`."""
+    """An account. Other users see its `display_name`."""
 
     id: int
 
