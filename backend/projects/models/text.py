@@ -1,19 +1,19 @@
-"""Text as people send it: what PostgreSQL and UTF-8 cannot hold is refused here, with a message."""
+"""Text from clients: validation, and normalization for search."""
 
 from django.core.exceptions import ValidationError
 from django.db.models import F, Func, TextField, Value
 from django.db.models.functions import Concat, Upper
 
-# pg_trgm looks at letters and digits alone, and would find "the page" wherever there is "the" and "page". Upper case
-# leaves the small letters free to stand for what else people write. Nothing that LIKE takes for a wildcard is left.
+# pg_trgm indexes letters and digits only: for "the page", it would return every text with "the" and with "page". So
+# text is converted to upper case, and small letters replace the signs. This leaves no wildcards of LIKE.
 _SIGNS = " \n\t.,:;-_/%\\()[]'\"!?+*#&"
 _LETTERS = "qjzxkvwybpgfhmcduoltrasi"
-# Stands for no sign, so that no text is found across it.
-_BETWEEN = "n"
+# Separates columns. It replaces no sign, so no match spans two columns.
+_SEPARATOR = "n"
 
 
 def validate_storable(text: str) -> None:
-    """Refuse NUL characters and lone surrogates: the first cannot be stored, the second not even encoded."""
+    """Reject NUL characters, which PostgreSQL cannot store, and lone surrogates, which UTF-8 cannot encode."""
     if "\x00" in text:
         raise ValidationError("NUL characters are not allowed.", code="null_characters")
     try:
@@ -23,16 +23,16 @@ def validate_storable(text: str) -> None:
 
 
 def searchable(*fields: str) -> Func:
-    """The text of some columns as it is searched: two that are alike but for their case are the same."""
+    """The text of some columns, normalized for search: texts that differ only in case become equal."""
     columns = [Upper(F(field)) for field in fields]
-    parts = [part for column in columns for part in (Value(_BETWEEN), column)][1:]
-    return _letters_for_signs(Concat(*parts, output_field=TextField()))
+    parts = [part for column in columns for part in (Value(_SEPARATOR), column)][1:]
+    return _replace_signs(Concat(*parts, output_field=TextField()))
 
 
-def sought(text: str) -> Func:
-    """What `text` is in `searchable`: a pattern of LIKE without wildcards."""
-    return _letters_for_signs(Upper(Value(text)))
+def search_pattern(text: str) -> Func:
+    """Normalize `text` like `searchable`. The result is a LIKE pattern without wildcards."""
+    return _replace_signs(Upper(Value(text)))
 
 
-def _letters_for_signs(text: Func) -> Func:
+def _replace_signs(text: Func) -> Func:
     return Func(text, Value(_SIGNS), Value(_LETTERS), function="translate", output_field=TextField())

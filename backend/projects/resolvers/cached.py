@@ -1,4 +1,4 @@
-"""Pages from the cache: what the lists of both REST and GraphQL stand on."""
+"""Cached pages, shared by the lists of REST and GraphQL."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ R = TypeVar("R", bound=Row)
 
 @dataclass(frozen=True, slots=True)
 class CachedPage(Generic[R]):
-    """A page, its ETag, and what it was read from. `project_id` is that of the query."""
+    """A page with its ETag and the tag versions it was read at. `project_id` is that of the query."""
 
     page: Page[R]
     etag: str
@@ -27,7 +27,7 @@ class CachedPage(Generic[R]):
 
 
 def cached_page(query: CacheQuery, listing: Listing[R], build: Callable[[], Page[R]]) -> CachedPage[R]:
-    """A page of `listing`, as `cached_list` has it. Raises NotModified."""
+    """Return a page of `listing` through `cached_list`. Raises NotModified."""
     built: list[Page[R]] = []
 
     def build_json() -> dict[str, object]:

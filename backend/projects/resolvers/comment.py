@@ -37,7 +37,7 @@ def count_comments(viewer: Viewer, task_id: int | None) -> int:
 
 
 def list_comments_of_tasks(viewer: Viewer, task_ids: Sequence[int], page: PageRequest) -> dict[int, Page[CommentRow]]:
-    """One page for each of the tasks, of what the viewer sees, in one query. Raises BadArgument."""
+    """One page of visible comments for each task, in one query. Raises BadArgument."""
     tasks = access.visible_tasks(viewer).filter(pk__in=task_ids)
     return COMMENTS_OF_TASKS.pages_of(PerParent(tasks, Comment.objects.all(), "task_id"), page, task_ids)
 

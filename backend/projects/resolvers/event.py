@@ -10,8 +10,8 @@ from ..visibility import EventFilter, EventVisibility
 from .page import MAX_PAGE
 
 MAX_POSITION = 2**63 - 1
-# Events looked through for one page at most: a page narrowed to one quiet project may be short, `has_more` says so.
-_MOST_READ = 1000
+# At most this many events are read for one page. A filtered page may be short while `has_more` is true.
+_MAX_READ = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,20 +24,20 @@ class EventPage:
 
 
 def parse_position(text: str, argument: str = "after") -> int:
-    """Decimal digits. Raises BadArgument."""
+    """Parse decimal digits. Raises BadArgument."""
     if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= MAX_POSITION):
         raise BadArgument(argument, "A cursor is a position in decimal digits.")
     return int(text)
 
 
 def current_cursor(viewer: Viewer) -> int:
-    """The newest position: what is read after this call is at least that new."""
+    """The newest position. Rows read after this call are at least as new."""
     access.require_access(viewer)
     return journal.retained().head
 
 
 def list_events(viewer: Viewer, *, after: int | None, filter: EventFilter, size: int | None = None) -> EventPage:
-    """What happened after a position, oldest first; without one no events, but the present position.
+    """Visible events after a position, oldest first. Without a position, no events and the newest position.
 
     Raises BadArgument, ResumeRefused where the position is no longer retained or not yet reached.
     """
@@ -47,9 +47,9 @@ def list_events(viewer: Viewer, *, after: int | None, filter: EventFilter, size:
         raise BadArgument("first", f"A page has 1 to {MAX_PAGE} events.")
     if after is None:
         return EventPage([], journal.retained().head, has_more=False)
-    # First what happened, then the right to see it: a project joined in between is in both. Last whether it is still
-    # retained: who could see a deleted project is told by the journal alone.
-    found = journal.read_after(after, limit=_MOST_READ)
+    # Events are read before permissions, so that a project joined in between is in both. Retention is checked last, as
+    # only the journal records who could see a deleted project.
+    found = journal.read_after(after, limit=_MAX_READ)
     journal.bump_tags(found)
     visibility = EventVisibility.since(viewer, after)
     journal.check_resumable(after, journal.retained())
@@ -59,6 +59,6 @@ def list_events(viewer: Viewer, *, after: int | None, filter: EventFilter, size:
             if len(events) == size:
                 return EventPage(events, events[-1].position, has_more=True)
             events.append(event)
-    if len(found) == _MOST_READ:
+    if len(found) == _MAX_READ:
         return EventPage(events, found[-1].position, has_more=True)
     return EventPage(events, found[-1].position if found else after, has_more=False)

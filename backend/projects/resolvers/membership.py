@@ -49,7 +49,7 @@ def count_members(viewer: Viewer, project_id: int | None) -> int:
 def list_members_of_projects(
     viewer: Viewer, project_ids: Sequence[int], page: PageRequest
 ) -> dict[int, Page[MemberRow]]:
-    """One page for each of the projects, of what the viewer sees, in one query. Raises BadArgument."""
+    """One page of visible members for each project, in one query. Raises BadArgument."""
     projects = access.visible_projects(viewer).filter(pk__in=project_ids)
     return MEMBERS_OF_PROJECTS.pages_of(PerParent(projects, Membership.objects.all(), "project_id"), page, project_ids)
 

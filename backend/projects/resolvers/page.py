@@ -1,7 +1,7 @@
 """Keyset pages: page 9,000 costs what page 1 costs, and rows inserted or deleted between two pages shift nothing.
 
-A page cursor is opaque to clients: the key of the row it stands at, and a digest of the list, filter and order that it
-belongs to. A cursor of another list is refused.
+A page cursor is opaque to clients. It contains the key of a row and a digest of the list, filter and order that it
+belongs to; a cursor of another list is refused.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ R = TypeVar("R", bound=Row)
 M = TypeVar("M", bound=Model)
 
 MAX_PAGE = 100
-# Characters. A page cursor of ours has some 80.
+# Characters. Our page cursors have some 80.
 _MAX_PAGE_CURSOR = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """By one field, then by id in the same direction: every order is total."""
+    """Orders by one field, then by id in the same direction, so every order is total."""
 
     field: str = "id"
     is_descending: bool = True
@@ -62,7 +62,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Where a row stands in an order: the value of the order's field, and the id."""
+    """The place of a row in an order: the value of the order's field, and the id."""
 
     value: Any
     id: int
@@ -105,13 +105,13 @@ class Page(Generic[R]):
     listing: Listing[R]
 
     def page_cursor(self, row: Row) -> str:
-        """Where the page after (or before) a row starts."""
+        """The cursor of the page that follows (or precedes) a row."""
         return self.listing.page_cursor(row)
 
 
 @dataclass(frozen=True, slots=True)
 class Shares(Generic[M]):
-    """Rows in parts that each have an index in every order. `of` gives the part of a key; parts do not overlap."""
+    """Rows split into disjoint querysets that each have an index for every order. `of` returns that of a key."""
 
     of: Callable[[Any], QuerySet[M]]
     keys: Sequence[int]
@@ -119,7 +119,7 @@ class Shares(Generic[M]):
 
 @dataclass(frozen=True, slots=True)
 class PerParent(Generic[M]):
-    """Rows of some parents. An index that starts with the parent limits what is read of each to one page.
+    """Rows of some parents. Of each, an index that starts with the parent lets PostgreSQL read one page at most.
 
     `parent` names the attribute of a row that holds its parent's id.
     """
@@ -131,7 +131,7 @@ class PerParent(Generic[M]):
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[R]):
-    """One list as it can be asked for: its name, its rows, what narrows it, its order."""
+    """A list that clients can request: its name, row type, filter and order."""
 
     name: str
     row_type: type[R]
@@ -144,7 +144,7 @@ class Listing(Generic[R]):
         return hashlib.sha256(identity).hexdigest()[:12]
 
     def cache_params(self, page: PageRequest) -> list[Any]:
-        """What identifies a page of this list in the cache, beside name and viewer. Raises BadArgument."""
+        """The parts of a page's cache key besides the list's name and the viewer. Raises BadArgument."""
         return [self.row_type.__struct_fields__, self.filter, self.order, page, page.size]
 
     def page_cursor(self, row: Row) -> str:
@@ -173,7 +173,7 @@ class Listing(Generic[R]):
         return Key(value, pk)
 
     def check(self, page: PageRequest) -> None:
-        """Raise BadArgument where this page cannot be asked for, before a row is read."""
+        """Raise BadArgument where the request is invalid, before any row is read."""
         self._slice(page)
 
     def page(self, rows: QuerySet[Any] | Shares[Any] | PerParent[Any], page: PageRequest) -> Page[R]:
@@ -181,21 +181,21 @@ class Listing(Generic[R]):
         cut = self._slice(page)
         if isinstance(rows, Shares):
             return cut.page(self.row_type.of_values(_merged_values(rows, cut, self.row_type.__struct_fields__)))
-        found = cut.of_each(rows).order_by(*cut.order.columns) if isinstance(rows, PerParent) else cut.apply(rows)
+        found = cut.first_of_each(rows).order_by(*cut.order.columns) if isinstance(rows, PerParent) else cut.apply(rows)
         return cut.page(self.row_type.read(found[: cut.size + 1]))
 
     def pages_of(self, rows: PerParent[Any], page: PageRequest, parent_ids: Sequence[int]) -> dict[int, Page[R]]:
-        """The same page of the rows of each parent, in one query for all. Raises BadArgument.
+        """The same page for each parent, in one query. Raises BadArgument.
 
-        A parent whose rows are not among `rows` has an empty page.
+        A parent that has no rows among `rows` gets an empty page.
         """
         cut = self._slice(page)
-        return self._by_parent(cut, cut.of_each(rows), rows.parent, parent_ids)
+        return self._by_parent(cut, cut.first_of_each(rows), rows.parent, parent_ids)
 
     def pages_of_few(
         self, rows: QuerySet[Any], page: PageRequest, parent_ids: Sequence[int], *, parent: str
     ) -> dict[int, Page[R]]:
-        """As `pages_of`, for `rows` that are few enough to be read all."""
+        """Like `pages_of`, for `rows` that are few enough to read all of them."""
         cut = self._slice(page)
         number = Window(RowNumber(), partition_by=[F(parent)], order_by=cut.order.columns)
         numbered = cut.apply(rows).annotate(number=number).filter(number__lte=cut.size + 1)
@@ -221,27 +221,27 @@ class Listing(Generic[R]):
 
 
 def _merged_values(shares: Shares[Any], cut: _Slice[Any], names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """The first rows of all shares together. PostgreSQL merges their indexes: one page of each is read, none is sorted.
+    """The first rows of all shares combined. PostgreSQL merges their indexes: it reads a page of each and sorts none.
 
     Django compiles one share, whose SQL is repeated for the others: compiling takes a millisecond each.
     """
-    slot = object()
+    placeholder = object()
     limit = cut.size + 1
-    one = cut.apply(shares.of(RawSQL("%s", [slot]))).values_list(*names)[:limit]
-    sql, parameters = one.query.sql_with_params()
+    share = cut.apply(shares.of(RawSQL("%s", [placeholder]))).values_list(*names)[:limit]
+    sql, parameters = share.query.sql_with_params()
     order = (f"{names.index(column.lstrip('-')) + 1}{' DESC' * column.startswith('-')}" for column in cut.order.columns)
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT * FROM ({' UNION ALL '.join([f'({sql})'] * len(shares.keys))}) AS shares"
             f" ORDER BY {', '.join(order)} LIMIT {limit}",
-            [key if value is slot else value for key in shares.keys for value in parameters],
+            [key if value is placeholder else value for key in shares.keys for value in parameters],
         )
         found: list[tuple[Any, ...]] = cursor.fetchall()
     return found
 
 
 def merged(shares: Sequence[QuerySet[M]], order: Sequence[str], size: int) -> QuerySet[M]:
-    """The first `size` rows of several querysets together; no more than `size` are read of each."""
+    """The first `size` rows of several querysets combined. At most `size` rows of each are read."""
     ordered = [rows.order_by(*order)[:size] for rows in shares]
     if len(ordered) == 1:
         return ordered[0]
@@ -249,7 +249,7 @@ def merged(shares: Sequence[QuerySet[M]], order: Sequence[str], size: int) -> Qu
 
 
 def count_by_parent(rows: QuerySet[Any], parent: str, parent_ids: Sequence[int]) -> dict[int, int]:
-    """How many of `rows` each parent has, in one query. `parent` names the column with the parent's id."""
+    """Count the rows of each parent, in one query. `parent` names the column with the parent's id."""
     counts = rows.filter(**{f"{parent}__in": parent_ids}).values(parent).order_by().annotate(number=Count("id"))
     return dict.fromkeys(parent_ids, 0) | dict(counts.values_list(parent, "number"))
 
@@ -261,13 +261,13 @@ class _Among(Func):
 
 
 def among(ids: Any) -> Func:
-    """The condition `id = ANY(ids)`: a primary-key lookup for each, however many ids the planner expects."""
+    """The condition `id = ANY(ids)`: one primary-key lookup per id, however many ids the planner expects."""
     return _Among(F("pk"), ids)
 
 
 @dataclass(frozen=True, slots=True)
 class _Slice(Generic[R]):
-    """A page request, parsed. Reads in `order`, and one row more than `size` to know whether there are more."""
+    """A parsed page request. Reads in `order`, and one row more than `size` to detect further rows."""
 
     listing: Listing[R]
     order: Order
@@ -283,7 +283,7 @@ class _Slice(Generic[R]):
             rows = rows.filter(self.listing.order.reversed().beyond(self.before))
         return rows.order_by(*self.order.columns)
 
-    def of_each(self, source: PerParent[M]) -> QuerySet[M]:
+    def first_of_each(self, source: PerParent[M]) -> QuerySet[M]:
         """The first rows of each parent, one more than `size`."""
         of_parent = self.apply(source.rows.filter(**{source.parent: OuterRef("pk")})).values("pk")[: self.size + 1]
         ids = Func(ArraySubquery(of_parent), function="unnest", set_returning=True, output_field=IntegerField())

@@ -46,7 +46,7 @@ def list_projects(
     min_position: int | None = None,
     if_none_match: str | None = None,
 ) -> CachedPage[ProjectRow]:
-    """What the viewer sees, cached (`min_position`: see `CacheQuery`). Raises BadArgument, NotModified."""
+    """Visible projects, cached (`min_position`: see `CacheQuery`). Raises BadArgument, NotModified."""
     access.require_access(viewer)
     listing = projects_listing(filter, order)
 

@@ -15,7 +15,7 @@ from .page import Listing, Order, PageRequest
 
 @dataclass(frozen=True, slots=True)
 class ReportFilter:
-    """None is any project, NO_SUCH_ID none."""
+    """A `project_id` of None matches every report, NO_SUCH_ID none."""
 
     project_id: int | None = None
 
@@ -40,7 +40,7 @@ def list_reports(
     min_position: int | None = None,
     if_none_match: str | None = None,
 ) -> CachedPage[ReportRow]:
-    """Newest first, of what the viewer sees, cached (`min_position`: see `CacheQuery`).
+    """Visible reports, newest first, cached (`min_position`: see `CacheQuery`).
 
     Raises BadArgument, NotModified.
     """

@@ -1,4 +1,4 @@
-"""Search: a substring of the text that people see."""
+"""Search for a substring of titles, names and descriptions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.db.models.expressions import RawSQL
 
 from ..errors import BadArgument
 from ..models import Project, Task
-from ..models.text import sought, validate_storable
+from ..models.text import search_pattern, validate_storable
 from .page import among, merged
 
 M = TypeVar("M", bound=Model)
@@ -19,9 +19,9 @@ M = TypeVar("M", bound=Model)
 MIN_LETTERS = 3
 MAX_MATCHES = 10_000
 
-# The newest tasks are looked through one by one, before the index is asked: it finds all tasks with a word at once.
+# The newest tasks are scanned before the index is used, because the index finds all tasks with a word at once.
 _PROBED = 20_000
-# So many matches among those, and the rest of them are found sooner one by one too.
+# With this many matches among them, scanning further tasks is faster than the index.
 _COMMON = 800
 
 
@@ -38,7 +38,7 @@ def check_search(text: str | None) -> None:
 
 
 def matching(rows: QuerySet[M], text: str | None, *fields: str) -> QuerySet[M]:
-    """The newest `MAX_MATCHES` of the rows with `text` in one of the fields, whatever its case."""
+    """The newest `MAX_MATCHES` of the rows with `text` in one of the fields, ignoring case."""
     if text is None:
         return rows
     condition = Q()
@@ -48,7 +48,7 @@ def matching(rows: QuerySet[M], text: str | None, *fields: str) -> QuerySet[M]:
     return rows.filter(id__in=newest)
 
 
-# Of the three ways to the newest matches one is taken. The others' WHERE says no, and they are not executed at all.
+# Only one of the three branches of the UNION is executed: in the others, WHERE is false before any row is read.
 _NEWEST = """
 WITH seen AS MATERIALIZED ({projects}),
 probed AS MATERIALIZED ({probed}),
@@ -78,13 +78,14 @@ def newest_matches(
     probed: Sequence[QuerySet[Task]],
     limit: int | None = None,
 ) -> QuerySet[Task]:
-    """The newest `limit` (at most `MAX_MATCHES`) of the tasks in the projects with `text` in title or description.
+    """The newest `limit` (at most `MAX_MATCHES`) of the projects' tasks with `text` in title or description.
 
-    `shares` are those tasks in parts. `probed` are them as well, or more, in parts that each have an index in the order
-    of ids. How often a word occurs is not left to the planner, who guesses: it would walk through the table for a rare
-    word, or fetch half of it for a common one. The newest tasks tell (docs/decisions/0007-large-tables.md).
+    `shares` are those tasks, split into disjoint querysets. `probed` are the same tasks or more, split into querysets
+    that each have an index by id. The planner would have to guess how often a word occurs: it would scan the table for
+    a rare word, or fetch half of it for a common one. Here a sample of the newest tasks decides
+    (docs/decisions/0007-large-tables.md).
     """
-    match = Q(search_text__contains=sought(text))
+    match = Q(search_text__contains=search_pattern(text))
     limit = min(limit or MAX_MATCHES, MAX_MATCHES)
     parts = {
         "projects": projects.order_by().values_list("id"),
@@ -101,7 +102,7 @@ def newest_matches(
     statement = _NEWEST.format(
         **{name: sql for name, (sql, _) in compiled.items()}, limit=limit, most_probed=_PROBED, common=_COMMON
     )
-    parameters = [parameter for _, given in compiled.values() for parameter in given]
-    # Querysets as Django compiles them, and numbers of ours.
+    parameters = [parameter for _, values in compiled.values() for parameter in values]
+    # The statement consists of querysets compiled by Django and of our own numbers.
     ids = RawSQL(statement, parameters)  # noqa: S611
     return Task.objects.filter(among(Func(ids, template="ARRAY%(expressions)s")))

@@ -17,7 +17,7 @@ from .cached import CachedPage, cached_page
 from .page import Listing, Order, Page, PageRequest, PerParent, Shares, count_by_parent
 from .search import check_search, newest_matches
 
-# How the tasks of a viewer's projects are put in order: up to MAX_SHARES projects by merging the index of each, up to
+# How the tasks of a viewer's projects are ordered: up to MAX_SHARES projects by merging the index of each, up to
 # MAX_SORTED by sorting the first rows of each, beyond that by filtering the index of all tasks
 # (docs/decisions/0007-large-tables.md).
 MAX_SHARES = 20
@@ -27,7 +27,7 @@ ORDER_FIELDS = ("id", "due_date", "created_at", "updated_at")
 
 @dataclass(frozen=True, slots=True)
 class TaskFilter:
-    """`due_after` includes its bound, `due_before` does not. An id of None is any, NO_SUCH_ID none.
+    """`due_after` includes its bound, `due_before` does not. An id of None matches every task, NO_SUCH_ID none.
 
     Raises BadArgument where the status is unknown or `search` too short.
     """
@@ -45,7 +45,7 @@ class TaskFilter:
             raise BadArgument("status", f"The status is one of {', '.join(Status.values)}.")
 
     def apply(self, tasks: QuerySet[Task]) -> QuerySet[Task]:
-        """The tasks that pass all but `search`, which is for `newest_matches`."""
+        """Filter by everything except `search`, which `newest_matches` applies."""
         conditions = {
             "project_id": self.project_id,
             "status": self.status,
@@ -74,14 +74,14 @@ def list_tasks(
     min_position: int | None = None,
     if_none_match: str | None = None,
 ) -> CachedPage[TaskRow]:
-    """What the viewer sees, cached, under the project where the filter names one (`min_position`: see `CacheQuery`).
+    """Visible tasks, cached, under the project where the filter names one (`min_position`: see `CacheQuery`).
 
     Raises BadArgument, NotModified.
     """
     access.require_access(viewer)
     listing = tasks_listing(filter, order)
 
-    # One query, for the cache and for the list.
+    # Queried once, for the cache and for the list.
     visible_projects = cache(lambda: access.visible_project_ids(viewer))
 
     def build() -> Page[TaskRow]:
@@ -123,10 +123,10 @@ def _visible(viewer: Viewer, filter: TaskFilter) -> QuerySet[Task]:
 
 
 def _shares(viewer: Viewer, filter: TaskFilter, project_ids: Collection[int] | None) -> QuerySet[Task] | Shares[Task]:
-    """The tasks that the viewer sees and that pass the filter, in these projects or in all.
+    """The visible tasks that pass the filter, in these projects or in all.
 
-    They are in shares, one per project, where the projects are few: each has an index in every order, so merging the
-    shares sorts nothing and reads no other project's rows.
+    For few projects they are split into shares, one per project. Each share has an index for every order, so merging
+    them sorts nothing and reads no other project's rows.
     """
     if project_ids is None:
         return _visible(viewer, filter)
@@ -138,12 +138,12 @@ def _shares(viewer: Viewer, filter: TaskFilter, project_ids: Collection[int] | N
 def _matches(
     viewer: Viewer, filter: TaskFilter, project_ids: Collection[int] | None, limit: int | None = None
 ) -> QuerySet[Task]:
-    """The newest matches that the viewer sees, in these projects or in all."""
+    """The newest visible matches, in these projects or in all."""
     assert filter.search is not None
     projects = access.visible_projects(viewer)
     tasks = filter.apply(Task.objects.all())
-    seen = _shares(viewer, filter, project_ids)
-    shares = [seen.of(pk) for pk in seen.keys] if isinstance(seen, Shares) else [seen]
+    visible = _shares(viewer, filter, project_ids)
+    shares = [visible.of(pk) for pk in visible.keys] if isinstance(visible, Shares) else [visible]
     return newest_matches(
         filter.search,
         tasks=tasks,
@@ -166,7 +166,7 @@ def list_tasks_of_projects(
     order: Order,
     page: PageRequest,
 ) -> dict[int, Page[TaskRow]]:
-    """One page for each of the projects, of what the viewer sees, in one query. Raises BadArgument.
+    """One page of visible tasks for each project, in one query. Raises BadArgument.
 
     A search considers the newest matches of all of these projects together.
     """
