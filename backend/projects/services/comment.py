@@ -18,9 +18,9 @@ def add_comment(*, actor: Viewer, task_id: int | None, content: str | None, auth
     """
     task = access.task_to_add_to(actor, task_id)
     comment = Comment(task=task)
-    imports = actor.token_id is not None and actor.scope == Scope.ADMIN and author is not None
-    # A display name of two long parts and a space may be longer than an author.
-    own_name = actor.name[:255] if actor.is_signed_in and not imports else None
+    is_import = actor.token_id is not None and actor.scope == Scope.ADMIN and author is not None
+    # A display name, two names and a space, may exceed the length of `author`.
+    own_name = actor.name[:255] if actor.is_signed_in and not is_import else None
     comment.author = own_name or stripped(author)  # type: ignore[assignment]
     comment.content = content  # type: ignore[assignment]
     clean_fields(comment, ["author", "content"])

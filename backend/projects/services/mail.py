@@ -1,9 +1,9 @@
-"""One mail to one recipient, once: how reminders and summaries leave the house.
+"""Sends reminders and summaries: each mail has one recipient and is sent once.
 
-A mail is a row before it is sent. Whoever sends it claims the row first, in a transaction of its own; a claim lapses,
-so a killed worker's mail is sent by another. A refused mail waits, longer each time. What stays open is what
-SMTP leaves open: a crash between the server's yes and our note of it. That mail goes out again under the same
-Message-ID, so that the recipient's server can tell.
+A mail is stored as a row before it is sent. A worker first claims the row, in a transaction of its own. A claim
+expires, so another worker sends the mail of a killed one. A refused mail is retried, after a longer wait each time.
+SMTP leaves one gap: a crash after the server accepts the mail and before the row is updated. That mail is sent again
+under the same Message-ID, by which the recipient's server can recognize it.
 """
 
 from __future__ import annotations
@@ -30,42 +30,42 @@ from .clock import zone
 logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=OutgoingMail)
 
-# Longer than any worker may take (`tasks`): a claim does not lapse under somebody who is still at it.
+# Longer than any job may run (`tasks`), so that no claim expires while its worker is still sending.
 LEASE = timedelta(minutes=10)
-# After a refusal: 1, 2, 4, ... minutes, and 6 hours at most.
+# The wait after a refusal: 1, 2, 4, ... minutes, and 6 hours at most.
 _FIRST_WAIT = timedelta(minutes=1)
 _LONGEST_WAIT = timedelta(hours=6)
-# Ids that one scan hands out; the next one, a minute later, hands out what is still waiting.
+# Ids that a scan returns at most. The next scan, a minute later, returns those that are left.
 BATCH = 500
 
 
 def waiting(mails: QuerySet[M]) -> list[int]:
-    """Ids of the unsent among `mails` that may be taken up now, longest waiting first, at most BATCH."""
+    """Return the ids of the unsent mails that may be claimed now, longest waiting first, at most BATCH."""
     ready = mails.filter(sent_at=None, not_before__lte=Now()).order_by("not_before", "id")
     return list(ready.values_list("id", flat=True)[:BATCH])
 
 
 def send(mails: QuerySet[M], mail_id: int, compose: Callable[[M], EmailMultiAlternatives | None]) -> bool:
-    """Send one of `mails`, if it is unsent and nobody is at it; True where the mail server took it.
+    """Send one of `mails`, if it is unsent and not claimed. Return True where the mail server accepted it.
 
-    `compose` writes the mail, or answers None where it has no point any more: the row is then deleted, so that the
-    same mail can be entered again should it get one. A refusal is logged, and the row waits. Locks nothing
-    while it sends; raises RuntimeError inside a transaction, where nobody else could see the claim.
+    `compose` builds the mail, or returns None where it is obsolete: the row is then deleted, so that the same mail can
+    be inserted again if it is needed again. A refusal is logged, and the mail is retried later. No lock is held while
+    sending. Raises RuntimeError inside a transaction, where other workers could not see the claim.
     """
     with transaction.atomic(durable=True):
         mail = _claim(mails, mail_id)
     if mail is None:
         return False
-    ours = mails.filter(pk=mail.pk, attempts=mail.attempts)
-    composed = compose(mail)
-    if composed is None:
-        ours.delete()
+    claimed = mails.filter(pk=mail.pk, attempts=mail.attempts)
+    message = compose(mail)
+    if message is None:
+        claimed.delete()
         return False
     try:
-        composed.send()
-    except (SMTPException, OSError, ValueError) as refusal:  # ValueError: a recipient that is no address
+        message.send()
+    except (SMTPException, OSError, ValueError) as refusal:  # ValueError: an invalid address
         wait = _wait_after(mail.attempts)
-        ours.update(not_before=Now() + wait)
+        claimed.update(not_before=Now() + wait)
         logger.warning("%s %s was refused, next try in %s: %s", type(mail).__name__, mail.pk, wait, refusal)
         return False
     mails.filter(pk=mail.pk).update(sent_at=Now())
@@ -74,7 +74,7 @@ def send(mails: QuerySet[M], mail_id: int, compose: Callable[[M], EmailMultiAlte
 
 
 def _claim(mails: QuerySet[M], mail_id: int) -> M | None:
-    """The row, ours for LEASE; `attempts` tells our claim from a later one."""
+    """Claim a mail for LEASE. `attempts` distinguishes this claim from a later one."""
     unclaimed = mails.filter(pk=mail_id, sent_at=None, not_before__lte=Now())
     if not unclaimed.update(not_before=Now() + LEASE, attempts=F("attempts") + 1):
         return None
@@ -89,10 +89,10 @@ def _wait_after(attempts: int) -> timedelta:
 def draft(
     template: str, *, subject: str, recipient: str, identity: tuple[object, ...], context: dict[str, Any]
 ) -> EmailMultiAlternatives:
-    """A mail as text and HTML, from the templates `mail/<template>.txt` and `.html`, times by the team's clock.
+    """Build a mail as text and HTML from the templates `mail/<template>.txt` and `.html`, in the team's time zone.
 
-    `subject` may hold what people wrote: it becomes one line. Equal `template`, `identity` and `recipient` make an
-    equal Message-ID.
+    `subject` may contain text from clients and is reduced to one line. Equal `template`, `identity` and `recipient`
+    give the same Message-ID.
     """
     key = "|".join(map(str, [*identity, recipient]))
     digest = hashlib.sha256(key.encode()).hexdigest()[:32]
@@ -110,5 +110,5 @@ def draft(
 
 
 def one_line(text: str) -> str:
-    """`text` without line breaks and other characters that do not print: no header can be smuggled in."""
+    """Replace line breaks and other unprintable characters, which could inject a header, by spaces."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())

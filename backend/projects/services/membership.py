@@ -1,4 +1,4 @@
-"""Who is in which project. Each change takes a position and bumps the tags of what its user sees."""
+"""The members of projects. Each change takes a position and bumps the tags of what the user sees."""
 
 from django.db import transaction
 
@@ -13,12 +13,12 @@ from .validation import clean_fields
 
 @transaction.atomic
 def add_member(*, actor: Viewer, project_id: int | None, username: str, role: str = Role.EDITOR) -> Membership:
-    """Make the user of this name, in whichever case it is written, a member.
+    """Add the user with this name, in any case, to a project.
 
     Locks the project. Raises MissingScope, ProjectNotFound, NotAllowed (actor is no owner), UnknownUser,
     AlreadyAMember, ValidationError (no such role).
     """
-    project = _managed(actor, project_id)
+    project = _lock_project(actor, project_id)
     try:
         user = User.objects.get_by_natural_key(username)
     except User.DoesNotExist:
@@ -37,36 +37,36 @@ def add_member(*, actor: Viewer, project_id: int | None, username: str, role: st
 
 @transaction.atomic
 def change_role(*, actor: Viewer, project_id: int | None, user_id: int | None, role: str) -> Membership:
-    """Give a member another role; nothing is recorded where they hold it already.
+    """Change a member's role. Records nothing where they already have it.
 
-    Locks the project, holds the member. Raises MissingScope, ProjectNotFound, NotAllowed (actor is no owner),
-    MemberNotFound, LastOwner, ValidationError (no such role).
+    Locks the project, and references to the user and the membership. Raises MissingScope, ProjectNotFound,
+    NotAllowed (actor is no owner), MemberNotFound, LastOwner, ValidationError (no such role).
     """
-    project = _managed(actor, project_id)
-    membership = _member(project, user_id)
+    project = _lock_project(actor, project_id)
+    membership = _lock_member(project, user_id)
     if membership.role == role:
         return membership
-    was = membership.role
+    old_role = membership.role
     membership.role = role
     clean_fields(membership, ["role"])
-    _keep_an_owner(membership, was)
+    _require_other_owner(membership, old_role)
     membership.save(update_fields=["role"])
-    _record(AuditAction.ROLE_CHANGED, membership, actor=actor, was=was)
+    _record(AuditAction.ROLE_CHANGED, membership, actor=actor, old_role=old_role)
     journal.append(AccessChanged([membership.user_id], of_project=project.pk), actor=actor)
     return membership
 
 
 @transaction.atomic
 def remove_member(*, actor: Viewer, project_id: int | None, user_id: int | None) -> Membership:
-    """End a membership, one's own or, for an owner, anybody's; returns it as it was.
+    """Delete a membership and return its last state. Owners may remove anyone, other members only themselves.
 
-    Their tasks in the project stay, unassigned, each with its event. Locks the project, holds the member, locks the
-    tasks. Raises MissingScope, ProjectNotFound, NotAllowed, MemberNotFound, LastOwner.
+    The user's tasks in the project become unassigned, each with its event. Locks the project, references to the user
+    and the membership, then the tasks. Raises MissingScope, ProjectNotFound, NotAllowed, MemberNotFound, LastOwner.
     """
-    leaves = actor.user_id is not None and actor.user_id == user_id
-    project = _managed(actor, project_id, role=Role.VIEWER if leaves else Role.OWNER)
-    membership = _member(project, user_id)
-    _keep_an_owner(membership, membership.role)
+    is_leaving = actor.user_id is not None and actor.user_id == user_id
+    project = _lock_project(actor, project_id, role=Role.VIEWER if is_leaving else Role.OWNER)
+    membership = _lock_member(project, user_id)
+    _require_other_owner(membership, membership.role)
     Membership.objects.filter(pk=membership.pk).delete()
     unassigned = unassign_tasks(Task.objects.filter(project=project, assignee=user_id))
     _record(AuditAction.MEMBER_REMOVED, membership, actor=actor)
@@ -75,24 +75,27 @@ def remove_member(*, actor: Viewer, project_id: int | None, user_id: int | None)
     return membership
 
 
-def _managed(actor: Viewer, project_id: int | None, role: Role = Role.OWNER) -> Project:
+def _lock_project(actor: Viewer, project_id: int | None, role: Role = Role.OWNER) -> Project:
     return access.project_for_update(actor, project_id, role=role, scope=Scope.ADMIN)
 
 
-def _member(project: Project, user_id: int | None) -> Membership:
-    """Held, account and all: who deletes the account locks it, then tasks, then memberships. Raises MemberNotFound."""
+def _lock_member(project: Project, user_id: int | None) -> Membership:
+    """Lock references to the user and the membership, and return the membership. Raises MemberNotFound.
+
+    The user is locked first: deleting an account locks the user, its tasks and its memberships, in this order.
+    """
     if user_id is None or not access.lock_member_reference(project.pk, user_id):
         raise MemberNotFound
     return Membership.objects.select_related("user").get(project=project, user=user_id)
 
 
-def _keep_an_owner(membership: Membership, was: str) -> None:
-    """The project's row is locked, so no other owner goes meanwhile. Raises LastOwner."""
+def _require_other_owner(membership: Membership, old_role: str) -> None:
+    """Raise LastOwner where the project has no other active owner. Its row is locked, so owners stay meanwhile."""
     owners = Membership.objects.filter(project=membership.project_id, role=Role.OWNER, user__is_active=True)
-    if was == Role.OWNER and not owners.exclude(pk=membership.pk).exists():
+    if old_role == Role.OWNER and not owners.exclude(pk=membership.pk).exists():
         raise LastOwner
 
 
-def _record(action: AuditAction, membership: Membership, *, actor: Viewer, was: str = "") -> None:
-    detail = f"{was} to {membership.role}" if was else membership.role
+def _record(action: AuditAction, membership: Membership, *, actor: Viewer, old_role: str = "") -> None:
+    detail = f"{old_role} to {membership.role}" if old_role else membership.role
     audit.record(action, actor=actor, user=membership.user, project_id=membership.project_id, detail=detail)

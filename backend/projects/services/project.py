@@ -12,7 +12,7 @@ from .validation import check_version, set_fields
 
 
 class ProjectChanges(TypedDict, total=False):
-    """An absent field stays as it is; a description of None is an empty one."""
+    """An absent field stays unchanged. None stores an empty description."""
 
     name: str | None
     description: str | None
@@ -20,7 +20,7 @@ class ProjectChanges(TypedDict, total=False):
 
 @transaction.atomic
 def create_project(*, actor: Viewer, name: str | None, description: str | None = "") -> Project:
-    """A new project, owned by its creator. Raises NotSignedIn, MissingScope, ValidationError."""
+    """Create a project, owned by its creator. Raises NotSignedIn, MissingScope, ValidationError."""
     access.require_scope(actor, Scope.WRITE)
     project = Project()
     set_fields(project, {"name": name, "description": description})
@@ -54,7 +54,7 @@ def update_project(
 
 @transaction.atomic
 def delete_project(*, actor: Viewer, project_id: int | None, version: int | None = None) -> ProjectRow:
-    """Delete a project with everything in it, and return it as it was. Its one event goes to its members and staff.
+    """Delete a project with everything in it, and return its last state. Its members and staff receive one event.
 
     Locks the project and its tasks. Raises ProjectNotFound, NotAllowed (actor is no owner), Conflict.
     """

@@ -15,13 +15,13 @@ from . import mail
 from .clock import zone
 
 AHEAD = timedelta(hours=24)
-# How long after its due date a task is still reminded of, where no worker ran (or no mail went out) in time.
+# How long after its due date a task still causes a reminder, where no worker ran or no mail was sent in time.
 LATE = timedelta(hours=24)
 
-# The reminders that there should be at a moment: one for each task and recipient. A task counts while it is open and
-# due within the next 24 hours, the 24th included. It still counts for 24 hours after it fell due, unless it was
-# changed since: somebody who gives a task a date in the past, or touches one that is late, knows. Its recipients are
-# the first of these that there are: its assignee, its project's owners and editors, the configured address.
+# The reminders that are due at a moment, one per task and recipient. A task counts while it is open and due within the
+# next 24 hours, inclusive. It counts for another 24 hours after its due date, unless it was changed since: a user who
+# sets a date in the past, or changes an overdue task, knows about it. The recipients are the first of these that exist:
+# the assignee, the project's owners and editors, the configured address.
 _DUE = f"""
 SELECT task.id AS task_id, task.due_date, addressee.email AS recipient
   FROM {Task._meta.db_table} task
@@ -42,8 +42,8 @@ SELECT task.id AS task_id, task.due_date, addressee.email AS recipient
    AND (task.due_date > %(now)s OR task.updated_at < task.due_date)
 """
 
-# Tasks stay until the commit; one that is being deleted is passed over rather than waited for.
-_ENTER = f"""
+# The lock keeps the tasks until the commit. A task that is being deleted is skipped, not waited for.
+_INSERT = f"""
 INSERT INTO {Reminder._meta.db_table} (task_id, due_date, recipient)
 {_DUE}
    AND NOT EXISTS (
@@ -62,22 +62,21 @@ _IS_DUE = f"""
 
 
 def scan(*, now: datetime) -> list[int]:
-    """Enter reminders for the tasks that are due, and return the ids of those to send: new ones, and those whose wait
-    or claim is over.
+    """Insert the reminders that are due. Return the ids of those to send: new ones, and ones whose wait or claim ended.
 
-    It enters at most `mail.BATCH` of them, soonest due first, and returns as many at most; the next scan goes on.
-    Scans may run at once: one finds entered what the other did.
+    Inserts at most `mail.BATCH`, soonest due first, and returns at most as many; the next scan continues. Scans may run
+    concurrently: each skips the reminders that another has inserted.
     """
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_ENTER, {**_due_parameters(now), "batch": mail.BATCH})
+        cursor.execute(_INSERT, {**_due_parameters(now), "batch": mail.BATCH})
     return mail.waiting(Reminder.objects.all())
 
 
 def send(reminder_id: int) -> bool:
-    """Mail one reminder; False where that is not to be, now or ever. Safe to run twice, and at once.
+    """Mail one reminder. Return False where it was not sent. Safe to run twice, also concurrently.
 
-    Not sent, and forgotten: a reminder whose task is completed or deleted, is due at another time by now, or is no
-    longer for that recipient. A refused mail waits for a later scan. For the claim see `mail.send`.
+    A reminder is deleted instead where its task was completed, deleted or moved to another due date, or has other
+    recipients now. A refused mail is left to a later scan. For the claim see `mail.send`.
     """
     return mail.send(Reminder.objects.select_related("task__project"), reminder_id, _compose)
 

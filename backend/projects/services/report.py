@@ -19,16 +19,18 @@ from ..rows import ReportRow, iso
 from . import mail
 from .clock import Day, zone
 
-# Days before yesterday that a late start still makes up for, and projects times days that one scan hands out.
+# Days before yesterday whose summaries are still generated after a late start.
 CATCH_UP_DAYS = 6
+# Pairs of project and date that a scan returns at most.
 BATCH = 500
-# How long a summary that nobody's mail server takes is still news.
+# How long a refused mail is retried; later, a summary is no longer news.
 _MAIL_FOR = timedelta(days=3)
 _MOST_COMMENTED = 5
 _AHEAD = timedelta(hours=24)
 
-# A project's tasks as they were at a moment. A row that nobody touched since tells by itself; for the others, and for
-# those deleted since, the journal has the last state before. Where it is not kept that long, a task counts as it is.
+# The state of a project's tasks at a moment. For a task without events since then, it is read from the row. For a task
+# that was changed or deleted since, it is read from the last event before the moment, or from the row if that event is
+# no longer retained.
 _TASKS_AT = f"""
 WITH change AS (
      SELECT position, at, task_id, kind, payload
@@ -51,7 +53,7 @@ WITH change AS (
 )
 """
 
-_STANDING = f"""
+_TASK_COUNTS = f"""
 {_TASKS_AT}
 SELECT {", ".join(f"count(*) FILTER (WHERE status = '{status}')" for status in Status.values)},
        count(*) FILTER (WHERE status <> '{Status.COMPLETED}' AND due_date < %(moment)s),
@@ -69,7 +71,7 @@ SELECT count(DISTINCT task_id)
         OR kind = '{EventKind.TASK_UPDATED}' AND payload::jsonb -> 'changes' ? 'status')
 """
 
-# Times in payloads are text of fixed width: it compares as time does.
+# Times in payloads are text of fixed width, which compares like time.
 _CREATED_AND_DELETED = f"""
 SELECT count(*)
   FROM {Event._meta.db_table}
@@ -80,29 +82,29 @@ SELECT count(*)
 
 
 def due(*, now: datetime) -> list[tuple[int, date]]:
-    """Projects and local dates whose summary is still to be made, oldest date first; at most BATCH.
+    """Return the projects and local dates whose summary is due, oldest date first, at most BATCH.
 
-    Yesterday's is due once the local hour SUMMARY_HOUR has come, for each project that existed before that day ended.
-    After a late start the last 7 days are made up for. A summary made while its day lasted is due again.
+    Yesterday's summary is due from the local hour SUMMARY_HOUR on, for each project created before that day ended.
+    After a late start, those of the last 7 days are due. A summary generated before its day ended is due again.
     """
     local = now.astimezone(zone())
     newest = local.date() - timedelta(days=1 if local.hour >= settings.SUMMARY_HOUR else 2)
     found: list[tuple[int, date]] = []
     for days_back in range(CATCH_UP_DAYS, -1, -1):
         day = Day.of(newest - timedelta(days=days_back))
-        whole = SummaryReport.objects.filter(project=OuterRef("pk"), date=day.date, generated_at__gte=day.end)
-        without = Project.objects.filter(~Exists(whole), created_at__lt=day.end).order_by("pk")
-        found += [(pk, day.date) for pk in without.values_list("pk", flat=True)[: BATCH - len(found)]]
+        complete = SummaryReport.objects.filter(project=OuterRef("pk"), date=day.date, generated_at__gte=day.end)
+        projects = Project.objects.filter(~Exists(complete), created_at__lt=day.end).order_by("pk")
+        found += [(pk, day.date) for pk in projects.values_list("pk", flat=True)[: BATCH - len(found)]]
     return found
 
 
 @transaction.atomic
 def generate(project_id: int, date: date) -> SummaryReport:
-    """Make the summary of a local date, or make it again: the same row, whatever happens at once.
+    """Generate the summary of a local date, or update it: there is one row, even if calls are concurrent.
 
-    Announced (ReportGenerated, on behalf of nobody) where its figures are new or differ from those before. It is
-    mailed once, to those who are to have it when it is first made of a whole day. Holds the project, locks the report.
-    Raises ProjectNotFound, ValidationError for a day that has not begun, or that the journal no longer holds.
+    Records ReportGenerated, without an actor, where the figures are new or have changed. The summary is mailed once:
+    when it is first generated for a complete day, to the recipients at that time. Locks a reference to the project, and
+    the report. Raises ProjectNotFound, and ValidationError for a day that has not begun or is no longer retained.
     """
     day, now = Day.of(date), timezone.now()
     if now < day.start:
@@ -112,15 +114,14 @@ def generate(project_id: int, date: date) -> SummaryReport:
     blank = SummaryReport(project_id=project_id, date=date, figures={}, generated_at=now)
     SummaryReport.objects.bulk_create([blank], ignore_conflicts=True)
     report = SummaryReport.objects.select_for_update().get(project=project_id, date=date)
-    is_first_whole = now >= day.end and (not report.figures or report.generated_at < day.end)
+    is_first_complete = now >= day.end and (not report.figures or report.generated_at < day.end)
     before, report.figures = report.figures, figures(project_id, day, now=now)
-    if not journal.is_retained_since(
-        day.start
-    ):  # asked now, since it may have been trimmed while the figures were read
+    # Checked after the figures are read, since events may have been trimmed meanwhile.
+    if not journal.is_retained_since(day.start):
         raise Invalid("date", "The journal no longer holds this day.", "TOO_OLD")
     report.generated_at = now
     report.save(update_fields=["figures", "generated_at"])
-    if is_first_whole:
+    if is_first_complete:
         mails = [ReportMail(report=report, recipient=recipient) for recipient in _recipients(project_id)]
         ReportMail.objects.bulk_create(mails, ignore_conflicts=True)
     if report.figures != before:
@@ -129,34 +130,34 @@ def generate(project_id: int, date: date) -> SummaryReport:
 
 
 def figures(project_id: int, day: Day, *, now: datetime) -> dict[str, Any]:
-    """What a summary tells of a day, as JSON.
+    """Return the figures of a project's day, as JSON.
 
-    As it was when the day ended (while it lasts: as it is now), from the rows and, for what has changed since,
-    from the journal:
-    - `tasks`: how many there are `pending`, `in_progress`, `completed`;
+    The state at the end of the day (at present, while the day lasts), from the rows and, for tasks changed since, from
+    the journal:
+    - `tasks`: the number of tasks that are `pending`, `in_progress`, `completed`;
     - `overdue`: open tasks whose due date has passed; `due_in_24_hours`: open tasks due in the 24 hours after.
-    Of the day itself:
-    - `created`: tasks made, those deleted since included;
-    - `completed`: tasks that became completed, each once, also where they were reopened later;
-    - `most_commented`: the five tasks with most new comments, as `id`, `title`, `comments`; none deleted since.
-    `time_zone` is the one by which the day was cut.
+    The changes during the day:
+    - `created`: tasks created, including those deleted since;
+    - `completed`: tasks that became completed, each counted once, even if reopened later;
+    - `most_commented`: the five tasks with most new comments, as `id`, `title`, `comments`, without deleted tasks.
+    `time_zone` determines when the day starts and ends.
     """
     moment = min(day.end, now)
-    standing = _row(_STANDING, project_id=project_id, moment=moment, ahead=_AHEAD)
+    task_counts = _row(_TASK_COUNTS, project_id=project_id, moment=moment, ahead=_AHEAD)
     of_day = {"project_id": project_id, "start": day.start, "end": day.end}
     tasks = Task.objects.filter(project=project_id)
     created = tasks.filter(created_at__gte=day.start, created_at__lt=day.end).count()
-    gone = _row(_CREATED_AND_DELETED, **of_day, start_text=iso(day.start), end_text=iso(day.end))[0]
+    created_and_deleted = _row(_CREATED_AND_DELETED, **of_day, start_text=iso(day.start), end_text=iso(day.end))[0]
     commented = tasks.filter(comments__created_at__gte=day.start, comments__created_at__lt=day.end)
-    most = commented.annotate(count=Count("comments")).order_by("-count", "pk")[:_MOST_COMMENTED]
+    most_commented = commented.annotate(count=Count("comments")).order_by("-count", "pk")[:_MOST_COMMENTED]
     return {
         "time_zone": zone().key,
-        "tasks": dict(zip(Status.values, standing, strict=False)),
-        "created": created + gone,
+        "tasks": dict(zip(Status.values, task_counts, strict=False)),
+        "created": created + created_and_deleted,
         "completed": _row(_COMPLETED, **of_day)[0],
-        "overdue": standing[-2],
-        "due_in_24_hours": standing[-1],
-        "most_commented": [{"id": task.pk, "title": task.title, "comments": task.count} for task in most],
+        "overdue": task_counts[-2],
+        "due_in_24_hours": task_counts[-1],
+        "most_commented": [{"id": task.pk, "title": task.title, "comments": task.count} for task in most_commented],
     }
 
 
@@ -168,20 +169,20 @@ def _row(query: str, **parameters: Any) -> tuple[int, ...]:
 
 
 def mails_to_send(*, now: datetime) -> list[int]:
-    """Ids for `send_mail`: of the summaries of the last three days, at most `mail.BATCH`."""
+    """Return ids for `send_mail`, of mails created in the last three days, at most `mail.BATCH`."""
     return mail.waiting(ReportMail.objects.filter(created_at__gt=now - _MAIL_FOR))
 
 
 def send_mail(report_mail_id: int) -> bool:
-    """Mail one summary to one recipient; False where that is not to be, now or ever. Safe to run twice, and at once.
+    """Mail one summary to one recipient. Return False where it was not sent. Safe to run twice, also concurrently.
 
-    Not sent, and forgotten: to whom has no business with the project any more. For the claim see `mail.send`.
+    The mail is deleted instead where the project has other recipients now. For the claim see `mail.send`.
     """
     return mail.send(ReportMail.objects.select_related("report__project"), report_mail_id, _compose)
 
 
 def _recipients(project_id: int) -> list[str]:
-    """Addresses of the project's owners and editors, else the configured one; each once."""
+    """Return the distinct addresses of the project's owners and editors; if there are none, the configured address."""
     people = User.objects.filter(
         is_active=True,
         memberships__project=project_id,

@@ -1,11 +1,10 @@
-"""What is no longer kept: old events of the journal, old entries of the audit log.
+"""Deletes old events of the journal and old entries of the audit log.
 
-Both go from the oldest end, in batches that are transactions of their own. The journal so stays without holes, whatever
-moment a trim is killed at, or another runs beside it: the oldest event tells from where a client may resume. No writer
-waits: they only insert, at the other end, and a batch takes no lock but on the rows that it deletes.
+Both are deleted from the oldest end, in batches that are transactions of their own. So the journal has no holes, even
+if a trim is killed or runs concurrently, and its oldest event shows from where a client may resume. No writer waits:
+writers only insert, at the other end, and a batch locks only the rows that it deletes.
 
-The ledgers of mails (`Reminder`, `ReportMail`) stay as long as their task or report: that nothing is mailed twice rests
-on them.
+The ledgers of mails (`Reminder`, `ReportMail`) stay as long as their task or report: they prevent duplicate mails.
 """
 
 from __future__ import annotations
@@ -18,14 +17,15 @@ from django.db.models import Model
 
 from ..models import AuditEntry, Event
 
-# Rows deleted in one transaction at most: some milliseconds.
+# Rows deleted in one transaction at most, which takes some milliseconds.
 BATCH = 1000
 
 
 def trim_journal(*, now: datetime) -> int:
-    """Delete the events older than `JOURNAL_DAYS` and return how many; never the newest, on which positions go on.
+    """Delete the events older than `JOURNAL_DAYS` and return how many. The newest stays: positions continue from it.
 
-    Takes no lock of the journal. A listener that has yet to read what is deleted meets the gap (`journal.read_after`).
+    Does not take the journal's lock. A listener that has not read the deleted events detects the gap
+    (`journal.read_after`).
     """
     return _trim(Event, "position", before=now - timedelta(days=settings.JOURNAL_DAYS), keeps_newest=True)
 
@@ -38,22 +38,22 @@ def trim_audit(*, now: datetime) -> int:
 def _trim(model: type[Model], key: str, *, before: datetime, keeps_newest: bool) -> int:
     """Delete the oldest rows by `key`, up to the first one that is not older than `before`.
 
-    The age is read along the key, of each batch before it goes: that costs 3 ms where nothing is old, and a second with
-    the deletion of 500,000. An index on it would be 22 MB a million events for one question an hour; a search in halves
-    would rely on a clock that was never set back, and delete what is young where it was.
+    The age of each batch is read before its deletion, in key order: 3 ms where nothing is old, one second including the
+    deletion of 500,000 rows. An index on the age would take 22 MB per million events, for one query an hour. A binary
+    search would delete recent rows if the clock was ever set back.
     """
     deleted = 0
     rows = model._default_manager.order_by(key)
     after = 0
     while True:
         oldest = list(rows.filter(**{f"{key}__gt": after}).values_list(key, "at")[: BATCH + 1])
-        # One more than is deleted was read, so that it is known to be there: the newest may be that one.
-        may_go = oldest[:-1] if keeps_newest else oldest[:BATCH]
-        old = [number for number, at in takewhile(lambda row: row[1] < before, may_go)]
+        # One row more than a batch was read, since the last row read may be the newest, which has to stay.
+        candidates = oldest[:-1] if keeps_newest else oldest[:BATCH]
+        old = [number for number, at in takewhile(lambda row: row[1] < before, candidates)]
         if not old:
             return deleted
         deleted += rows.filter(**{f"{key}__gt": after, f"{key}__lte": old[-1]}).delete()[0]
         if len(old) < BATCH:
             return deleted
-        # Not from the oldest again: until it is vacuumed, the index leads past every row that was deleted.
+        # Continue here, not at the oldest row: until a vacuum, the index still lists every deleted row.
         after = old[-1]

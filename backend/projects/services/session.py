@@ -1,4 +1,4 @@
-"""Sessions: how people get in with a name and a password, and out again."""
+"""Sign-in with a name and a password, and sign-out."""
 
 from django.contrib.sessions.backends.base import SessionBase
 from django.db import connection, transaction
@@ -8,25 +8,25 @@ from ..access import Viewer
 from ..events import AccessChanged
 from ..models import AuditAction, User
 
-# Of the locks with two keys; those with one, such as the journal's, are apart from them.
-_TRY_LOCK = 0x7A5_3142
+# The first of two keys. Advisory locks with two keys are separate from those with one, such as the journal's.
+_ATTEMPT_LOCK = 0x7A5_3142
 
 
 def take_turn(*, key: str) -> None:
-    """Wait until nobody else tries to sign in under `key`, and have others wait until the commit.
+    """Serialize the attempts to sign in under `key`: wait for other attempts, and block them until the commit.
 
-    A password takes a while to check: tries that do not wait for one another are all let through before the first of
-    them is counted. Raises RuntimeError outside a transaction.
+    Checking a password takes a while: concurrent attempts would all be admitted before the first failure is counted.
+    Raises RuntimeError outside a transaction.
     """
     if not connection.in_atomic_block:
-        raise RuntimeError("session.take_turn() belongs in the transaction of the try.")
+        raise RuntimeError("session.take_turn() belongs in the transaction of the attempt.")
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_TRY_LOCK, key])
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_ATTEMPT_LOCK, key])
 
 
 @transaction.atomic
 def record_sign_in(*, actor: Viewer, user: User, instead_of: User | None) -> None:
-    """Note that `user` is signed in, and whose session that has ended. The latter takes a position, as `sign_out`."""
+    """Record the sign-in of `user`, and the sign-out of `instead_of`, which takes a position as in `sign_out`."""
     if instead_of is not None:
         audit.record(AuditAction.SIGNED_OUT, actor=actor, user=instead_of)
     audit.record(AuditAction.SIGNED_IN, actor=actor, user=user)
@@ -36,7 +36,7 @@ def record_sign_in(*, actor: Viewer, user: User, instead_of: User | None) -> Non
 
 @transaction.atomic
 def record_failure(*, actor: Viewer, username: str, is_locked_out: bool) -> None:
-    """Note a try that was refused: at whose account, but never what was typed where there is none of that name."""
+    """Record a failed attempt and its account. A name that belongs to no account is not recorded."""
     try:
         user = User.objects.get_by_natural_key(username)
     except User.DoesNotExist:
@@ -47,7 +47,7 @@ def record_failure(*, actor: Viewer, username: str, is_locked_out: bool) -> None
 
 @transaction.atomic
 def sign_out(*, actor: Viewer, user: User, session: SessionBase) -> None:
-    """End a session of `user`. It takes a position: every open socket of it is closed."""
+    """End a session of `user`. This takes a position, which closes every open socket of the session."""
     session.flush()
     audit.record(AuditAction.SIGNED_OUT, actor=actor, user=user)
     journal.append(AccessChanged([user.pk]), actor=actor)

@@ -15,7 +15,7 @@ from .validation import check_version, set_fields
 
 
 class TaskChanges(TypedDict, total=False):
-    """An absent field stays as it is. A description of None is an empty one, an assignee of None nobody."""
+    """An absent field stays unchanged. None stores an empty description, and clears the assignee."""
 
     title: str | None
     description: str | None
@@ -75,7 +75,7 @@ def update_task(*, actor: Viewer, task_id: int | None, changes: TaskChanges, ver
 
 @transaction.atomic
 def delete_task(*, actor: Viewer, task_id: int | None, version: int | None = None) -> TaskRow:
-    """Delete a task with its comments, and return it as it was.
+    """Delete a task with its comments, and return its last state.
 
     Locks the row. Raises TaskNotFound, NotAllowed, Conflict.
     """

@@ -1,4 +1,4 @@
-"""Tokens: how they come to be, and how they end."""
+"""Creates and revokes tokens."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ MAX_DAYS = 3660
 
 @transaction.atomic
 def create_token(*, actor: Viewer, user_id: int | None, name: str, scope: str, days: int | None) -> tuple[Token, str]:
-    """A new token of a user, and what it is: told here, and never again. `days` of None is for ever.
+    """Create a token of a user. Return it with its secret, which is not stored. `days` of None means no expiry.
 
-    Raises NotSignedIn where there is no such user, MissingScope, NotAllowed (it is somebody else's), ValidationError.
+    Raises NotSignedIn (no such active user), MissingScope, NotAllowed (actor is another user), ValidationError.
     """
     access.require_scope(actor, Scope.ADMIN)
     if not actor.is_system and user_id != actor.user_id:
@@ -32,7 +32,7 @@ def create_token(*, actor: Viewer, user_id: int | None, name: str, scope: str, d
     user = User.objects.filter(pk=user_id, is_active=True).first() if user_id is not None else None
     if user is None or not access.lock_reference(User, user.pk):
         raise NotSignedIn
-    # The token that makes it stays until it is made: one that is revoked makes none any more.
+    # Locks the actor's token until the commit: a token that is revoked meanwhile creates no other.
     if actor.token_id is not None and not access.lock_reference(Token, actor.token_id):
         raise InvalidCredential("This token is unknown, expired or revoked.")
     secret = new_token()
@@ -44,18 +44,18 @@ def create_token(*, actor: Viewer, user_id: int | None, name: str, scope: str, d
             raise Invalid("days", f"A token lasts 1 to {MAX_DAYS} days.", "OUT_OF_RANGE")
         token.expires_at = timezone.now() + timedelta(days=days)
     if actor.token_id is not None and actor.expires_at is not None:
-        # A token does not outlive itself by another.
+        # The new token expires no later than the token that creates it.
         token.expires_at = min(token.expires_at or actor.expires_at, actor.expires_at)
     token.save(force_insert=True)
-    audit.record(AuditAction.TOKEN_CREATED, actor=actor, user=user, detail=_described(token))
+    audit.record(AuditAction.TOKEN_CREATED, actor=actor, user=user, detail=_describe(token))
     return token, secret
 
 
 @transaction.atomic
 def revoke_token(*, actor: Viewer, token_id: int | None) -> TokenRow:
-    """End a token, and return it as it was. It takes a position: every open socket of it is closed.
+    """Delete a token and return its last state. This takes a position, which closes every open socket of the token.
 
-    Raises TokenNotFound (for another's too, unless actor is staff), NotSignedIn, MissingScope.
+    Raises TokenNotFound (also for another user's token, unless actor is staff), NotSignedIn, MissingScope.
     """
     tokens = access.revocable_tokens(actor).select_related("user").select_for_update(of=("self",))
     token = tokens.filter(pk=token_id).first() if token_id is not None else None
@@ -63,10 +63,10 @@ def revoke_token(*, actor: Viewer, token_id: int | None) -> TokenRow:
         raise TokenNotFound
     row = TokenRow.of(token)
     token.delete()
-    audit.record(AuditAction.TOKEN_REVOKED, actor=actor, user=token.user, detail=_described(token))
+    audit.record(AuditAction.TOKEN_REVOKED, actor=actor, user=token.user, detail=_describe(token))
     journal.append(AccessChanged([token.user_id]), actor=actor)
     return row
 
 
-def _described(token: Token) -> str:
+def _describe(token: Token) -> str:
     return f"{token.name} ({Scope(token.scope).label.lower()})"

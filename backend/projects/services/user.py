@@ -1,4 +1,4 @@
-"""Accounts, as far as they change who gets in and what somebody sees."""
+"""Accounts. Changes may affect who can sign in and what users see."""
 
 from collections.abc import Collection
 from copy import copy
@@ -14,16 +14,17 @@ from .task import append_unassigned, unassign_tasks
 
 @transaction.atomic
 def save_user(*, actor: Viewer, user: User, fields: Collection[str] | None = None) -> User:
-    """Store an account that is new, or these fields of one that was changed; every one where none are named.
+    """Store a new account, or `fields` of an existing one; all fields where it is None.
 
-    A changed password, staff or active flag, or shown name, takes a position: it ends the sessions of the old password,
-    moves what the user sees and, for the name, what their projects show. Locks the row. Raises User.DoesNotExist.
+    A change of password, staff or active flag, or display name takes a position: it ends the sessions of the old
+    password, and bumps the tags of what the user sees and, for the name, of what their projects show. Locks the row.
+    Raises User.DoesNotExist.
     """
     if user.pk is None:
         user.save(force_insert=True)
-        audit.record(AuditAction.ACCOUNT_CREATED, actor=actor, user=user, detail=_rights(user))
+        audit.record(AuditAction.ACCOUNT_CREATED, actor=actor, user=user, detail=_flags(user))
         return user
-    # As when it is deleted: nobody joins a project under the old name meanwhile (`access.lock_reference`).
+    # FOR UPDATE, as for deletion, blocks `access.lock_reference`: the user joins no project under the old name.
     stored = User.objects.select_for_update().get(pk=user.pk)
     before = copy(stored)
     if fields is None:
@@ -31,13 +32,13 @@ def save_user(*, actor: Viewer, user: User, fields: Collection[str] | None = Non
     for name in fields:
         setattr(stored, name, getattr(user, name))
     stored.save(update_fields=fields)
-    for was, new in ((before.username, stored.username), (_rights(before), _rights(stored))):
-        if was != new:
-            audit.record(AuditAction.ACCOUNT_CHANGED, actor=actor, user=stored, detail=f"{was} to {new}")
+    for old, new in ((before.username, stored.username), (_flags(before), _flags(stored))):
+        if old != new:
+            audit.record(AuditAction.ACCOUNT_CHANGED, actor=actor, user=stored, detail=f"{old} to {new}")
     if before.password != stored.password:
         audit.record(AuditAction.PASSWORD_CHANGED, actor=actor, user=stored)
     renamed = before.display_name != stored.display_name
-    if renamed or (before.password, _rights(before)) != (stored.password, _rights(stored)):
+    if renamed or (before.password, _flags(before)) != (stored.password, _flags(stored)):
         shown_in = _project_ids(stored) if renamed else []
         journal.append(AccessChanged([stored.pk], shown_in=shown_in), actor=actor)
     return stored
@@ -45,23 +46,23 @@ def save_user(*, actor: Viewer, user: User, fields: Collection[str] | None = Non
 
 @transaction.atomic
 def end_sessions(*, actor: Viewer, user: User) -> None:
-    """Tell of a password that was stored by other means than `save_user`: its position ends the sessions of the old."""
+    """Record a password that was stored without `save_user`. The position ends the sessions of the old password."""
     audit.record(AuditAction.PASSWORD_CHANGED, actor=actor, user=user)
     journal.append(AccessChanged([user.pk]), actor=actor)
 
 
 @transaction.atomic
 def delete_user(*, actor: Viewer, user_id: int) -> None:
-    """Delete an account. Its tasks stay, unassigned, each with its event. Quiet where it is gone already.
+    """Delete an account. Its tasks become unassigned, each with its event. Does nothing where it no longer exists.
 
-    What it alone owned has no owner then: staff make somebody one.
+    A project whose only owner it was is left without an owner, until staff appoint one.
     """
     user = User.objects.select_for_update().filter(pk=user_id).first()
     if user is None:
         return
     shown_in = _project_ids(user)
     unassigned = unassign_tasks(Task.objects.filter(assignee=user))
-    audit.record(AuditAction.ACCOUNT_DELETED, actor=actor, user=user, detail=_rights(user))
+    audit.record(AuditAction.ACCOUNT_DELETED, actor=actor, user=user, detail=_flags(user))
     user.delete()
     journal.append(AccessChanged([user_id], shown_in=shown_in), actor=actor)
     append_unassigned(unassigned, actor=actor)
@@ -71,6 +72,6 @@ def _project_ids(user: User) -> list[int]:
     return list(user.memberships.order_by("project").values_list("project_id", flat=True))
 
 
-def _rights(user: User) -> str:
+def _flags(user: User) -> str:
     staff = "superuser" if user.is_superuser else "staff" if user.is_staff else "no staff"
     return f"{staff}, {'active' if user.is_active else 'not active'}"

@@ -1,4 +1,4 @@
-"""What every service checks of the text and numbers it is given, before it writes them."""
+"""Validation of clients' values, shared by the services."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..rows import ProjectRow, TaskRow
 
 
 def set_fields(instance: Project | Task, changes: Mapping[str, Any]) -> list[str]:
-    """Set and validate the fields that differ, and return their names; of a new instance all that are given.
+    """Set and validate the fields that differ, and return their names; on a new instance, all fields in `changes`.
 
-    Names and titles are stripped, and a description of None is an empty one. Raises ValidationError.
+    Names and titles are stripped, and a description of None becomes empty. Raises ValidationError.
     """
     values = dict(changes)
     for name in ("name", "title"):
@@ -40,8 +40,8 @@ def clean_fields(instance: Model, names: Iterable[str]) -> None:
         raise ValidationError(
             {
                 field: [
-                    ValidationError(one.message, code=(one.code or "invalid").upper(), params=one.params)
-                    for one in errors
+                    ValidationError(item.message, code=(item.code or "invalid").upper(), params=item.params)
+                    for item in errors
                 ]
                 for field, errors in error.error_dict.items()
             }
