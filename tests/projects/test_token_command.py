@@ -51,7 +51,7 @@ class CreateTests(TokenCommandCase):
         self.assertEqual(
             stderr,
             f"Token {token.pk} of alice lasts until {token.expires_at:%Y-%m-%d %H:%M} UTC."
-            " Keep it: it is told here, and never again.\n",
+            " Store it now: it is not shown again.\n",
         )
         self.assertNotIn(stdout.strip(), stderr)
 

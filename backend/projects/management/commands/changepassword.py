@@ -10,11 +10,11 @@ from backend.projects.models import User
 
 
 class Command(changepassword.Command):
-    """Django's own, after which whoever was signed in with the old password no longer is, on open sockets either."""
+    """Django's command, which here also ends the sessions of the old password and closes their open sockets."""
 
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> str | None:
-        said: str | None = super().handle(*args, **options)
+        output: str | None = super().handle(*args, **options)
         user = User.objects.get(username=options["username"] or getuser())
         services.user.end_sessions(actor=SYSTEM, user=user)
-        return said
+        return output

@@ -29,32 +29,32 @@ DUE_HOURS = [-50, 3, 30, 72, 9, 168, 20, 100, 400, 700, 250]
 STATUSES = [Status.PENDING, Status.IN_PROGRESS, Status.COMPLETED, Status.PENDING]
 REMARKS = ["Looks good to me.", "Can we have this a day earlier?", "I have put my notes into the description.", "Done?"]
 
-# From here on tasks have no history, and are made many at a time.
+# From this number on, tasks have no history and are created in batches.
 MANY = 10_000
 BATCH = 250
-# Of many tasks so much goes to the three projects; the rest to hundreds, of which few are large.
+# In a large load, the shares of the three projects. The rest goes to hundreds of projects, few of which are large.
 LARGE_SHARES = [0.3, 0.2, 0.1]
 OTHERS = 400
 THINGS = ["report", "contract", "drawing", "shelf", "budget", "poster", "server", "garden", "invoice", "manual"]
-# Words by which to search, and of how many tasks each is in one.
+# Words to search for, by frequency: one task in 2 contains the first, one in 10 the next, and so on.
 WORDS = {2: "together", 10: "drawings", 100: "permission", 1_000: "scaffolding", 10_000: "chandelier"}
-# How often a line tells how far a load is that nobody watches, in seconds.
-TELL_EVERY_S = 15.0
+# Seconds between two lines of progress where the output is not a terminal.
+PROGRESS_EVERY_S = 15.0
 
 
 class Command(BaseCommand):
-    help = "Load demo data: three projects, their people, tasks and comments. Does nothing where there is a project."
+    help = "Load demo data: three projects with members, tasks and comments. Does nothing if there is a project."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
-            "--tasks", type=int, help="how many tasks to load (60); given, they are added to what is there"
+            "--tasks", type=int, help="number of tasks (default: 60); with this option, they are added to existing data"
         )
 
     def handle(self, *, tasks: int | None, **options: Any) -> None:
-        """Through the services: the journal tells of it as of any other work.
+        """Load the data through the services, so that the journal records it like any other change.
 
-        The little of a first start is loaded whole or not at all. More is added a change at a time, since nobody else
-        may write while a transaction holds the journal; and of many tasks a batch.
+        The default data is loaded in one transaction. Further tasks are committed change by change, and large loads
+        batch by batch, since a transaction that holds the journal's lock blocks all other writers.
         """
         if tasks is None and Project.objects.exists():
             self.stdout.write("There are projects already: no demo data loaded.")
@@ -67,9 +67,9 @@ class Command(BaseCommand):
 
     def _load(self, tasks: int | None) -> None:
         people = [_person(*names) for names in PEOPLE]
-        shares = [len(range(turn, tasks or 60, len(PROJECTS))) for turn in range(len(PROJECTS))]
-        for turn, (name, share) in enumerate(zip(PROJECTS, shares, strict=True)):
-            members = people[turn:] + people[:turn]
+        shares = [len(range(index, tasks or 60, len(PROJECTS))) for index in range(len(PROJECTS))]
+        for index, (name, share) in enumerate(zip(PROJECTS, shares, strict=True)):
+            members = people[index:] + people[:index]
             project_id = _project(name, *members)
             owner, editor, _ = map(access.viewer_for, members)
             for done, title in enumerate(_titles(name, share), start=1):
@@ -80,54 +80,54 @@ class Command(BaseCommand):
         self.stdout.write(f"Demo data loaded: {len(PROJECTS)} projects, {sum(shares)} tasks.")
 
     def _load_many(self, tasks: int) -> None:
-        """Each task with its event, as it is created: the same every time but for the dates."""
+        """Create each task with its event. Every load is the same, except for the dates."""
         people = [_person(*names) for names in PEOPLE]
-        chance = random.Random(tasks)  # noqa: S311
+        rng = random.Random(tasks)  # noqa: S311
         batches: list[tuple[int, Viewer, list[int]]] = []
-        for turn, (name, share) in enumerate(_sizes(tasks)):
-            members = people[turn % 3 :] + people[: turn % 3]
+        for index, (name, share) in enumerate(_sizes(tasks)):
+            members = people[index % 3 :] + people[: index % 3]
             project_id = _project(name, *members)
             assignees = [member.pk for member in members[:2]]
             actor = access.viewer_for(members[0])
             batches += [(min(BATCH, share - done), actor, [project_id, *assignees]) for done in range(0, share, BATCH)]
-        chance.shuffle(batches)
+        rng.shuffle(batches)
         progress = Progress(self, tasks)
         now = timezone.now()
         with connection.cursor() as cursor:
-            # The index of words takes up many words at once in a third of the time.
+            # Adding many words to the search index at once takes a third of the time.
             cursor.execute("SET gin_pending_list_limit = '64MB'; SET work_mem = '256MB'")
             try:
                 for size, actor, (project_id, *assignees) in batches:
-                    many = [_one_of_many(chance, progress.done + n, assignees, now) for n in range(size)]
+                    many = [_random_task(rng, progress.done + n, assignees, now) for n in range(size)]
                     services.task.create_tasks(actor=actor, project_id=project_id, many=many)
-                    progress.move(size)
+                    progress.advance(size)
             finally:
                 cursor.execute("RESET gin_pending_list_limit; RESET work_mem")
-            # Not left to chance: until it has run, PostgreSQL plans as for an empty table.
+            # Not left to autovacuum: until the tables are analyzed, PostgreSQL plans as if they were empty.
             cursor.execute("ANALYZE projects_task, projects_project, projects_event")
         self.stdout.write(f"Demo data loaded: {len(LARGE_SHARES) + OTHERS} projects, {tasks} tasks.")
 
 
 class Progress:
-    """How far a load is: a line that moves on a terminal, elsewhere a new one now and then."""
+    """Shows the progress of a load: one line that is updated on a terminal, else a new line at intervals."""
 
     def __init__(self, command: BaseCommand, total: int) -> None:
         self._command = command
         self._total = total
         self.done = 0
-        self._started = self._told = time.monotonic()
-        self._moves = command.stdout.isatty()
+        self._started = self._written_at = time.monotonic()
+        self._is_terminal = command.stdout.isatty()
 
-    def move(self, count: int) -> None:
+    def advance(self, count: int) -> None:
         self.done += count
         now = time.monotonic()
         is_done = self.done >= self._total
-        if not is_done and now - self._told < (0.2 if self._moves else TELL_EVERY_S):
+        if not is_done and now - self._written_at < (0.2 if self._is_terminal else PROGRESS_EVERY_S):
             return
-        self._told = now
+        self._written_at = now
         rate = self.done / max(now - self._started, 1e-9)
         text = f"{self.done:,} of {self._total:,} tasks, {rate:,.0f}/s, {(self._total - self.done) / rate:.0f} s to go"
-        if self._moves:
+        if self._is_terminal:
             bar = "#" * round(30 * self.done / self._total)
             self._command.stdout.write(f"\r[{bar:30}] {text:60}", ending="\n" if is_done else "")
             self._command.stdout.flush()
@@ -136,26 +136,26 @@ class Progress:
 
 
 def _sizes(tasks: int) -> Iterator[tuple[str, int]]:
-    """Names of projects with the number of their tasks, `tasks` together."""
-    left = tasks
+    """Yield the names of projects with their numbers of tasks, which add up to `tasks`."""
+    remaining = tasks
     for name, share in zip(PROJECTS, LARGE_SHARES, strict=True):
-        left -= int(tasks * share)
+        remaining -= int(tasks * share)
         yield name, int(tasks * share)
     parts = [1 / (10 + number) for number in range(OTHERS)]
-    ends = [round(left * sum(parts[: number + 1]) / sum(parts)) for number in range(OTHERS)]
+    ends = [round(remaining * sum(parts[: number + 1]) / sum(parts)) for number in range(OTHERS)]
     for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
         yield f"{WORK[number % len(WORK)]} the {THINGS[number % len(THINGS)]}s, part {number + 1}", end - start
 
 
-def _one_of_many(chance: random.Random, number: int, assignees: list[int], now: datetime) -> TaskChanges:
-    thing = THINGS[int(chance.random() ** 2 * len(THINGS))]
+def _random_task(rng: random.Random, number: int, assignees: list[int], now: datetime) -> TaskChanges:
+    thing = THINGS[int(rng.random() ** 2 * len(THINGS))]
     words = [word for every, word in WORDS.items() if number % every == every // 2]
     return {
-        "title": f"{chance.choice(WORK)} the {thing} {number % 997}",
+        "title": f"{rng.choice(WORK)} the {thing} {number % 997}",
         "description": " ".join(["What was agreed is in the minutes.", *words, REMARKS[number % len(REMARKS)]]),
-        "status": chance.choices(Status.values, [5, 2, 3])[0],
-        "assignee_id": chance.choice([*assignees, None]),
-        "due_date": now + timedelta(minutes=chance.randint(-300_000, 300_000)),
+        "status": rng.choices(Status.values, [5, 2, 3])[0],
+        "assignee_id": rng.choice([*assignees, None]),
+        "due_date": now + timedelta(minutes=rng.randint(-300_000, 300_000)),
     }
 
 
@@ -179,18 +179,18 @@ def _project(name: str, owner: User, editor: User, viewer: User) -> int:
 
 def _titles(project: str, count: int) -> Iterator[str]:
     kind, names = PROJECTS[project]
-    # 9 and 7 have no common divisor: 63 titles before the first one comes again.
+    # 9 and 7 have no common divisor, so titles repeat after 63.
     pairs = zip(cycle(WORK), cycle(names), strict=False)
     return (f"{work} the {name} {kind}" for work, name in islice(pairs, count))
 
 
 def _task(number: int, title: str, project_id: int, *, owner: Viewer, editor: Viewer) -> None:
-    """A task with a little history: made, perhaps taken up or done, perhaps talked about."""
+    """Create a task with some history: a change of status, and comments for some tasks."""
     due_date = timezone.now() + timedelta(hours=DUE_HOURS[number % len(DUE_HOURS)])
     assignee_id = [owner.user_id, editor.user_id, None][number % 3]
     changes: TaskChanges = {"title": title, "due_date": due_date, "assignee_id": assignee_id}
     task = services.task.create_task(actor=owner, project_id=project_id, changes=changes)
     services.task.update_task(actor=editor, task_id=task.pk, changes={"status": STATUSES[number % len(STATUSES)]})
-    for turn in range(max(0, number % 5 - 2)):
-        author = [editor, owner][turn % 2]
-        services.comment.add_comment(actor=author, task_id=task.pk, content=REMARKS[(number + turn) % len(REMARKS)])
+    for index in range(max(0, number % 5 - 2)):
+        author = [editor, owner][index % 2]
+        services.comment.add_comment(actor=author, task_id=task.pk, content=REMARKS[(number + index) % len(REMARKS)])

@@ -13,13 +13,13 @@ from backend.projects.services.clock import Day, zone
 
 
 class Command(BaseCommand):
-    help = (
-        "Make the summaries of a local date, or make them again: the same report, with its figures brought up to date."
-    )
+    help = "Generate the summaries of a local date. Reports that already exist get the present figures."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--date", type=date.fromisoformat, help="the local date, as in 2027-03-01 (yesterday)")
-        parser.add_argument("--project", type=int, help="the id of one project (all that existed on that date)")
+        parser.add_argument(
+            "--date", type=date.fromisoformat, help="local date, such as 2027-03-01 (default: yesterday)"
+        )
+        parser.add_argument("--project", type=int, help="id of one project (default: all that existed on that date)")
 
     def handle(self, *, date: date | None, project: int | None, **options: Any) -> None:
         date = date or timezone.now().astimezone(zone()).date() - timedelta(days=1)

@@ -17,23 +17,23 @@ HEADINGS = ("id", "user", "name", "scope", "created (UTC)", "expires (UTC)", "la
 
 
 class Command(BaseCommand):
-    help = "Make, list and revoke tokens: what scripts sign in with."
+    help = "Create, list and revoke tokens, with which scripts sign in."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
-        create = actions.add_parser("create", help="make a token, and print it")
-        create.add_argument("user", help="the name that they sign in with")
-        create.add_argument(
-            "--scope", required=True, choices=Scope.values, help="what it may do of that which its user may"
-        )
-        create.add_argument("--name", default="made with manage.py", help="what it is for, as lists show it")
+        create = actions.add_parser("create", help="create a token and print it")
+        create.add_argument("user", help="name of the user")
+        create.add_argument("--scope", required=True, choices=Scope.values, help="what it may do on behalf of its user")
+        create.add_argument("--name", default="made with manage.py", help="its purpose, as shown in lists")
         ends = create.add_mutually_exclusive_group()
-        ends.add_argument("--days", type=int, default=DAYS, help=f"how long it lasts, 1 to {MAX_DAYS} ({DAYS})")
+        ends.add_argument(
+            "--days", type=int, default=DAYS, help=f"days until it expires, 1 to {MAX_DAYS} (default: {DAYS})"
+        )
         ends.add_argument("--never-expires", dest="days", action="store_const", const=None)
-        listed = actions.add_parser("list", help="show tokens, oldest first")
-        listed.add_argument("user", nargs="?", help="whose (everybody's)")
-        revoke = actions.add_parser("revoke", help="end a token at once, with every socket that it opened")
-        revoke.add_argument("id", help="its id, as `list` shows it")
+        list_ = actions.add_parser("list", help="show tokens, oldest first")
+        list_.add_argument("user", nargs="?", help="name of a user (default: all users)")
+        revoke = actions.add_parser("revoke", help="revoke a token at once, and close its open sockets")
+        revoke.add_argument("id", help="its id, as shown by `list`")
 
     def handle(self, *, action: str, **options: Any) -> None:
         with _errors_in_one_line():
@@ -46,15 +46,13 @@ class Command(BaseCommand):
                     self._revoke(options["id"])
 
     def _create(self, *, user: str, name: str, scope: str, days: int | None) -> None:
-        """Nothing but the token goes to stdout, so that a script can take it from there."""
+        """Write nothing but the token to stdout, so that scripts can capture it."""
         owner = _user(user)
         if not owner.is_active:
             raise CommandError(f"{owner.username} is not active.")
         token, secret = services.token.create_token(actor=SYSTEM, user_id=owner.pk, name=name, scope=scope, days=days)
         ends = f"until {token.expires_at:%Y-%m-%d %H:%M} UTC" if token.expires_at else "for ever"
-        self.stderr.write(
-            f"Token {token.pk} of {owner.username} lasts {ends}. Keep it: it is told here, and never again."
-        )
+        self.stderr.write(f"Token {token.pk} of {owner.username} lasts {ends}. Store it now: it is not shown again.")
         self.stdout.write(secret)
 
     def _list(self, user: str | None) -> None:

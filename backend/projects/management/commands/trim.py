@@ -8,7 +8,7 @@ from backend.projects import services
 
 
 class Command(BaseCommand):
-    help = "Delete old events and old entries of the audit log, as Beat has it done each hour."
+    help = "Delete old events and old entries of the audit log, as Beat's hourly job does."
 
     def handle(self, **options: Any) -> None:
         now = timezone.now()
