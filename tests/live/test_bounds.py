@@ -1,4 +1,4 @@
-"""How much one account may have open in a process, and that nothing of it is left when it is closed."""
+"""Limits on the open connections of an account, and that closed connections leave nothing behind."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ class BoundCase(SocketCase):
         frame, code = await self.refused("", **bearer(token))
         self.assertEqual((frame["type"], code), ("error", 4429))
         self.assertIn("2 sockets and streams", frame["message"])
-        async with self.stream(token) as answer:
-            self.assertEqual((answer.status, answer.headers["retry-after"]), (429, "60"))
-            self.assertEqual(answer.headers["content-type"], "application/json")
+        async with self.stream(token) as response:
+            self.assertEqual((response.status, response.headers["retry-after"]), (429, "60"))
+            self.assertEqual(response.headers["content-type"], "application/json")
 
-    async def assert_all_let_in(self, token: str | None = None) -> None:
+    async def assert_all_accepted(self, token: str | None = None) -> None:
         async with ready(**bearer(token)):
             pass
         async with self.plain(token):
             pass
-        async with self.stream(token) as answer:
-            self.assertEqual(answer.status, 200)
+        async with self.stream(token) as response:
+            self.assertEqual(response.status, 200)
 
 
 def bearer(token: str | None) -> dict[str, str]:
@@ -65,7 +65,7 @@ def bearer(token: str | None) -> dict[str, str]:
 
 @override_settings(LIVE_LISTENERS_PER_VIEWER=2)
 class ConnectionTests(BoundCase):
-    async def test_an_account_is_bounded_over_all_doors_and_tokens_and_others_are_not_held_up(self) -> None:
+    async def test_the_limit_covers_all_doors_and_tokens_of_an_account_and_no_other_account(self) -> None:
         ada, bob = [await sync_to_async(UserFactory)() for _ in range(2)]
         first, second = [await sync_to_async(token_of)(ada) for _ in range(2)]
         others = await sync_to_async(token_of)(bob)
@@ -79,35 +79,36 @@ class ConnectionTests(BoundCase):
                     await open_doors.enter_async_context(door)
                 await self.assert_all_refused(first)
                 await self.assert_all_refused(second)
-                await self.assert_all_let_in(others)
-            await self.assert_all_let_in(first)
+                await self.assert_all_accepted(others)
+            await self.assert_all_accepted(first)
         self.assertFalse(live._reader().connections)
 
     @override_settings(ACCESS="open")
-    async def test_in_open_access_nobody_in_particular_is_one_account(self) -> None:
+    async def test_in_open_mode_anonymous_clients_share_one_limit(self) -> None:
         async with ready(), self.plain():
             await self.assert_all_refused()
-        await self.assert_all_let_in()
+        await self.assert_all_accepted()
 
-    async def test_who_is_not_let_in_is_told_that_and_takes_no_place(self) -> None:
+    async def test_an_anonymous_client_is_refused_as_such_and_takes_no_slot(self) -> None:
         for _ in range(3):
             async with accepted() as graphql:
                 await graphql.init()
                 self.assertEqual(await graphql.close_code(), 4403)
-            async with self.stream() as answer:
-                self.assertEqual(answer.status, 401)
+            async with self.stream() as response:
+                self.assertEqual(response.status, 401)
         self.assertFalse(live._reader().connections)
 
     @override_settings(ACCESS="open")
-    async def test_what_is_refused_for_another_reason_takes_no_place(self) -> None:
+    async def test_a_connection_refused_for_another_reason_takes_no_slot(self) -> None:
         for _ in range(3):
             self.assertEqual((await self.refused("?after=7"))[1], 4410)
-            async with Exchange("GET", "/events/", query="after=7", headers={"Accept": "text/event-stream"}) as answer:
-                self.assertEqual(answer.status, 410)
-        await self.assert_all_let_in()
+            stream = Exchange("GET", "/events/", query="after=7", headers={"Accept": "text/event-stream"})
+            async with stream as response:
+                self.assertEqual(response.status, 410)
+        await self.assert_all_accepted()
 
     @override_settings(ACCESS="open")
-    async def test_the_subscriptions_of_a_socket_share_its_place(self) -> None:
+    async def test_the_subscriptions_of_a_socket_share_its_slot(self) -> None:
         async with ready() as socket:
             for number in range(5):
                 await socket.subscribe(LISTEN, str(number))
@@ -117,7 +118,7 @@ class ConnectionTests(BoundCase):
 
 @override_settings(ACCESS="open", LIVE_SUBSCRIPTIONS_PER_SOCKET=2)
 class SubscriptionTests(BoundCase):
-    async def test_one_too_many_is_refused_alone_until_another_is_complete(self) -> None:
+    async def test_a_subscription_over_the_limit_is_refused_until_another_is_complete(self) -> None:
         async with ready() as socket:
             for number in ("1", "2"):
                 await socket.subscribe(LISTEN, number)
@@ -127,7 +128,7 @@ class SubscriptionTests(BoundCase):
             await socket.subscribe("{ cursor }", "3")
             self.assertEqual(await socket.next("3"), {"data": {"cursor": "0"}})
 
-    async def test_an_id_in_use_is_a_breach_of_the_protocol_all_the_same(self) -> None:
+    async def test_an_id_in_use_closes_the_socket_even_at_the_limit(self) -> None:
         async with ready() as socket:
             for number in ("1", "2", "2"):
                 await socket.subscribe(LISTEN, number)
@@ -135,17 +136,23 @@ class SubscriptionTests(BoundCase):
 
 
 @pytest.mark.slow
-class NothingLeftTests(BoundCase):
-    """1,000 clients that come and go, each in one of the ways in which clients do."""
+class LeakTests(BoundCase):
+    """What is left in the process after connections have closed."""
 
-    async def test_a_thousand_come_and_go_and_nothing_is_left(self) -> None:
+    async def test_a_thousand_clients_leave_nothing_behind(self) -> None:
         members = [(await sync_to_async(MembershipFactory)(project=self.task.project)).user for _ in range(10)]
         sessions = [await sync_to_async(session_of)(user) for user in members]
-        ways = [self.listens, self.goes_at_once, self.goes_before_it_is_ready, self.hears_and_goes, self.breaks_off]
-        places = asyncio.Semaphore(12)
+        ways = [
+            self.leave_while_subscribed,
+            self.leave_plain_socket_at_once,
+            self.leave_before_the_acknowledgement,
+            self.resume_and_leave,
+            self.leave_while_subscribing,
+        ]
+        slots = asyncio.Semaphore(12)
 
         async def client(number: int) -> None:
-            async with places:
+            async with slots:
                 await asyncio.wait_for(ways[number % len(ways)](sessions[number // len(ways) % len(sessions)]), 60)
 
         async def write() -> None:
@@ -159,11 +166,11 @@ class NothingLeftTests(BoundCase):
         await asyncio.gather(writing, return_exceptions=True)
         await self.assert_nothing_is_left()
 
-    async def test_a_bell_that_cannot_be_heard_leaves_no_queue_for_each_try(self) -> None:
-        nowhere = {**settings.CHANNEL_LAYERS["default"], "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"]}}
-        with override_settings(CHANNEL_LAYERS={"default": nowhere}):
+    async def test_failed_attempts_to_receive_notifications_leave_no_queue(self) -> None:
+        unreachable = {**settings.CHANNEL_LAYERS["default"], "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"]}}
+        with override_settings(CHANNEL_LAYERS={"default": unreachable}):
             async with live.listen(SYSTEM):
-                await asyncio.sleep(1.5)  # two tries
+                await asyncio.sleep(1.5)  # two attempts
                 self.assertEqual(get_channel_layer().channels, {})
 
     async def assert_nothing_is_left(self) -> None:
@@ -172,43 +179,43 @@ class NothingLeftTests(BoundCase):
         self.assertEqual((reader._attached, reader._tasks, reader._started), (0, [], None))
         layer = get_channel_layer()
         self.assertEqual((layer.channels, layer.groups), ({}, {}))
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        # The channel layer's own receiver stays with its loop.
-        self.assertEqual([task for task in others if "_do_receiving" not in repr(task.get_coro())], [])
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        # The receiver of the channel layer lives as long as the event loop.
+        self.assertEqual([task for task in tasks if "_do_receiving" not in repr(task.get_coro())], [])
         gc.collect()
-        queues = [one for one in gc.get_objects() if type(one) in (live.Listener, live.CachedPermissions)]
-        self.assertEqual(queues, [])
+        leaked = [item for item in gc.get_objects() if type(item) in (live.Listener, live.CachedPermissions)]
+        self.assertEqual(leaked, [])
 
-    async def listens(self, session: str) -> None:
-        """To GraphQL, in two subscriptions, and closes the socket without completing them."""
+    async def leave_while_subscribed(self, session: str) -> None:
+        """Subscribe twice on a GraphQL socket, and close it without completing the subscriptions."""
         async with ready(session=session) as socket:
             await socket.subscribe(LISTEN, "1")
             await socket.subscribe(LISTEN, "2")
             await socket.receive()
 
-    async def hears_and_goes(self, session: str) -> None:
-        """From the beginning, by the plain socket."""
+    async def resume_and_leave(self, session: str) -> None:
+        """Resume from the first position on a plain socket, and close it after two frames."""
         socket = plain_socket(session, "?after=0")
         await socket.connect(timeout=20)
         for _ in range(2):
             await socket.receive_from(timeout=20)
         await socket.disconnect(timeout=20)
 
-    async def goes_at_once(self, session: str) -> None:
-        """The plain socket, gone while the server still asks who it is."""
+    async def leave_plain_socket_at_once(self, session: str) -> None:
+        """Close a plain socket while the server still authenticates it."""
         socket = plain_socket(session)
         await socket.connect(timeout=20)
         await socket.disconnect(timeout=20)
 
-    async def goes_before_it_is_ready(self, session: str) -> None:
-        """A GraphQL socket, gone while the server still asks who it is."""
+    async def leave_before_the_acknowledgement(self, session: str) -> None:
+        """Close a GraphQL socket while the server still authenticates it."""
         socket = GraphQLSocket(session=session)
         await socket.connect()
         await socket.init()
         await socket.disconnect()
 
-    async def breaks_off(self, session: str) -> None:
-        """A GraphQL socket that subscribes, and is gone before that is under way."""
+    async def leave_while_subscribing(self, session: str) -> None:
+        """Close a GraphQL socket before its subscription has started."""
         async with ready(session=session) as socket:
             await socket.subscribe(LISTEN, "1")
 

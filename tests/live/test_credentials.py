@@ -1,4 +1,4 @@
-"""Tokens and sessions on `/ws/notifications/` and on the stream: who is let in, and when they are shut out."""
+"""Tokens on `/ws/notifications/` and in `live`: how they authenticate, and how their end closes connections."""
 
 from __future__ import annotations
 
@@ -29,101 +29,101 @@ class SocketTests(SocketCase):
         self.membership: Membership = MembershipFactory(project=self.task.project)
         self.token = token_of(self.membership.user, Scope.READ)
 
-    async def say(self, socket: WebsocketCommunicator, frame: Any) -> None:
+    async def send(self, socket: WebsocketCommunicator, frame: Any) -> None:
         await socket.send_to(frame if isinstance(frame, str) else json.dumps(frame))
 
     async def closed(self, socket: WebsocketCommunicator) -> tuple[str, int]:
-        """What the last frame says, and the close code after it."""
+        """The message of the last frame, and the close code after it."""
         message = (await self.frame(socket))["message"]
         closing = await socket.receive_output(timeout=10)
         await socket.disconnect()
         return message, closing["code"]
 
-    async def test_a_token_comes_in_a_header(self) -> None:
+    async def test_a_token_may_be_sent_in_a_header(self) -> None:
         socket = await self.connect(authorization=f"Bearer {self.token}")
         self.assertEqual((await self.frame(socket))["type"], "ready")
         await self.rename("New")
         self.assertEqual((await self.frame(socket))["task"]["title"], "New")
         await socket.disconnect()
 
-    async def test_or_in_the_first_frame(self) -> None:
+    async def test_a_token_may_be_sent_in_the_first_frame(self) -> None:
         socket = await self.connect()
-        await self.say(socket, {"type": "authenticate", "token": self.token})
+        await self.send(socket, {"type": "authenticate", "token": self.token})
         self.assertEqual((await self.frame(socket))["type"], "ready")
-        await self.say(socket, "whatever comes later is not listened to")
+        await self.send(socket, "later frames are ignored")
         await self.rename("New")
         self.assertEqual((await self.frame(socket))["task"]["title"], "New")
         await socket.disconnect()
 
-    async def test_never_in_the_address(self) -> None:
+    async def test_a_token_in_the_query_string_is_refused(self) -> None:
         socket = await self.connect(f"?token={self.token}", authorization=f"Bearer {self.token}")
         self.assertEqual(await self.closed(socket), ("token: There is no such parameter.", 4400))
 
-    async def test_one_that_is_no_good_closes_with_4401(self) -> None:
+    async def test_an_invalid_token_closes_the_socket_with_4401(self) -> None:
         socket = await self.connect(authorization="Bearer x")
         self.assertEqual((await self.closed(socket))[1], 4401)
         for token in ("", "x", "tw_" + "A" * 43, "x" * 10_240):
             with self.subTest(token[:10]):
                 socket = await self.connect()
-                await self.say(socket, {"type": "authenticate", "token": token})
+                await self.send(socket, {"type": "authenticate", "token": token})
                 self.assertEqual((await self.closed(socket))[1], 4401)
 
-    async def test_a_first_frame_that_says_nothing_closes_with_4400(self) -> None:
+    async def test_a_malformed_first_frame_closes_the_socket_with_4400(self) -> None:
         for frame in (" ", "x", "[]", "5", "[" * 10_000, {}, {"type": "authenticate"}, {"token": self.token}):
             with self.subTest(str(frame)[:20]):
                 socket = await self.connect()
-                await self.say(socket, frame)
+                await self.send(socket, frame)
                 self.assertEqual((await self.closed(socket))[1], 4400)
         socket = await self.connect()
         await socket.send_to(bytes_data=b"\x00")
         self.assertEqual((await self.closed(socket))[1], 4400)
 
     @override_settings(SOCKET_INIT_S=0.1)
-    async def test_who_says_nothing_is_nobody_whatever_the_address_asks_for(self) -> None:
+    async def test_a_client_that_sends_no_token_is_anonymous_whatever_its_parameters(self) -> None:
         for query in ("", "?after=x", "?project=999999"):
             socket = await self.connect(query)
             self.assertEqual(await self.closed(socket), ("Sign in first.", 4403))
 
     async def test_a_revoked_token_closes_its_sockets_and_no_other(self) -> None:
         other = await sync_to_async(token_of)(self.membership.user)
-        ended = await self.connect(authorization=f"Bearer {self.token}")
-        open_ = await self.connect(authorization=f"Bearer {other}")
-        await self.frame(ended)
-        await self.frame(open_)
+        revoked = await self.connect(authorization=f"Bearer {self.token}")
+        still_open = await self.connect(authorization=f"Bearer {other}")
+        await self.frame(revoked)
+        await self.frame(still_open)
         token = await Token.objects.order_by("pk").afirst()
         assert token is not None
         await revoke(actor=SYSTEM, token_id=token.pk)
-        self.assertEqual((await self.closed(ended))[1], 4401)
+        self.assertEqual((await self.closed(revoked))[1], 4401)
         await self.rename("New")
-        self.assertEqual((await self.frame(open_))["task"]["title"], "New")
-        await open_.disconnect()
+        self.assertEqual((await self.frame(still_open))["task"]["title"], "New")
+        await still_open.disconnect()
 
     @override_settings(LIVE_POLL_S=0.2)
-    async def test_a_revocation_that_redis_does_not_announce_is_seen_at_the_next_look(self) -> None:
+    async def test_a_revocation_without_a_notification_takes_effect_at_the_next_poll(self) -> None:
         socket = await self.connect(authorization=f"Bearer {self.token}")
         await self.frame(socket)
         token = await Token.objects.aget()
-        quietly = sync_to_async(self.write_unannounced)
-        await quietly(lambda: services.token.revoke_token(actor=SYSTEM, token_id=token.pk))
+        write_unannounced = sync_to_async(self.write_unannounced)
+        await write_unannounced(lambda: services.token.revoke_token(actor=SYSTEM, token_id=token.pk))
         self.assertEqual((await self.closed(socket))[1], 4401)
 
 
 class ListenerTests(SocketCase):
-    async def test_a_listener_of_one_project_ends_with_the_right_to_see_it(self) -> None:
+    async def test_a_listener_of_one_project_ends_with_the_access_to_it(self) -> None:
         membership = await sync_to_async(MembershipFactory)(project=self.task.project, role=Role.VIEWER)
         secret = await sync_to_async(token_of)(membership.user)
         viewer = await sync_to_async(viewer_by_token)(secret, address="")
-        narrowed = EventFilter(project_id=self.task.project_id)
-        async with live.listen(viewer, filter=narrowed) as listener, live.listen(viewer) as wide:
+        one_project = EventFilter(project_id=self.task.project_id)
+        async with live.listen(viewer, filter=one_project) as listener, live.listen(viewer) as unfiltered:
             await sync_to_async(services.membership.remove_member)(
                 actor=SYSTEM, project_id=self.task.project_id, user_id=membership.user_id
             )
             with self.assertRaises(ProjectNotFound):
                 await listener.next(timeout_s=10)
             other = await sync_to_async(services.project.create_project)(actor=viewer, name="Other")
-            self.assertEqual((await self.heard(wide)).project_id, other.pk)
+            self.assertEqual((await self.next_event(unfiltered)).project_id, other.pk)
 
-    async def test_two_tokens_of_one_user_have_permissions_of_their_own(self) -> None:
+    async def test_two_tokens_of_one_user_have_separate_permissions(self) -> None:
         membership = await sync_to_async(MembershipFactory)(project=self.task.project)
         viewers = []
         for scope in (Scope.READ, Scope.WRITE):
@@ -135,7 +135,7 @@ class ListenerTests(SocketCase):
             with self.assertRaises(InvalidCredential):
                 await reading.next(timeout_s=10)
             await self.rename("heard")
-            self.assertEqual((await self.heard(writing)).data["task"]["title"], "heard")
+            self.assertEqual((await self.next_event(writing)).data["task"]["title"], "heard")
 
     async def test_a_listener_does_not_join_permissions_that_have_ended(self) -> None:
         membership = await sync_to_async(MembershipFactory)(project=self.task.project)
@@ -146,12 +146,12 @@ class ListenerTests(SocketCase):
             reader._end(permissions, InvalidCredential("It has expired."))
             self.assertEqual(reader._permissions, {})
             permissions.holders += 1
-            reader._permissions[live._credential(viewer)] = permissions  # as a listener that came before it has it
+            reader._permissions[live._credential(viewer)] = permissions  # as for an earlier listener
             with self.assertRaises(InvalidCredential):
                 async with live.listen(viewer):
                     pass
 
-    async def heard(self, listener: live.Listener) -> JournalEvent:
+    async def next_event(self, listener: live.Listener) -> JournalEvent:
         event = await listener.next(timeout_s=10)
         assert event is not None
         return event

@@ -1,4 +1,4 @@
-"""`live` by itself: catching up, the seam, rights, and what ends a listener."""
+"""`live` without an edge: catching up, going live, permissions, and what ends a listener."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ remove_member = sync_to_async(services.membership.remove_member)
 
 
 async def names(listener: live.Listener, count: int) -> list[str]:
-    """Kind, or new name where there is one, of the next events."""
-    heard = []
+    """The next events: the new name of a renamed project, the kind of any other event."""
+    found = []
     for _ in range(count):
         event = await asyncio.wait_for(listener.next(), 10)
         assert event is not None
-        heard.append(event.data["object"]["name"] if event.kind == "project.updated" else event.kind)
-    return heard
+        found.append(event.data["object"]["name"] if event.kind == "project.updated" else event.kind)
+    return found
 
 
 class ListenerCase(CommittingCase):
@@ -48,7 +48,7 @@ class ListenerCase(CommittingCase):
             await rename(actor=SYSTEM, project_id=(project or self.project).pk, changes={"name": name})
 
     async def write_quietly(self, *new_names: str) -> None:
-        """Without a notification, and without bumping a tag."""
+        """`write` without a notification, and without bumping a tag."""
 
         def write() -> None:
             for name in new_names:
@@ -58,7 +58,7 @@ class ListenerCase(CommittingCase):
 
 
 def end_other_sessions() -> int:
-    """How many there were."""
+    """End every other session of the database. Returns their number."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
@@ -67,65 +67,65 @@ def end_other_sessions() -> int:
         return int(cursor.fetchone()[0])
 
 
-class Hand:
-    """Takes events from a listener that is waited for, while it is open."""
+class Sender:
+    """A `try_send` that accepts events while it is open."""
 
     def __init__(self) -> None:
         self.is_open = True
-        self.taken: list[str] = []
+        self.sent: list[str] = []
 
     def __call__(self, event: journal.JournalEvent) -> bool:
         if self.is_open:
-            self.taken.append(event.data["object"]["name"])
+            self.sent.append(event.data["object"]["name"])
         return self.is_open
 
 
-class HandOverTests(ListenerCase):
-    """Who is waited for hands over what comes, and keeps for `next` what is not taken."""
+class TrySendTests(ListenerCase):
+    """An awaited listener offers its events to `try_send`, and queues for `next` what `try_send` does not accept."""
 
     async def awaited(
         self, listener: live.Listener, other: live.Listener, timeout_s: float | None = None
     ) -> asyncio.Task[Any]:
-        """Somebody who waits for the first of two listeners, which are live: both hear from the reader."""
+        """Make both listeners live, and return a task that awaits the next event of the first one."""
         await self.write("first")
-        for one in (listener, other):
-            self.assertEqual(await names(one, 1), ["first"])
+        for each in (listener, other):
+            self.assertEqual(await names(each, 1), ["first"])
         waiting = asyncio.create_task(listener.next(timeout_s))
         await asyncio.sleep(0)
         return waiting
 
-    async def test_what_is_not_taken_comes_next_and_what_follows_comes_after_it(self) -> None:
-        hand = Hand()
-        async with live.listen(SYSTEM, try_send=hand) as listener, live.listen(SYSTEM) as other:
+    async def test_an_event_that_is_not_accepted_comes_next_and_later_events_follow_it(self) -> None:
+        sender = Sender()
+        async with live.listen(SYSTEM, try_send=sender) as listener, live.listen(SYSTEM) as other:
             waiting = await self.awaited(listener, other)
             await self.write("taken")
             self.assertEqual(await names(other, 1), ["taken"])
-            self.assertEqual((hand.taken, listener.position), (["taken"], 2))
-            hand.is_open = False
+            self.assertEqual((sender.sent, listener.position), (["taken"], 2))
+            sender.is_open = False
             await self.write("left")
             self.assertEqual((await waiting).data["object"]["name"], "left")
-            hand.is_open = True
-            await self.write("a", "b")  # while nobody waits
+            sender.is_open = True
+            await self.write("a", "b")  # while the listener is not awaited
             self.assertEqual(await names(other, 3), ["left", "a", "b"])
             self.assertEqual(await names(listener, 2), ["a", "b"])
-            self.assertEqual(hand.taken, ["taken"])
+            self.assertEqual(sender.sent, ["taken"])
 
-    async def test_what_it_may_not_hear_of_is_not_handed_over(self) -> None:
-        hand = Hand()
+    async def test_an_invisible_event_is_not_sent(self) -> None:
+        sender = Sender()
         member = await sync_to_async(MembershipFactory)(project=self.project)
         elsewhere = await sync_to_async(ProjectFactory)()
         async with (
-            live.listen(viewer_for(member.user), try_send=hand) as listener,
+            live.listen(viewer_for(member.user), try_send=sender) as listener,
             live.listen(SYSTEM) as other,
         ):
             waiting = await self.awaited(listener, other)
             await self.write("hidden", project=elsewhere)
             await self.write("seen")
             self.assertEqual(await names(other, 2), ["hidden", "seen"])
-            self.assertEqual(hand.taken, ["seen"])
+            self.assertEqual(sender.sent, ["seen"])
             waiting.cancel()
 
-    async def test_a_hand_that_fails_ends_its_listener_alone(self) -> None:
+    async def test_an_error_of_try_send_ends_its_listener_only(self) -> None:
         def fail(event: journal.JournalEvent) -> bool:
             raise ValueError("broken")
 
@@ -136,21 +136,21 @@ class HandOverTests(ListenerCase):
             with self.assertRaisesMessage(ValueError, "broken"):
                 await waiting
 
-    async def test_it_is_idle_only_after_what_was_handed_over(self) -> None:
-        hand = Hand()
+    async def test_the_idle_time_starts_again_with_each_sent_event(self) -> None:
+        sender = Sender()
         now = asyncio.get_running_loop().time
-        async with live.listen(SYSTEM, try_send=hand) as listener, live.listen(SYSTEM) as other:
+        async with live.listen(SYSTEM, try_send=sender) as listener, live.listen(SYSTEM) as other:
             waiting = await self.awaited(listener, other, 1.0)
             before = now()
             await self.write("taken")
             self.assertEqual(await names(other, 1), ["taken"])
-            self.assertEqual(hand.taken, ["taken"])
+            self.assertEqual(sender.sent, ["taken"])
             self.assertIsNone(await waiting)
             self.assertGreaterEqual(now() - before, 1.0)
 
 
-class HearingTests(ListenerCase):
-    async def test_what_happens_from_now_on_is_heard_in_order(self) -> None:
+class DeliveryTests(ListenerCase):
+    async def test_a_new_listener_receives_later_events_in_order(self) -> None:
         await self.write("before")
         async with live.listen(SYSTEM) as listener:
             self.assertEqual(listener.start, 1)
@@ -158,7 +158,7 @@ class HearingTests(ListenerCase):
             self.assertEqual(await names(listener, 3), ["a", "b", "c"])
             self.assertEqual(listener.position, 4)
 
-    async def test_resuming_catches_up_and_goes_live_without_gap_or_twin(self) -> None:
+    async def test_a_listener_that_resumes_goes_live_without_gap_or_duplicate(self) -> None:
         expected = [f"name {number}" for number in range(30)]
         await self.write(*expected[:10])
         async with live.listen(SYSTEM, after=0) as listener:
@@ -168,7 +168,7 @@ class HearingTests(ListenerCase):
             await self.write("the last")
             self.assertEqual(await names(listener, 1), ["the last"])
 
-    async def test_catching_up_goes_page_by_page(self) -> None:
+    async def test_a_listener_catches_up_page_by_page(self) -> None:
         pages, live._PAGE = live._PAGE, 3
         self.addCleanup(setattr, live, "_READ", pages)
         expected = [f"name {number}" for number in range(10)]
@@ -176,7 +176,7 @@ class HearingTests(ListenerCase):
         async with live.listen(SYSTEM, after=2) as listener:
             self.assertEqual(await names(listener, 8), expected[2:])
 
-    async def test_a_filter_narrows_what_is_heard_and_not_the_position(self) -> None:
+    async def test_a_filtered_event_still_advances_the_position(self) -> None:
         other = await sync_to_async(ProjectFactory)()
         async with live.listen(SYSTEM, filter=EventFilter(project_id=other.pk)) as listener:
             await self.write("unheard")
@@ -185,12 +185,12 @@ class HearingTests(ListenerCase):
             self.assertEqual(listener.position, 2)
 
     @override_settings(LIVE_POLL_S=0.2)
-    async def test_a_change_whose_bell_was_lost_is_heard_at_the_next_look(self) -> None:
+    async def test_a_change_without_a_notification_is_received_at_the_next_poll(self) -> None:
         async with live.listen(SYSTEM) as listener:
             await self.write_quietly("quiet")
             self.assertEqual(await names(listener, 1), ["quiet"])
 
-    async def test_the_reader_survives_the_end_of_its_session(self) -> None:
+    async def test_the_reader_survives_the_end_of_its_database_session(self) -> None:
         async with live.listen(SYSTEM) as listener:
             await self.write("before")
             self.assertEqual(await names(listener, 1), ["before"])
@@ -199,7 +199,7 @@ class HearingTests(ListenerCase):
             self.assertEqual(await names(listener, 1), ["after"])
 
     @override_settings(LIVE_POLL_S=60.0)
-    async def test_who_is_further_than_the_reader_is_told_where_the_journal_is_set_back(self) -> None:
+    async def test_a_listener_ahead_of_the_reader_ends_when_the_journal_is_set_back(self) -> None:
         async with live.listen(SYSTEM) as listener:
             await self.write_quietly("heard by the listener alone")
             await names(listener, 1)
@@ -209,7 +209,7 @@ class HearingTests(ListenerCase):
                 await names(listener, 1)
             self.assertEqual(refused.exception.code, "RESYNC")
 
-    async def test_nothing_is_left_behind_when_the_last_listener_is_gone(self) -> None:
+    async def test_the_last_listener_leaves_nothing_behind(self) -> None:
         async with live.listen(SYSTEM), live.listen(SYSTEM) as listener:
             await self.write("a")
             await names(listener, 1)
@@ -217,11 +217,11 @@ class HearingTests(ListenerCase):
         self.assertEqual(asyncio.all_tasks() - {asyncio.current_task()}, await self.layer_tasks())
 
     async def layer_tasks(self) -> set[Any]:
-        """The channel layer's own receiver stays with its loop."""
+        """The receiver of the channel layer, which lives as long as the event loop."""
         return {task for task in asyncio.all_tasks() if "_do_receiving" in repr(task.get_coro())}
 
 
-class RightsTests(ListenerCase):
+class PermissionTests(ListenerCase):
     def setUp(self) -> None:
         super().setUp()
         self.membership = MembershipFactory(project=self.project, role=Role.OWNER)
@@ -229,32 +229,32 @@ class RightsTests(ListenerCase):
         self.other = ProjectFactory()
 
     @asynccontextmanager
-    async def hearing(self, viewer: Viewer | None = None, **options: Any) -> AsyncIterator[live.Listener]:
+    async def listening(self, viewer: Viewer | None = None, **options: Any) -> AsyncIterator[live.Listener]:
         async with live.listen(viewer or self.viewer, **options) as listener:
             yield listener
 
-    async def test_a_member_hears_of_their_own_projects_alone(self) -> None:
-        async with self.hearing() as listener:
+    async def test_a_member_receives_events_of_their_own_projects_only(self) -> None:
+        async with self.listening() as listener:
             await self.write("unheard", project=self.other)
             await self.write("heard")
             self.assertEqual(await names(listener, 1), ["heard"])
 
-    async def test_who_joins_hears_from_then_on_and_may_read_what_was_before(self) -> None:
+    async def test_a_new_member_receives_later_events_and_earlier_ones_by_resuming(self) -> None:
         await self.write("before", project=self.other)
-        async with self.hearing() as listener:
+        async with self.listening() as listener:
             await add_member(
                 actor=SYSTEM, project_id=self.other.pk, username=self.membership.user.username, role=Role.VIEWER
             )
             await self.write("after", project=self.other)
             self.assertEqual(await names(listener, 1), ["after"])
-        async with self.hearing(after=0) as listener:
+        async with self.listening(after=0) as listener:
             self.assertEqual(await names(listener, 2), ["before", "after"])
 
-    async def test_who_is_removed_stops_hearing(self) -> None:
+    async def test_a_removed_member_receives_no_more_events(self) -> None:
         await add_member(
             actor=SYSTEM, project_id=self.other.pk, username=self.membership.user.username, role=Role.VIEWER
         )
-        async with self.hearing() as catching_up, self.hearing() as listener:
+        async with self.listening() as catching_up, self.listening() as listener:
             self.assertIsNone(await listener.next(timeout_s=0))
             await remove_member(actor=SYSTEM, project_id=self.other.pk, user_id=self.viewer.user_id)
             await self.write("unheard", project=self.other)
@@ -262,23 +262,23 @@ class RightsTests(ListenerCase):
             self.assertEqual(await names(listener, 1), ["heard"])
             self.assertEqual(await names(catching_up, 1), ["heard"])
 
-    async def test_what_waits_is_not_handed_out_any_more_to_who_was_removed(self) -> None:
+    async def test_a_removed_member_does_not_receive_queued_events(self) -> None:
         await add_member(
             actor=SYSTEM, project_id=self.other.pk, username=self.membership.user.username, role=Role.VIEWER
         )
-        async with self.hearing() as listener:
+        async with self.listening() as listener:
             await self.write("waits", project=self.other)
             await self.write("first")
             await self.write("waits too", project=self.other)
             self.assertEqual(await names(listener, 1), ["waits"])
             await remove_member(actor=SYSTEM, project_id=self.other.pk, user_id=self.viewer.user_id)
-            async with self.hearing() as other:
+            async with self.listening() as other:
                 await self.write("last")
                 self.assertEqual(await names(other, 1), ["last"])
             self.assertEqual(await names(listener, 2), ["first", "last"])
 
-    async def test_what_happened_in_a_project_before_it_was_deleted_is_heard(self) -> None:
-        """Also where all of it is read at once, behind a change of the listener's own access."""
+    async def test_events_before_the_deletion_of_a_project_are_received(self) -> None:
+        """Even when they are read together with it, after a change of the listener's own access."""
 
         @transaction.atomic
         def write() -> None:
@@ -288,75 +288,75 @@ class RightsTests(ListenerCase):
             services.project.update_project(actor=SYSTEM, project_id=self.project.pk, changes={"name": "last words"})
             services.project.delete_project(actor=SYSTEM, project_id=self.project.pk)
 
-        async with self.hearing() as catching_up, self.hearing() as listener:
+        async with self.listening() as catching_up, self.listening() as listener:
             self.assertIsNone(await listener.next(timeout_s=0))
             await sync_to_async(write)()
-            for one in (listener, catching_up):
-                self.assertEqual(await names(one, 2), ["last words", "project.deleted"])
+            for each in (listener, catching_up):
+                self.assertEqual(await names(each, 2), ["last words", "project.deleted"])
 
-    async def test_a_project_of_ones_own_is_heard_from_its_creation_on(self) -> None:
+    async def test_the_creator_of_a_project_receives_its_events_from_the_creation_on(self) -> None:
         create = sync_to_async(services.project.create_project)
-        async with self.hearing() as listener:
+        async with self.listening() as listener:
             created = await create(actor=self.viewer, name="New")
             await self.write("renamed", project=created)
             self.assertEqual(await names(listener, 2), ["project.created", "renamed"])
 
-    async def test_a_deletion_is_heard_by_those_who_could_see_the_project(self) -> None:
+    async def test_the_deletion_of_a_project_is_received_by_its_members_only(self) -> None:
         stranger = viewer_for(await sync_to_async(UserFactory)())
-        async with self.hearing() as member, self.hearing(stranger) as other:
+        async with self.listening() as member, self.listening(stranger) as other:
             await self.write("last words")
             await delete(actor=SYSTEM, project_id=self.project.pk)
             self.assertEqual(await names(member, 2), ["last words", "project.deleted"])
             self.assertIsNone(await other.next(timeout_s=0))
-        async with self.hearing(after=0, filter=EventFilter(project_id=self.project.pk)) as resumed:
+        async with self.listening(after=0, filter=EventFilter(project_id=self.project.pk)) as resumed:
             self.assertEqual(await names(resumed, 2), ["last words", "project.deleted"])
 
-    async def test_an_account_switched_off_ends_its_listeners(self) -> None:
+    async def test_the_listeners_of_a_deactivated_account_end(self) -> None:
         self.membership.user.is_active = False
-        async with self.hearing() as listener:
+        async with self.listening() as listener:
             await sync_to_async(services.user.save_user)(actor=SYSTEM, user=self.membership.user)
             with self.assertRaises(NotSignedIn):
                 await asyncio.wait_for(listener.next(), 10)
 
-    async def test_nobody_in_particular_hears_nothing(self) -> None:
+    async def test_an_anonymous_user_cannot_listen(self) -> None:
         with self.assertRaises(NotSignedIn):
-            async with self.hearing(ANONYMOUS):
+            async with self.listening(ANONYMOUS):
                 self.fail("It listens.")
 
-    async def test_what_one_cannot_see_cannot_be_listened_to(self) -> None:
+    async def test_a_filter_by_an_invisible_object_is_refused(self) -> None:
         task = await sync_to_async(TaskFactory)(project=self.other)
-        for wanted, error in (
+        for event_filter, error in (
             (EventFilter(project_id=self.other.pk), ProjectNotFound),
             (EventFilter(project_id=0), ProjectNotFound),
             (EventFilter(task_id=task.pk), TaskNotFound),
         ):
             with self.assertRaises(error):
-                async with self.hearing(filter=wanted):
+                async with self.listening(filter=event_filter):
                     self.fail("It listens.")
 
 
 class CacheTests(ListenerCase):
-    """Who refetches on hearing of a change must not meet the old list, whatever became of its writer."""
+    """A client that refetches a list after an event does not get the old one, even if the writer was killed."""
 
     def listed(self) -> list[str]:
         page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(default_size=9))
         return [row.name for row in page.page.rows]
 
-    async def test_a_reader_that_starts_moves_what_a_killed_writer_left(self) -> None:
+    async def test_a_reader_that_starts_bumps_the_tags_of_a_killed_writer(self) -> None:
         old = await sync_to_async(self.listed)()
         await self.write_quietly("new")
         self.assertEqual(await sync_to_async(self.listed)(), old)
         async with live.listen(SYSTEM):
             self.assertEqual(await sync_to_async(self.listed)(), ["new"])
 
-    async def test_a_listener_that_catches_up_moves_what_it_reads(self) -> None:
+    async def test_a_listener_that_catches_up_bumps_the_tags_of_what_it_reads(self) -> None:
         async with live.listen(SYSTEM) as listener:
             await sync_to_async(self.listed)()
             await self.write_quietly("new")
             self.assertEqual(await names(listener, 1), ["new"])
             self.assertEqual(await sync_to_async(self.listed)(), ["new"])
 
-    async def test_a_poller_moves_what_it_reads(self) -> None:
+    async def test_a_page_of_events_bumps_their_tags(self) -> None:
         await sync_to_async(self.listed)()
         await self.write_quietly("new")
         page = await sync_to_async(list_events)(SYSTEM, after=0, filter=EventFilter())
@@ -375,7 +375,7 @@ class EndingTests(ListenerCase):
         await self.write("a")
         self.assertEqual(await self.refusal(after=2), ("RESYNC", 0))
 
-    async def test_a_position_no_longer_kept_is_refused(self) -> None:
+    async def test_a_position_no_longer_retained_is_refused(self) -> None:
         await self.write("a", "b", "c")
         await Event.objects.filter(position__lte=2).adelete()
         self.assertEqual(await self.refusal(after=1), ("CURSOR_EXPIRED", 2))
@@ -383,7 +383,7 @@ class EndingTests(ListenerCase):
             self.assertEqual(await names(listener, 1), ["c"])
 
     @override_settings(LIVE_QUEUE_EVENTS=5)
-    async def test_a_listener_that_falls_behind_is_told_and_others_go_on(self) -> None:
+    async def test_a_listener_that_falls_behind_ends_and_others_go_on(self) -> None:
         async with live.listen(SYSTEM) as slow, live.listen(SYSTEM) as quick:
             await asyncio.gather(slow.next(timeout_s=0), quick.next(timeout_s=0))
             for number in range(8):
@@ -394,7 +394,7 @@ class EndingTests(ListenerCase):
         self.assertEqual((refused.exception.code, refused.exception.oldest), ("RESYNC", 0))
 
     @override_settings(LIVE_POLL_S=0.2)
-    async def test_a_journal_that_fell_back_ends_every_listener(self) -> None:
+    async def test_a_journal_restored_to_an_earlier_position_ends_a_listener(self) -> None:
         await self.write("a", "b")
         async with live.listen(SYSTEM) as listener:
             await listener.next(timeout_s=0)
@@ -402,7 +402,7 @@ class EndingTests(ListenerCase):
             with self.assertRaises(ResumeRefused):
                 await asyncio.wait_for(listener.next(), 10)
 
-    async def test_a_changed_access_is_never_delivered(self) -> None:
+    async def test_a_change_of_access_is_never_delivered(self) -> None:
         user = await sync_to_async(UserFactory)()
         async with live.listen(SYSTEM) as listener:
             await add_member(actor=SYSTEM, project_id=self.project.pk, username=user.username, role=Role.VIEWER)

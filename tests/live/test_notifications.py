@@ -1,4 +1,4 @@
-"""`/ws/notifications/`, through the sockets' whole way in: host, origin, session, route."""
+"""`/ws/notifications/`, through all layers of a socket: host, origin, session, route."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class FrameTests(SocketCase):
         )
         await socket.disconnect()
 
-    async def test_after_resumes(self) -> None:
+    async def test_a_socket_resumes_after_a_position(self) -> None:
         await self.rename("One")
         await self.rename("Two")
         socket = await self.connect("?after=1")
@@ -135,7 +135,7 @@ class FrameTests(SocketCase):
         self.assertEqual(titles, ["Two", "Three"])
         await socket.disconnect()
 
-    async def test_kinds_and_project_narrow(self) -> None:
+    async def test_a_socket_is_filtered_by_project_and_kinds(self) -> None:
         other = await sync_to_async(TaskFactory)()
         socket = await self.connect(f"?kinds=task.deleted,project.deleted&project={self.task.project_id}")
         await self.frame(socket)
@@ -147,7 +147,7 @@ class FrameTests(SocketCase):
         await socket.disconnect()
 
     @override_settings(LIVE_IDLE_S=0.05)
-    async def test_an_idle_socket_is_told_its_position_now_and_then(self) -> None:
+    async def test_an_idle_socket_receives_its_position(self) -> None:
         socket = await self.connect("?kinds=project.deleted")
         await self.frame(socket)
         await self.rename("unheard")
@@ -156,7 +156,7 @@ class FrameTests(SocketCase):
         self.assertEqual(frame, {"type": "cursor", "cursor": "1"})
         await socket.disconnect()
 
-    async def test_what_a_client_sends_is_not_listened_to(self) -> None:
+    async def test_frames_of_a_client_are_ignored(self) -> None:
         socket = await self.connect()
         await self.frame(socket)
         for text in ("[]", "nonsense", "\x00"):
@@ -169,9 +169,9 @@ class FrameTests(SocketCase):
 
 @override_settings(ACCESS="open", LIVE_POLL_S=0.2)
 class WithoutRedisTests(SocketCase):
-    async def test_a_socket_opens_and_hears_at_the_next_look(self) -> None:
-        nowhere = {**settings.CHANNEL_LAYERS["default"], "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"]}}
-        with self.settings(CHANNEL_LAYERS={"default": nowhere}), self.assertLogs("backend.projects", "WARNING"):
+    async def test_a_socket_opens_and_receives_events_by_polling(self) -> None:
+        unreachable = {**settings.CHANNEL_LAYERS["default"], "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"]}}
+        with self.settings(CHANNEL_LAYERS={"default": unreachable}), self.assertLogs("backend.projects", "WARNING"):
             socket = await self.connect()
             self.assertEqual((await self.frame(socket))["type"], "ready")
             await self.rename("heard")
@@ -196,7 +196,7 @@ class RefusalTests(SocketCase):
                 frame, code = await self.refused(query)
                 self.assertEqual((frame["type"], frame["message"].split(":")[0], code), ("error", name, 4400))
 
-    async def test_a_project_that_is_not_there_closes_with_4403(self) -> None:
+    async def test_an_absent_project_closes_with_4403(self) -> None:
         for project in ("0", "-1", "2147483648", "9223372036854775808", "abc", str(self.task.project_id + 1)):
             with self.subTest(project):
                 frame, code = await self.refused(f"?project={project}")
@@ -206,21 +206,21 @@ class RefusalTests(SocketCase):
         self.assertEqual(await self.refused("?after=7"), ({"type": "resync", "oldest": "0"}, 4410))
 
     @override_settings(LIVE_IDLE_S="nonsense")
-    async def test_a_fault_of_ours_closes_with_4500_instead_of_keeping_silent(self) -> None:
+    async def test_an_internal_error_closes_with_4500(self) -> None:
         with self.assertLogs("rest.consumers", "ERROR"):
             frame, code = await self.refused("")
         self.assertEqual((frame["type"], code), ("ready", 4500))
 
-    async def test_an_address_that_is_none_is_not_let_in(self) -> None:
+    async def test_an_unknown_address_is_refused(self) -> None:
         socket = WebsocketCommunicator(sockets, "/ws/nowhere/", headers=[(b"host", b"localhost")])
         self.assertEqual((await socket.connect())[0], False)
 
-    async def test_a_cookie_that_can_be_no_session_is_none(self) -> None:
+    async def test_an_invalid_session_cookie_is_ignored(self) -> None:
         socket = await self.connect(cookie='sessionid="a\\000b1234567890"')
         self.assertEqual((await self.frame(socket))["type"], "ready")
         await socket.disconnect()
 
-    async def test_a_foreign_page_or_host_is_not_let_in(self) -> None:
+    async def test_a_foreign_origin_or_host_is_refused(self) -> None:
         for headers in (
             {"origin": "https://evil.example"},
             {"origin": "null"},
@@ -232,7 +232,7 @@ class RefusalTests(SocketCase):
                 await self.connect(**headers)
                 self.assertFalse(self.accepted)
 
-    async def test_a_page_of_ours_and_a_script_are_let_in(self) -> None:
+    async def test_the_same_origin_and_a_client_without_one_are_accepted(self) -> None:
         for headers in (
             {},
             {"origin": "http://localhost"},
@@ -246,10 +246,10 @@ class RefusalTests(SocketCase):
 
 class ClosedModeTests(SocketCase):
     @override_settings(SOCKET_INIT_S=0.1)
-    async def test_nobody_in_particular_gets_4403(self) -> None:
+    async def test_an_anonymous_client_is_refused_with_4403(self) -> None:
         self.assertEqual(await self.refused(""), ({"type": "error", "message": "Sign in first."}, 4403))
 
-    async def test_a_member_hears_of_their_own_projects_alone(self) -> None:
+    async def test_a_member_receives_events_of_their_own_projects_only(self) -> None:
         member = await sync_to_async(MembershipFactory)(role=Role.VIEWER)
         mine = await sync_to_async(TaskFactory)(project=member.project)
         socket = await self.connect(user=member.user)
@@ -259,14 +259,14 @@ class ClosedModeTests(SocketCase):
         self.assertEqual((await self.frame(socket))["type"], "task.deleted")
         await socket.disconnect()
 
-    async def test_another_teams_project_is_not_there(self) -> None:
+    async def test_another_teams_project_is_refused_like_an_absent_one(self) -> None:
         stranger = await sync_to_async(UserFactory)()
         frame, code = await self.refused(f"?project={self.task.project_id}", user=stranger)
         self.assertEqual((frame["message"], code), ("There is no such project.", 4403))
 
 
 class Served:
-    def test_a_change_made_elsewhere_arrives_at_once_and_a_resume_repeats_nothing(self) -> None:
+    def test_a_change_by_another_process_is_received_and_a_resume_repeats_nothing(self) -> None:
         task = TaskFactory()
         with connect(f"{self.ws_url}/ws/notifications/") as socket:
             self.assertEqual(json.loads(socket.recv(10)), {"type": "ready", "cursor": "0"})

@@ -1,4 +1,4 @@
-"""Who has yet to read what was trimmed is told so, at every door, and misses nothing in silence."""
+"""A client that has yet to read trimmed events is refused at every door: it never misses an event silently."""
 
 from __future__ import annotations
 
@@ -26,63 +26,63 @@ trim = sync_to_async(services.retention.trim_journal)
 
 
 async def age(up_to: int) -> None:
-    """The events up to a position are older than any is kept."""
+    """Make the events up to a position old enough to be trimmed."""
     await Event.objects.filter(position__lte=up_to).aupdate(at=timezone.now() - timedelta(days=400))
 
 
 @override_settings(ACCESS="open")
 class DoorTests(SocketCase):
-    """A cursor just older than what is kept, and the oldest that is not."""
+    """The newest cursor that is refused, and the oldest one that is not."""
 
-    async def trimmed(self) -> None:
+    async def write_and_trim(self) -> None:
         for number in range(5):
             await self.rename(f"Title {number}")
         await age(up_to=3)
         self.assertEqual(await trim(now=timezone.now()), 3)
 
-    async def test_the_query(self) -> None:
-        await self.trimmed()
+    async def test_the_query_refuses_an_expired_cursor(self) -> None:
+        await self.write_and_trim()
         self.assertEqual((await self.query("2"))["errors"][0]["extensions"], {"code": "CURSOR_EXPIRED", "oldest": "3"})
         self.assertEqual((await self.query("3"))["data"]["events"]["nodes"], [{"cursor": "4"}, {"cursor": "5"}])
 
     async def query(self, after: str) -> dict[str, Any]:
         operation = {"query": f'{{ events(after: "{after}") {{ nodes {{ cursor }} }} }}'}
         response = await self.async_client.post("/graphql/", operation, "application/json")
-        answer: dict[str, Any] = response.json()
-        return answer
+        result: dict[str, Any] = response.json()
+        return result
 
-    async def test_the_subscription(self) -> None:
-        await self.trimmed()
+    async def test_the_subscription_refuses_an_expired_cursor(self) -> None:
+        await self.write_and_trim()
         async with ready() as socket:
             await socket.subscribe('subscription { events(after: "2") { cursor } }')
             self.assertEqual(await socket.error(), {"code": "CURSOR_EXPIRED", "oldest": "3"})
             await socket.subscribe('subscription { events(after: "3") { cursor } }')
             self.assertEqual(await socket.next(), {"cursor": "4"})
 
-    async def test_rest(self) -> None:
-        await self.trimmed()
+    async def test_rest_refuses_an_expired_cursor(self) -> None:
+        await self.write_and_trim()
         response = await self.async_client.get("/events/", {"after": "2"})
         self.assertEqual(response.status_code, 410)
         self.assertEqual((response.json()["code"], response.json()["oldest"]), ("CURSOR_EXPIRED", "3"))
         page = (await self.async_client.get("/events/", {"after": "3"})).json()
         self.assertEqual([event["cursor"] for event in page["events"]], ["4", "5"])
 
-    async def test_the_plain_socket(self) -> None:
-        await self.trimmed()
+    async def test_the_plain_socket_refuses_an_expired_cursor(self) -> None:
+        await self.write_and_trim()
         self.assertEqual(await self.refused("?after=2"), ({"type": "resync", "oldest": "3"}, 4410))
         socket = await self.connect("?after=3")
         self.assertEqual([(await self.frame(socket))["cursor"] for _ in range(3)], ["3", "4", "5"])
         await socket.disconnect()
 
-    async def test_the_stream(self) -> None:
-        await self.trimmed()
+    async def test_the_stream_refuses_an_expired_cursor(self) -> None:
+        await self.write_and_trim()
         stream = {"Accept": "text/event-stream"}
-        async with Exchange("GET", "/events/", query="after=2", headers=stream) as answer:
-            self.assertEqual(answer.status, 410)
-            refusal = answer.json(await answer.read())
+        async with Exchange("GET", "/events/", query="after=2", headers=stream) as response:
+            self.assertEqual(response.status, 410)
+            refusal = response.json(await response.read())
             self.assertEqual((refusal["code"], refusal["oldest"]), ("CURSOR_EXPIRED", "3"))
-        async with Exchange("GET", "/events/", query="after=3", headers=stream) as answer:
-            self.assertEqual([(await answer.read()).split("\n")[0] for _ in range(3)], ["id: 3", "id: 4", "id: 5"])
+        async with Exchange("GET", "/events/", query="after=3", headers=stream) as response:
+            self.assertEqual([(await response.read()).split("\n")[0] for _ in range(3)], ["id: 3", "id: 4", "id: 5"])
 
 
 class CatchingUpTests(ListenerCase):
@@ -96,18 +96,18 @@ class CatchingUpTests(ListenerCase):
             await asyncio.wait_for(listener.next(), 10)
         return refused.exception.code, refused.exception.oldest
 
-    async def test_a_listener_whose_next_page_is_trimmed_meanwhile_is_told(self) -> None:
+    async def test_a_listener_whose_next_page_is_trimmed_ends(self) -> None:
         expected = [f"name {number}" for number in range(10)]
         await self.write(*expected)
         await age(up_to=8)
-        async with live.listen(SYSTEM, after=0) as listener, live.listen(SYSTEM, after=0) as before_its_first_page:
+        async with live.listen(SYSTEM, after=0) as listener, live.listen(SYSTEM, after=0) as unread:
             self.assertEqual(await names(listener, 2), expected[:2])
             await trim(now=timezone.now())
-            self.assertEqual(await names(listener, 1), expected[2:3])  # read before
+            self.assertEqual(await names(listener, 1), expected[2:3])  # read before the trimming
             self.assertEqual(await self.refusal(listener), ("CURSOR_EXPIRED", 8))
-            self.assertEqual(await self.refusal(before_its_first_page), ("CURSOR_EXPIRED", 8))
+            self.assertEqual(await self.refusal(unread), ("CURSOR_EXPIRED", 8))
 
-    async def test_a_listener_that_has_read_what_is_trimmed_goes_on(self) -> None:
+    async def test_a_listener_that_has_read_the_trimmed_events_goes_on(self) -> None:
         expected = [f"name {number}" for number in range(6)]
         await self.write(*expected)
         await age(up_to=3)
@@ -120,10 +120,10 @@ class CatchingUpTests(ListenerCase):
 
 
 @override_settings(LIVE_POLL_S=60)
-class StandingReaderTests(ListenerCase):
-    """A process that stood still for so long that what it had yet to read is gone (here: that was not notified)."""
+class StalledReaderTests(ListenerCase):
+    """A reader that stalls until events it has yet to read are trimmed. Here it stalls for want of a notification."""
 
-    async def test_its_listeners_are_told_and_who_comes_anew_hears_all(self) -> None:
+    async def test_its_listeners_end_and_a_new_one_receives_all_retained_events(self) -> None:
         async with live.listen(SYSTEM) as listener:
             self.assertIsNone(await listener.next(timeout_s=0))
             await self.write_quietly("a", "b", "c")
@@ -133,12 +133,12 @@ class StandingReaderTests(ListenerCase):
             with self.assertRaises(ResumeRefused) as refused:
                 await asyncio.wait_for(listener.next(), 10)
             self.assertEqual((refused.exception.code, refused.exception.oldest), ("CURSOR_EXPIRED", 2))
-            async with live.listen(SYSTEM, after=2) as again:
-                self.assertEqual(await names(again, 2), ["c", "d"])
+            async with live.listen(SYSTEM, after=2) as resumed:
+                self.assertEqual(await names(resumed, 2), ["c", "d"])
                 await self.write("e")
-                self.assertEqual(await names(again, 1), ["e"])
+                self.assertEqual(await names(resumed, 1), ["e"])
 
-    async def test_a_credential_whose_end_was_trimmed_unread_ends_all_the_same(self) -> None:
+    async def test_a_credential_ends_even_if_its_revocation_was_trimmed_unread(self) -> None:
         user = await sync_to_async(UserFactory)()
         viewer = await sync_to_async(viewer_by_token)(await sync_to_async(token_of)(user), address="")
         token_id = (await Token.objects.aget()).pk

@@ -1,4 +1,4 @@
-"""The web process and its clients: those who stop reading, and all of them when it stops."""
+"""The web process with clients that stop reading, and when it stops itself."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EVENTS, BATCH, QUEUE = 10_000, 250, 500
 DESCRIPTION = "Weed the beds. " * 130
 SUBSCRIPTION = """subscription ($after: Cursor) { events(after: $after) {
     cursor ... on TaskUpdated { task { title description } } } }"""
-# What is sent to one client, 23 MB, would show many times over.
+# Far less than the 23 MB that are sent to each client.
 GROWTH_KB = 10_000
 
 
@@ -45,7 +45,7 @@ class ClientCase(ServerCase):
         self.head = 1
 
     def write(self, count: int) -> None:
-        """The same event again and again, faster than a service would write it."""
+        """Append copies of the first event, which is faster than a service."""
         table = Event._meta.db_table
         with connection.cursor() as cursor:
             cursor.execute(
@@ -58,29 +58,29 @@ class ClientCase(ServerCase):
         self.head += count
         notifier.notify()
 
-    def write_and_hear(self, count: int, listener: ClientConnection) -> None:
-        """`listener` hears all of it, in order."""
+    def write_and_receive(self, count: int, listener: ClientConnection) -> None:
+        """Append events, and check that `listener` receives them all in order."""
         for first in range(self.head + 1, self.head + count + 1, BATCH):
             self.write(BATCH)
-            heard = [json.loads(listener.recv(TIMEOUT_S))["cursor"] for _ in range(BATCH)]
-            self.assertEqual(heard, [str(position) for position in range(first, first + BATCH)])
+            cursors = [json.loads(listener.recv(TIMEOUT_S))["cursor"] for _ in range(BATCH)]
+            self.assertEqual(cursors, [str(position) for position in range(first, first + BATCH)])
 
     def reader(self) -> ClientConnection:
-        """A plain socket that has read everything there is."""
+        """A plain socket that has received every event."""
         listener: ClientConnection = self.enterContext(connect(f"{self.ws_url}/ws/notifications/?after={self.head}"))
         self.assertEqual(json.loads(listener.recv(TIMEOUT_S))["type"], "ready")
         return listener
 
     def plain_socket(self) -> ClientConnection:
-        """One that has heard the newest event, hence is live, and reads no further than it is asked to."""
-        listener = self._narrow(f"/ws/notifications/?after={self.head - 1}")
+        """A live plain socket: it has received the newest event. It reads from the network only when a test does."""
+        listener = self._open_websocket(f"/ws/notifications/?after={self.head - 1}")
         self.assertEqual(json.loads(listener.recv(TIMEOUT_S))["type"], "ready")
         self.assertEqual(json.loads(listener.recv(TIMEOUT_S))["cursor"], str(self.head))
         return listener
 
     def subscription(self) -> ClientConnection:
-        """As `plain_socket`."""
-        listener = self._narrow("/graphql/", subprotocols=[Subprotocol(PROTOCOL)])
+        """`plain_socket` with a GraphQL subscription."""
+        listener = self._open_websocket("/graphql/", subprotocols=[Subprotocol(PROTOCOL)])
         listener.send(json.dumps({"type": "connection_init"}))
         self.assertEqual(json.loads(listener.recv(TIMEOUT_S))["type"], "connection_ack")
         payload = {"query": SUBSCRIPTION, "variables": {"after": str(self.head - 1)}}
@@ -90,9 +90,9 @@ class ClientCase(ServerCase):
         return listener
 
     def stream(self) -> tuple[HTTPResponse, socket.socket]:
-        """As `plain_socket`."""
+        """`plain_socket` with server-sent events. Returns the response and its TCP socket."""
         http = HTTPConnection(self.address[0], timeout=TIMEOUT_S)
-        raw = http.sock = self._connected()
+        raw = http.sock = self._connect_tcp()
         http.request(
             "GET", f"/events/?after={self.head - 1}", headers={"Accept": "text/event-stream", "Host": "localhost"}
         )
@@ -105,26 +105,26 @@ class ClientCase(ServerCase):
 
     @property
     def address(self) -> tuple[str, int]:
-        place = urlsplit(self.base_url)
-        assert place.hostname is not None
-        assert place.port is not None
-        return place.hostname, place.port
+        url = urlsplit(self.base_url)
+        assert url.hostname is not None
+        assert url.port is not None
+        return url.hostname, url.port
 
-    def _narrow(self, path: str, **options: Any) -> ClientConnection:
-        narrow = connect(
+    def _open_websocket(self, path: str, **options: Any) -> ClientConnection:
+        opening = connect(
             f"{self.ws_url}{path}",
-            sock=self._connected(),
+            sock=self._connect_tcp(),
             max_queue=1,
             compression=None,
             ping_interval=None,
             close_timeout=0.1,
             **options,
         )
-        listener: ClientConnection = self.enterContext(narrow)
+        listener: ClientConnection = self.enterContext(opening)
         return listener
 
-    def _connected(self) -> socket.socket:
-        """With little room in the kernel for what is not read."""
+    def _connect_tcp(self) -> socket.socket:
+        """A TCP connection whose receive buffer is small."""
         raw = socket.socket()
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.connect(self.address)
@@ -136,32 +136,32 @@ class ClientCase(ServerCase):
 
 
 class SlowClients:
-    """Under either server; as the next."""
+    """Tests of both servers."""
 
-    def test_who_stops_reading_costs_neither_memory_nor_time_of_others(self) -> None:
+    def test_clients_that_stop_reading_cost_no_memory_and_do_not_delay_others(self) -> None:
         reader = self.reader()
-        self.write_and_hear(1000, reader)  # so that the process has its size
+        self.write_and_receive(1000, reader)  # the process reaches its usual size
         _stopped = self.plain_socket(), self.subscription(), self.stream()
         before = memory_kb(self.server)
 
-        self.write_and_hear(EVENTS, reader)
+        self.write_and_receive(EVENTS, reader)
 
         self.assertLess(memory_kb(self.server) - before, GROWTH_KB)
 
-    def test_who_falls_behind_and_reads_again_is_told_to_resync(self) -> None:
+    def test_clients_that_fall_behind_and_read_again_end_with_resync(self) -> None:
         reader = self.reader()
         plain, subscribed, (streamed, _) = self.plain_socket(), self.subscription(), self.stream()
 
-        self.write_and_hear(4000, reader)
+        self.write_and_receive(4000, reader)
 
-        *heard, last = self._rest(plain)
-        self.assertEqual([frame["cursor"] for frame in heard], [str(n) for n in range(2, 2 + len(heard))])
+        *received, last = self._read_to_the_end(plain)
+        self.assertEqual([frame["cursor"] for frame in received], [str(n) for n in range(2, 2 + len(received))])
         self.assertEqual(last, {"type": "resync", "oldest": "0"})
         self.assertEqual(plain.close_code, 4410)
 
         frames = (json.loads(line[6:]) for line in streamed if line.startswith(b"data: "))
-        _first, *heard, last = frames
-        self.assertEqual([frame["cursor"] for frame in heard], [str(n) for n in range(2, 2 + len(heard))])
+        _first, *received, last = frames
+        self.assertEqual([frame["cursor"] for frame in received], [str(n) for n in range(2, 2 + len(received))])
         self.assertEqual(last, {"type": "resync", "oldest": "0"})
 
         while (message := json.loads(subscribed.recv(TIMEOUT_S)))["type"] == "next":
@@ -169,7 +169,7 @@ class SlowClients:
         code = (message["payload"] if message["type"] == "error" else last["payload"]["errors"])[0]["extensions"]
         self.assertEqual(code["code"], "RESYNC")
 
-    def _rest(self, listener: ClientConnection) -> list[Any]:
+    def _read_to_the_end(self, listener: ClientConnection) -> list[Any]:
         frames = []
         try:
             while True:
@@ -179,7 +179,9 @@ class SlowClients:
 
 
 class Stops:
-    def test_it_takes_leave_of_everybody(self) -> None:
+    """Tests of both servers."""
+
+    def test_a_stop_closes_sockets_and_ends_streams(self) -> None:
         plain, subscribed, (streamed, _) = self.plain_socket(), self.subscription(), self.stream()
         idle = HTTPConnection(*self.address, timeout=TIMEOUT_S)
         idle.request("GET", "/healthz")
@@ -191,10 +193,10 @@ class Stops:
             with self.assertRaises(ConnectionClosed):
                 listener.recv(TIMEOUT_S)
             self.assertEqual(listener.close_code, 1012)
-        streamed.read()  # to its proper end: one that is cut raises IncompleteRead
+        streamed.read()  # a stream that is cut off raises IncompleteRead
         self.assertEqual(self.server.wait(STOP_S), 0)
 
-    def test_ctrl_c_is_the_same(self) -> None:
+    def test_ctrl_c_stops_it_as_well(self) -> None:
         plain = self.plain_socket()
         self.stop(signal.SIGINT)
         with self.assertRaises(ConnectionClosed):
@@ -202,10 +204,10 @@ class Stops:
         self.assertEqual(plain.close_code, 1012)
         self.assertEqual(self.server.wait(STOP_S), 0)
 
-    def test_it_does_not_wait_for_those_who_do_not_answer(self) -> None:
+    def test_a_stop_does_not_wait_for_clients_that_stop_reading(self) -> None:
         reader = self.reader()
         self.plain_socket(), self.subscription(), self.stream()
-        self.write_and_hear(3000, reader)
+        self.write_and_receive(3000, reader)
 
         started = time.monotonic()
         self.stop()
@@ -217,8 +219,8 @@ class Stops:
 class DaphneSlowClientTests(SlowClients, ClientCase):
     environment = {**ClientCase.environment, "SERVER": "daphne"}
 
-    def test_who_takes_nothing_is_cut_off(self) -> None:
-        self.write(4000)  # more than the kernel takes for a client
+    def test_clients_that_read_nothing_are_disconnected(self) -> None:
+        self.write(4000)  # more than the kernel buffers for a client
         clients = [self._catching_up("/ws/notifications/?after=1"), self._catching_up("/events/?after=1")]
         for client in clients:
             poll = select.poll()
@@ -226,8 +228,8 @@ class DaphneSlowClientTests(SlowClients, ClientCase):
             self.assertEqual(len(poll.poll((2 * STALLED_S + 5) * 1000)), 1)
 
     def _catching_up(self, path: str) -> socket.socket:
-        """One that asks, and reads nothing at all."""
-        raw = self._connected()
+        """A client that sends a request, and reads nothing."""
+        raw = self._connect_tcp()
         upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\n" if path.startswith("/ws/") else ""
         key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
         accept = "Accept: text/event-stream\r\n"
