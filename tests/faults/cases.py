@@ -1,4 +1,4 @@
-"""What the faults happen to: servers that may be killed, web processes, writers, and listeners that keep a record."""
+"""Servers that can be killed, web processes, writers, and listeners that record what they receive."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from tests.cases import ServerCase
 from tests.processes import Process
 from tests.servers import FaultyValkey, FixedPort
 
-# Far beyond what any of it takes: who waits this long has failed.
+# Far longer than any wait takes: a test that reaches it fails.
 PATIENCE_S = 120.0
 POLL_S = 0.02
-# Of the lines of a web process, those that a failure shows.
+# Log lines of the web processes that a failure shows.
 LINES_SHOWN = 40
 
-# A line per test that has passed: what was measured.
+# The measurements, a line per test that has passed.
 figures: list[str] = []
 
 LISTEN = """subscription ($after: Cursor!) {
@@ -58,22 +58,22 @@ LISTEN = """subscription ($after: Cursor!) {
 @dataclass(frozen=True)
 class Sizes:
     writers: int
-    changes: int  # of each writer
+    changes: int  # per writer
     listeners: int
-    hanging: int  # listeners on the web process that is killed
-    passing: int  # events that pass those who stopped reading
+    orphans: int  # listeners on the web process that is killed
+    unread: int  # events while some listeners have stopped reading
     redis_away_s: float
     poll_s: float
 
 
 SIZES = {
-    "short": Sizes(writers=8, changes=25, listeners=6, hanging=30, passing=1600, redis_away_s=2, poll_s=1),
-    "long": Sizes(writers=16, changes=200, listeners=20, hanging=200, passing=10_000, redis_away_s=10, poll_s=3),
+    "short": Sizes(writers=8, changes=25, listeners=6, orphans=30, unread=1600, redis_away_s=2, poll_s=1),
+    "long": Sizes(writers=16, changes=200, listeners=20, orphans=200, unread=10_000, redis_away_s=10, poll_s=3),
 }[os.environ.get("FAULTS", "short")]
 
 
 class Change(NamedTuple):
-    """An event as far as every door shows it alike."""
+    """The fields of an event that sockets, subscriptions and the journal have in common."""
 
     position: int
     kind: str
@@ -81,13 +81,13 @@ class Change(NamedTuple):
     comment: str | None
 
     @classmethod
-    def of(cls, position: int, kind: str, shown: dict[str, Any]) -> Change:
-        task = shown.get("task")
+    def of(cls, position: int, kind: str, payload: dict[str, Any]) -> Change:
+        task = payload.get("task")
         return cls(
             position,
             kind,
             task and (int(task["id"]), task["title"], task["version"]),
-            shown.get("comment", {}).get("content"),
+            payload.get("comment", {}).get("content"),
         )
 
 
@@ -100,7 +100,7 @@ class FaultyPostgres(FixedPort, Postgres):
     def _command(self) -> list[str | Path]:
         return [*super()._command(), "-c", "listen_addresses=127.0.0.1"]
 
-    def ask(self, sql: str, *args: Any) -> list[Any]:
+    def query(self, sql: str, *args: Any) -> list[Any]:
         connection = psycopg2.connect(self.url)
         try:
             connection.autocommit = True
@@ -111,13 +111,13 @@ class FaultyPostgres(FixedPort, Postgres):
             connection.close()
 
     def journal(self) -> list[Change]:
-        rows = self.ask("SELECT position, kind, payload FROM projects_event ORDER BY position")
+        rows = self.query("SELECT position, kind, payload FROM projects_event ORDER BY position")
         return [Change.of(position, kind, json.loads(payload)) for position, kind, payload in rows]
 
     def end_backends(self) -> int:
-        """End every session but this one; how many there were."""
+        """End every other session. Returns their number."""
         return len(
-            self.ask(
+            self.query(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
@@ -126,7 +126,7 @@ class FaultyPostgres(FixedPort, Postgres):
 
 @cache
 def migrated() -> Path:
-    """The home of a stopped PostgreSQL with the product's empty tables, for every test to copy."""
+    """The folder of a stopped PostgreSQL with migrated, empty tables. Every test copies it."""
     folder = _until_exit.enter_context(throwaway_folder())
     with FaultyPostgres(folder, durable=False) as postgres:
         environment = {**os.environ, "DATABASE_URL": postgres.url}
@@ -141,22 +141,22 @@ atexit.register(_until_exit.close)
 
 # --- Listeners -------------------------------------------------------------------------------------------
 class Refused(Exception):
-    """A listener was told something that is no reason to come back."""
+    """A listener received a message after which it must not reconnect."""
 
 
 class Listener:
-    """A client as it should be: keeps what it hears, and comes back to where it was, at the next of its doors."""
+    """A well-behaved client: it records events, and reconnects at its position, to the next URL if one is gone."""
 
-    def __init__(self, doors: list[str], seed: str, *, drops: bool) -> None:
-        self.doors = doors
+    def __init__(self, urls: list[str], seed: str, *, drops: bool) -> None:
+        self.urls = urls
         self.drops = drops
         self.random = random.Random(seed)
         self.record: list[Change] = []
         self.position = 0
         self.connections = 0
         self.slowest_s = 0.0
-        # Who comes and goes has a web process apart, where there are two: what they do may wake the other.
-        self._door = 1 if drops else 0
+        # Listeners that come and go use the second web process, if there is one: connecting may wake its reader.
+        self._url_index = 1 if drops else 0
 
     async def run(self) -> None:
         while True:
@@ -165,9 +165,9 @@ class Listener:
                 async with asyncio.timeout(stays_s), self._connected() as socket:
                     try:
                         self.connections += 1
-                        await self.hear(socket)
+                        await self.receive(socket)
                     finally:
-                        # Gone without a word, every other time.
+                        # Every other time, without a closing handshake.
                         if self.random.random() < 0.5:
                             socket.transport.abort()
             except TimeoutError:
@@ -175,36 +175,36 @@ class Listener:
             except WebSocketException:
                 pass
             except OSError:
-                self._door += 1
+                self._url_index += 1
             await asyncio.sleep(self.random.uniform(0, 0.1))
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[ClientConnection]:
-        door = self.doors[self._door % len(self.doors)]
-        async with connect(self.address(door), proxy=None, compression=None, **self.options) as socket:
+        url = self.urls[self._url_index % len(self.urls)]
+        async with connect(self.address(url), proxy=None, compression=None, **self.options) as socket:
             yield socket
 
-    def take(self, kind: str, shown: dict[str, Any]) -> None:
-        self.position = int(shown["cursor"])
-        self.record.append(Change.of(self.position, kind, shown))
-        self.slowest_s = max(self.slowest_s, time.time() - datetime.fromisoformat(shown["at"]).timestamp())
+    def record_event(self, kind: str, payload: dict[str, Any]) -> None:
+        self.position = int(payload["cursor"])
+        self.record.append(Change.of(self.position, kind, payload))
+        self.slowest_s = max(self.slowest_s, time.time() - datetime.fromisoformat(payload["at"]).timestamp())
 
     options: dict[str, Any] = {}
 
-    def address(self, door: str) -> str:
+    def address(self, url: str) -> str:
         raise NotImplementedError
 
-    async def hear(self, socket: ClientConnection) -> None:
+    async def receive(self, socket: ClientConnection) -> None:
         raise NotImplementedError
 
 
 class PlainListener(Listener):
     """On `/ws/notifications/`."""
 
-    def address(self, door: str) -> str:
-        return f"{door}/ws/notifications/?after={self.position}"
+    def address(self, url: str) -> str:
+        return f"{url}/ws/notifications/?after={self.position}"
 
-    async def hear(self, socket: ClientConnection) -> None:
+    async def receive(self, socket: ClientConnection) -> None:
         async for text in socket:
             frame = json.loads(text)
             match frame["type"]:
@@ -215,7 +215,7 @@ class PlainListener(Listener):
                 case "ready" | "cursor" | "resync" | "error":
                     raise Refused(f"At {self.position}: {text!r}")
                 case kind:
-                    self.take(kind, frame)
+                    self.record_event(kind, frame)
 
 
 class GraphQLListener(Listener):
@@ -223,10 +223,10 @@ class GraphQLListener(Listener):
 
     options = {"subprotocols": [Subprotocol("graphql-transport-ws")]}
 
-    def address(self, door: str) -> str:
-        return f"{door}/graphql/"
+    def address(self, url: str) -> str:
+        return f"{url}/graphql/"
 
-    async def hear(self, socket: ClientConnection) -> None:
+    async def receive(self, socket: ClientConnection) -> None:
         await socket.send(json.dumps({"type": "connection_init"}))
         async for text in socket:
             message = json.loads(text)
@@ -236,7 +236,7 @@ class GraphQLListener(Listener):
                     await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": payload}))
                 case "next" if "errors" not in message["payload"]:
                     event = message["payload"]["data"]["events"]
-                    self.take(event["kind"].lower().replace("_", "."), event)
+                    self.record_event(event["kind"].lower().replace("_", "."), event)
                 case "ping":
                     await socket.send(json.dumps({"type": "pong"}))
                 case "error" if message["payload"][0]["extensions"]["code"] == "INTERNAL_SERVER_ERROR":
@@ -246,23 +246,23 @@ class GraphQLListener(Listener):
 
 
 class StoppedListener:
-    """A client that hears one event, so that it is live, and then reads nothing any more."""
+    """A client that receives one event, so that it is live, and then stops reading."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
 
     @classmethod
     @asynccontextmanager
-    async def plain(cls, door: str) -> AsyncIterator[StoppedListener]:
-        async with cls._connected(f"{door}/ws/notifications/?after=0") as socket:
+    async def plain(cls, url: str) -> AsyncIterator[StoppedListener]:
+        async with cls._connected(f"{url}/ws/notifications/?after=0") as socket:
             await socket.recv()  # "ready"
             await socket.recv()
             yield cls(socket)
 
     @classmethod
     @asynccontextmanager
-    async def subscribed(cls, door: str) -> AsyncIterator[StoppedListener]:
-        async with cls._connected(f"{door}/graphql/", subprotocols=[Subprotocol("graphql-transport-ws")]) as socket:
+    async def subscribed(cls, url: str) -> AsyncIterator[StoppedListener]:
+        async with cls._connected(f"{url}/graphql/", subprotocols=[Subprotocol("graphql-transport-ws")]) as socket:
             await socket.send(json.dumps({"type": "connection_init"}))
             await socket.recv()
             document = LISTEN.replace("title version", "title version description")
@@ -273,18 +273,18 @@ class StoppedListener:
 
     @staticmethod
     def _connected(address: str, **options: Any) -> connect:
-        place = urlsplit(address)
-        assert place.hostname is not None
+        url = urlsplit(address)
+        assert url.hostname is not None
         raw = socket.socket()
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # little room for what is not read
-        raw.connect((place.hostname, place.port))
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # a small receive buffer
+        raw.connect((url.hostname, url.port))
         raw.setblocking(False)
         return connect(
             address, sock=raw, max_queue=1, compression=None, ping_interval=None, close_timeout=0.1, **options
         )
 
     async def end(self) -> str:
-        """Read on to the end; how it came: `resync`, or `cut off` without a word."""
+        """Read on to the end. Returns `resync`, or `cut off` if the connection ended without it."""
         last = ""
         try:
             while "RESYNC" not in last:
@@ -298,14 +298,14 @@ class StoppedListener:
 @pytest.mark.faults
 @pytest.mark.slow
 class FaultCase(ServerCase):
-    """Servers and a web process of its own for every test; the journal is empty."""
+    """Every test has its own servers and web process, and an empty journal."""
 
     is_environment_shared = False
     queue_events = 1000
 
     def setUp(self) -> None:
         self.seed = os.environ.get("FAULTS_SEED") or str(random.randrange(10**6))
-        say(f"FAULTS_SEED={self.seed}")  # pytest shows it where the test fails
+        say(f"FAULTS_SEED={self.seed}")  # pytest shows it if the test fails
         folder = self.enterContext(throwaway_folder())
         subprocess.run(["cp", "--archive", migrated(), folder / FaultyPostgres.name], check=True)
         self.postgres = self.enterContext(FaultyPostgres(folder, durable=False))
@@ -320,26 +320,26 @@ class FaultCase(ServerCase):
             "DJANGO_SETTINGS_MODULE": "tests.faults.settings",
         }
         self.webs: list[Process] = []
-        self.doors: list[str] = []
+        self.urls: list[str] = []
         self.log: deque[str] = deque(maxlen=LINES_SHOWN)
         self.listeners: list[Listener] = []
         self.start_web()
 
     def start_web(self) -> None:
-        """One more web process, and its address the last of `doors`."""
-        mine: list[Process] = []
-        self.addCleanup(lambda: [web.kill() for web in mine])  # where it did not stop when it was asked to
+        """Start another web process, and append its URL to `urls`."""
+        started: list[Process] = []
+        self.addCleanup(lambda: [web.kill() for web in started])  # if it did not stop on SIGTERM
         super().setUp()
-        mine.append(self.server)
+        started.append(self.server)
         self.webs.append(self.server)
-        self.doors.append(self.ws_url)
+        self.urls.append(self.ws_url)
         for pipe in (self.server.stdout, self.server.stderr):
             if pipe is not None:
-                # A descriptor of its own: whoever stops the process reads and closes the other.
+                # A duplicate descriptor: the cleanup that stops the process reads and closes the original.
                 threading.Thread(target=self._read_log, args=[os.fdopen(os.dup(pipe.fileno()))], daemon=True).start()
 
     def _read_log(self, pipe: IO[str]) -> None:
-        """A process whose log nobody reads would stand still sooner or later."""
+        """Read the log until its end: a process blocks when its pipe is full."""
         with pipe:
             self.log.extend(pipe)
 
@@ -353,7 +353,7 @@ class FaultCase(ServerCase):
         return writer
 
     async def stop(self, writer: Process) -> int:
-        """Tell a writer that it is over; its exit code."""
+        """Stop a writer. Returns its exit code."""
         assert writer.stdin is not None
         writer.stdin.close()
         return await self.end_of(writer)
@@ -364,9 +364,9 @@ class FaultCase(ServerCase):
 
     @asynccontextmanager
     async def listening(self, count: int, *, drops: Callable[[int], bool] = lambda _: False) -> AsyncIterator[None]:
-        """`count` listeners from the beginning on, every other one a subscription. They are in `listeners`."""
+        """Run `count` listeners from the first position on, every other one a subscription. They are in `listeners`."""
         kinds = (PlainListener, GraphQLListener)
-        self.listeners = [kinds[n % 2](self.doors, f"{self.seed}-{n}", drops=drops(n)) for n in range(count)]
+        self.listeners = [kinds[n % 2](self.urls, f"{self.seed}-{n}", drops=drops(n)) for n in range(count)]
         self._listening = [asyncio.create_task(listener.run()) for listener in self.listeners]
         try:
             yield
@@ -375,16 +375,17 @@ class FaultCase(ServerCase):
                 task.cancel()
             await asyncio.gather(*self._listening, return_exceptions=True)
 
-    async def all_heard(self, position: int) -> None:
-        """Wait until everybody has come to a position."""
+    async def all_reach(self, position: int) -> None:
+        """Wait until every listener has reached a position."""
         await self.until(
-            lambda: all(listener.position >= position for listener in self.listeners), f"everybody hears {position}"
+            lambda: all(listener.position >= position for listener in self.listeners),
+            f"every listener reaches {position}",
         )
 
-    async def all_heard_more(self, events: int) -> None:
-        """Wait until everybody is that far beyond where the journal stands now."""
-        [(head,)] = self.postgres.ask("SELECT coalesce(max(position), 0) FROM projects_event")
-        await self.all_heard(head + events)
+    async def all_advance(self, events: int) -> None:
+        """Wait until every listener is `events` positions beyond the current head of the journal."""
+        [(head,)] = self.postgres.query("SELECT coalesce(max(position), 0) FROM projects_event")
+        await self.all_reach(head + events)
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
         try:
@@ -396,27 +397,27 @@ class FaultCase(ServerCase):
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             positions = [listener.position for listener in self.listeners]
-            self.fail(f"In vain was waited until {what}. Listeners stand at {positions}.\n{''.join(self.log)}")
+            self.fail(f"Timed out waiting until {what}. The listeners are at {positions}.\n{''.join(self.log)}")
 
     async def assert_nothing_missed(self) -> None:
-        """Nobody writes any more: every record comes to equal the journal."""
+        """Check that every record becomes equal to the journal. All writers have ended."""
         journal = self.postgres.journal()
         self.assertEqual([change.position for change in journal], list(range(1, len(journal) + 1)))
-        await self.all_heard(len(journal))
+        await self.all_reach(len(journal))
         for number, listener in enumerate(self.listeners):
             if listener.record != journal:
                 first = next(
                     (n for n, pair in enumerate(zip(listener.record, journal, strict=False)) if pair[0] != pair[1]),
                     min(len(listener.record), len(journal)),
                 )
-                heard, written = listener.record[first : first + 3], journal[first : first + 3]
-                self.fail(f"Listener {number} ({type(listener).__name__}) heard {heard} where {written} was written.")
+                received, written = listener.record[first : first + 3], journal[first : first + 3]
+                self.fail(f"Listener {number} ({type(listener).__name__}) received {received} instead of {written}.")
         connections = sum(listener.connections for listener in self.listeners)
         figure = f"{len(journal)} events, {len(self.listeners)} listeners on {connections} connections"
-        if stayed := [listener.slowest_s for listener in self.listeners if not listener.drops]:
-            # From the append on: the commit may follow a moment later.
+        if delays_s := [listener.slowest_s for listener in self.listeners if not listener.drops]:
+            # Since the append. The commit may be a moment later.
             figure += (
-                f"; heard {max(stayed):.2f} s after the append at the latest, a poll is due every {SIZES.poll_s} s"
+                f"; received {max(delays_s):.2f} s after the append at the latest, with a poll every {SIZES.poll_s} s"
             )
         figures.append(f"{self._testMethodName} (seed {self.seed}): {figure}")
 

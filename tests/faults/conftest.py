@@ -7,7 +7,7 @@ from tests.faults.cases import figures
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A worker of pytest-xdist hands its figures to the process that prints the summary."""
+    """Send the figures of a pytest-xdist worker to the process that prints the summary."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["figures"] = figures
 
@@ -18,7 +18,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """In the long form, what was measured: shown, not asserted."""
+    """Print the measurements of the long form. They are not asserted."""
     if "FAULTS" in os.environ:
         terminalreporter.section("faults")
         terminalreporter.write_line("\n".join(figures))

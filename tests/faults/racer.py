@@ -1,7 +1,8 @@
 """A process of the race: it writes, or reads and checks, until its time is over or its standard input ends.
 
-What was answered stands in a file that all of them have in memory: who reads notes it before they ask, and must then be
-shown nothing older. A line of JSON at the end says how often it did what; who is shown an old list ends with 1.
+Writers store the versions of acknowledged changes in a file that all processes map into memory. A reader loads them
+before its request, and the response must not show older ones. At the end a process prints its counts as a line of JSON.
+Its exit code is 1 if it read a stale list.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from typing import Any
 import django
 
 WRITERS = 3
-# Seconds at most between two changes of one writer, in which lists stay as they are; between two looks; for one answer.
+# In seconds: the longest pause of a writer, in which lists do not change; the poll interval; the timeout of a request.
 PAUSE_S = 0.4
 POLL_S = 0.05
-PATIENCE_S = 30
+TIMEOUT_S = 30
 
 QUERIES = {
     "projects": "{ projects { nodes { id version } } }",
@@ -33,11 +34,11 @@ QUERIES = {
 }
 
 
-class Notes:
-    """Numbers that all processes share: the newest versions that each writer was answered, and what else is told.
+class SharedState:
+    """Numbers that all processes share: the newest acknowledged version of each object per writer, and three counters.
 
-    `life` is odd while Redis is killed, and another one after each start. Who is a member is `answered` once it is no
-    other than `asked`: odd for yes.
+    `life` is odd while Redis is down, and differs after each start. `requested` and `acknowledged` count changes of the
+    membership, and are equal while none is under way. An odd number means that the user is a member.
     """
 
     def __init__(self, path: Path, objects: int) -> None:
@@ -49,10 +50,10 @@ class Notes:
             self._numbers = memoryview(mmap.mmap(file.fileno(), size)).cast("q")
 
     life = property(lambda self: self._numbers[0], lambda self, number: self._numbers.__setitem__(0, number))
-    asked = property(lambda self: self._numbers[1], lambda self, number: self._numbers.__setitem__(1, number))
-    answered = property(lambda self: self._numbers[2], lambda self, number: self._numbers.__setitem__(2, number))
+    requested = property(lambda self: self._numbers[1], lambda self, number: self._numbers.__setitem__(1, number))
+    acknowledged = property(lambda self: self._numbers[2], lambda self, number: self._numbers.__setitem__(2, number))
 
-    def note(self, writer: int, number: int, version: int) -> None:
+    def acknowledge(self, writer: int, number: int, version: int) -> None:
         self._numbers[3 + writer * self.objects + number] = version
 
     def newest(self) -> list[int]:
@@ -65,12 +66,12 @@ class Stale(Exception):
 
 
 class Racer:
-    def __init__(self, given: argparse.Namespace) -> None:
-        self.random = random.Random(given.seed)
-        self.projects: list[int] = given.projects
-        self.tasks: list[int] = given.tasks
-        self.member_id: int = given.member
-        self.notes = Notes(given.notes, len(self.projects) + len(self.tasks))
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.random = random.Random(options.seed)
+        self.projects: list[int] = options.projects
+        self.tasks: list[int] = options.tasks
+        self.member_id: int = options.member
+        self.state = SharedState(options.state, len(self.projects) + len(self.tasks))
         self.counts: Counter[str] = Counter()
 
     # --- Writers -----------------------------------------------------------------------------------------
@@ -81,58 +82,58 @@ class Racer:
 
         number = self.random.randrange(len(self.projects))
         if writer == 0 and self.random.random() < 0.5:
-            life, self.notes.asked = self.notes.life, self.notes.asked + 1
-            last = {"actor": SYSTEM, "project_id": self.projects[-1]}
-            if self.notes.asked % 2:
+            life, self.state.requested = self.state.life, self.state.requested + 1
+            membership = {"actor": SYSTEM, "project_id": self.projects[-1]}
+            if self.state.requested % 2:
                 name = User.objects.values_list("username", flat=True).get(pk=self.member_id)
-                services.membership.add_member(**last, username=name)
+                services.membership.add_member(**membership, username=name)
             else:
-                services.membership.remove_member(**last, user_id=self.member_id)
-            self._until_told(life)
-            self.notes.answered = self.notes.asked
+                services.membership.remove_member(**membership, user_id=self.member_id)
+            self._wait_for_bumps(life)
+            self.state.acknowledged = self.state.requested
         else:
-            text, life = f"{self.random.randrange(10**9)}", self.notes.life
+            text, life = f"{self.random.randrange(10**9)}", self.state.life
             if self.random.random() < 0.5:
-                one: Any = services.project.update_project(
+                changed: Any = services.project.update_project(
                     actor=SYSTEM, project_id=self.projects[number], changes={"name": text}
                 )
             else:
-                one = services.task.update_task(actor=SYSTEM, task_id=self.tasks[number], changes={"title": text})
+                changed = services.task.update_task(actor=SYSTEM, task_id=self.tasks[number], changes={"title": text})
                 number += len(self.projects)
-            self._until_told(life)
-            self.notes.note(writer, number, one.version)
+            self._wait_for_bumps(life)
+            self.state.acknowledge(writer, number, changed.version)
         self.counts["writes"] += 1
         time.sleep(self.random.uniform(0, PAUSE_S))
 
-    def _until_told(self, life: int) -> None:
-        """A Redis that is there but did not answer this process shows others the old list until it does.
+    def _wait_for_bumps(self, life: int) -> None:
+        """Wait until Redis has the pending bumps of this process: until then it serves old lists to others.
 
-        One that was killed shows nobody anything.
+        A Redis that was killed since serves no list.
         """
         from backend.projects.cache import versions
 
-        while versions._pending_bumps.exist and self.notes.life == life and life % 2 == 0:
+        while versions._pending_bumps.exist and self.state.life == life and life % 2 == 0:
             self.counts["waits"] += 1
             time.sleep(POLL_S)
 
     # --- Readers -----------------------------------------------------------------------------------------
     def check(self, noun: str, is_staff: bool, read: Callable[[], dict[int, int]]) -> None:
-        newest = self.notes.newest()
-        # In this order: what is asked for after it was answered is not settled.
-        answered = self.notes.answered
-        is_settled = self.notes.asked == answered
+        newest = self.state.newest()
+        # In this order: a change requested in between is not settled.
+        acknowledged = self.state.acknowledged
+        is_settled = self.state.requested == acknowledged
         rows = read()
-        is_settled = is_settled and self.notes.asked == answered
+        is_settled = is_settled and self.state.requested == acknowledged
         self.counts["reads"] += 1
         versions = newest[: len(self.projects)] if noun == "projects" else newest[len(self.projects) :]
         for project_id, version in zip(self.projects, versions, strict=True):
             is_visible = True
             if project_id == self.projects[-1] and not is_staff:
-                is_visible = answered % 2 == 1 if is_settled else project_id in rows
+                is_visible = acknowledged % 2 == 1 if is_settled else project_id in rows
             if (project_id in rows) != is_visible or rows.get(project_id, version) < version:
                 raise Stale(
-                    f"{noun}, {'staff' if is_staff else 'member'}: {rows} was read, {newest} was answered before, "
-                    f"membership was {answered}{'' if is_settled else ', and is changing'}."
+                    f"{noun}, {'staff' if is_staff else 'member'}: read {rows} after {newest} was acknowledged, "
+                    f"membership was {acknowledged}{'' if is_settled else ', and is changing'}."
                 )
 
     def read_by_resolver(self) -> None:
@@ -149,7 +150,7 @@ class Racer:
             users = User.objects.order_by("is_staff")
             self.viewers = [viewer_for(user) for user in users]
         noun = self.random.choice(("projects", "tasks"))
-        asked: dict[str, Any] = {"order": Order(), "page": PageRequest(default_size=9)}
+        arguments: dict[str, Any] = {"order": Order(), "page": PageRequest(default_size=9)}
         statements = 0
 
         def count(execute: Any, *args: Any) -> Any:
@@ -160,45 +161,47 @@ class Racer:
         def read() -> dict[int, int]:
             viewer = self.viewers[is_staff]
             if noun == "projects":
-                page = list_projects(viewer, filter=ProjectFilter(), **asked).page
+                page = list_projects(viewer, filter=ProjectFilter(), **arguments).page
                 return {row.id: row.version for row in page.rows}
-            return {row.project_id: row.version for row in list_tasks(viewer, filter=TaskFilter(), **asked).page.rows}
+            return {
+                row.project_id: row.version for row in list_tasks(viewer, filter=TaskFilter(), **arguments).page.rows
+            }
 
         with connection.execute_wrapper(count):
             self.check(noun, is_staff, read)
         self.counts["hits"] += not statements
 
-    def read_by_http(self, doors: list[str], tokens: list[str]) -> None:
-        """Over connections that are kept; what was read before is named, so that it need not be sent again."""
+    def read_by_http(self, addresses: list[str], tokens: list[str]) -> None:
+        """Read over persistent connections, with the last ETag where there is one."""
         if not hasattr(self, "connections"):
-            self.connections = [http.client.HTTPConnection(door, timeout=PATIENCE_S) for door in doors]
-            self.held: dict[Any, tuple[str, dict[int, int]]] = {}
+            self.connections = [http.client.HTTPConnection(address, timeout=TIMEOUT_S) for address in addresses]
+            self.stored: dict[Any, tuple[str, dict[int, int]]] = {}
         is_staff = self.random.random() < 0.5
         noun = self.random.choice(("projects", "tasks"))
         connection = self.random.choice(self.connections)
         headers = {"Authorization": f"Bearer {tokens[is_staff]}"}
 
         def by_rest() -> dict[int, int]:
-            etag, held = self.held.get((noun, is_staff), ("", {}))
+            etag, rows = self.stored.get((noun, is_staff), ("", {}))
             connection.request("GET", f"/{noun}/", headers={**headers, "If-None-Match": etag} if etag else headers)
-            answer = connection.getresponse()
-            body = answer.read()
-            if answer.status == 304:
+            response = connection.getresponse()
+            body = response.read()
+            if response.status == 304:
                 self.counts["not modified"] += 1
-                return held
-            assert answer.status == 200, body
+                return rows
+            assert response.status == 200, body
             rows = {row["id" if noun == "projects" else "project"]: row["version"] for row in json.loads(body)}
-            self.held[noun, is_staff] = str(answer.headers["ETag"]), rows
+            self.stored[noun, is_staff] = str(response.headers["ETag"]), rows
             return rows
 
         def by_graphql() -> dict[int, int]:
-            body = json.dumps({"query": QUERIES[noun]})
-            connection.request("POST", "/graphql/", body, {**headers, "Content-Type": "application/json"})
-            answer = connection.getresponse()
-            told = answer.read()
-            assert answer.status == 200, told
-            assert b'"errors"' not in told, told
-            nodes = json.loads(told)["data"][noun]["nodes"]
+            operation = json.dumps({"query": QUERIES[noun]})
+            connection.request("POST", "/graphql/", operation, {**headers, "Content-Type": "application/json"})
+            response = connection.getresponse()
+            body = response.read()
+            assert response.status == 200, body
+            assert b'"errors"' not in body, body
+            nodes = json.loads(body)["data"][noun]["nodes"]
             project_of = dict(zip(self.tasks, self.projects, strict=True))
             ids = [int(node["id"]) for node in nodes]
             return {
@@ -215,25 +218,25 @@ def main() -> int:
     parser.add_argument("--number", type=int, default=0)
     parser.add_argument("--seed")
     parser.add_argument("--seconds", type=float)
-    parser.add_argument("--notes", type=Path)
+    parser.add_argument("--state", type=Path)
     parser.add_argument("--member", type=int)
     parser.add_argument("--projects", type=int, nargs="+")
     parser.add_argument("--tasks", type=int, nargs="+")
-    parser.add_argument("--doors", nargs="*")
+    parser.add_argument("--addresses", nargs="*")
     parser.add_argument("--tokens", nargs="*")
-    given = parser.parse_args()
+    options = parser.parse_args()
     django.setup()
-    racer = Racer(given)
+    racer = Racer(options)
     act = {
-        "write": lambda: racer.write(given.number),
+        "write": lambda: racer.write(options.number),
         "resolver": racer.read_by_resolver,
-        "http": lambda: racer.read_by_http(given.doors, given.tokens),
-    }[given.role]
+        "http": lambda: racer.read_by_http(options.addresses, options.tokens),
+    }[options.role]
     print("ready", flush=True)  # noqa: T201
     sys.stdin.readline()
     is_over = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), is_over.set()), daemon=True).start()
-    ends_at = time.monotonic() + given.seconds
+    ends_at = time.monotonic() + options.seconds
     try:
         while time.monotonic() < ends_at and not is_over.is_set():
             act()

@@ -1,4 +1,4 @@
-"""The product's settings, less a bound: in open access all listeners are one account's."""
+"""The product's settings with a higher limit: in open mode all listeners count as one account's."""
 
 from backend.settings import *  # noqa: F403
 

@@ -1,6 +1,6 @@
-"""Processes that write and processes that read, by every door, while Redis is killed: nobody is shown an old list.
+"""No reader gets a stale list, over REST, GraphQL or a resolver, while other processes write and Redis is killed.
 
-RACE_S is for how many seconds, FAULTS_SEED repeats what each of them chooses.
+RACE_S is the duration in seconds. FAULTS_SEED repeats the choices of every process.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from tests import processes
 from tests.cases import CommittingCase, database_url, start_server, token_of
 from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
 from tests.faults.cases import PATIENCE_S, figures
-from tests.faults.racer import WRITERS, Notes
+from tests.faults.racer import WRITERS, SharedState
 from tests.processes import Process
 from tests.servers import FaultyValkey
 
 RACE_S = float(os.environ.get("RACE_S", "20"))
-# Seconds between two things that happen to Redis; and for which it is gone.
+# Seconds between two faults of Redis, and between its kill and its start.
 FAULT_EVERY_S = 0.1
 GONE_S = 0.3
 KILLS = 4
 READERS = {"http": 3, "resolver": 2}
 PROJECTS = 3
-# Per second of the race, in all: far below what a slow machine does, and enough to mean something.
-LEAST = {"http reads": 4, "http not modified": 0.2, "resolver reads": 10, "resolver hits": 2, "write writes": 2}
+# Minimum totals per second of the race: far below what a slow machine does, and enough to be meaningful.
+MINIMUM = {"http reads": 4, "http not modified": 0.2, "resolver reads": 10, "resolver hits": 2, "write writes": 2}
 
 
 @pytest.mark.faults
 @pytest.mark.server
 @pytest.mark.slow
 class RaceTests(CommittingCase):
-    def test_who_reads_after_a_write_was_answered_is_shown_it_whatever_happens_to_redis(self) -> None:
+    def test_a_read_after_an_acknowledged_write_shows_it_whatever_happens_to_redis(self) -> None:
         seed = os.environ.get("FAULTS_SEED") or str(random.randrange(10**6))
         say(f"FAULTS_SEED={seed}")
         chance = random.Random(seed)
@@ -54,15 +54,15 @@ class RaceTests(CommittingCase):
         folder = self.enterContext(throwaway_folder())
         valkey = self.enterContext(FaultyValkey(folder))
         environment = {"ACCESS": "closed", "DATABASE_URL": database_url(), "REDIS_URL": valkey.url}
-        doors = [start_server("backend.server", environment, self.addCleanup)[1] for _ in range(2)]
-        notes = Notes(folder / "notes", 2 * PROJECTS)
-        given = ["--seconds", RACE_S, "--notes", folder / "notes", "--member", member.pk]
-        given += ["--projects", *(project.pk for project in projects), "--tasks", *(task.pk for task in tasks)]
-        given += ["--doors", *doors, "--tokens", token_of(member), token_of(staff)]
+        addresses = [start_server("backend.server", environment, self.addCleanup)[1] for _ in range(2)]
+        state = SharedState(folder / "state", 2 * PROJECTS)
+        common = ["--seconds", RACE_S, "--state", folder / "state", "--member", member.pk]
+        common += ["--projects", *(project.pk for project in projects), "--tasks", *(task.pk for task in tasks)]
+        common += ["--addresses", *addresses, "--tokens", token_of(member), token_of(staff)]
         roles = ["write"] * WRITERS + [role for role, count in READERS.items() for _ in range(count)]
         racers = []
         for number, role in enumerate(roles):
-            arguments = [role, "--number", number, "--seed", f"{seed}-{number}", *given]
+            arguments = [role, "--number", number, "--seed", f"{seed}-{number}", *common]
             racer = processes.libraries().start(
                 "tests.faults.racer",
                 list(map(str, arguments)),
@@ -80,23 +80,26 @@ class RaceTests(CommittingCase):
             racer.stdin.write("go\n")
             racer.stdin.flush()
 
-        kills = self.trouble(valkey, notes, chance)
+        kills = self.cause_faults(valkey, state, chance)
 
         counts: Counter[str] = Counter()
         for role, racer in zip(roles, racers, strict=True):
             assert racer.stdout is not None
-            answer: dict[str, Any] = json.loads(racer.stdout.readline() or "{}")
-            self.assertNotIn("stale", answer)
+            result: dict[str, Any] = json.loads(racer.stdout.readline() or "{}")
+            self.assertNotIn("stale", result)
             self.assertEqual(racer.wait(PATIENCE_S), 0)
-            counts.update({f"{role} {what}": count for what, count in answer.items()})
+            counts.update({f"{role} {what}": count for what, count in result.items()})
         figure = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
         say(figure)
         figures.append(f"{self._testMethodName} (seed {seed}): {figure}; {kills} kills")
-        for what, least in LEAST.items():
-            self.assertGreater(counts[what], least * RACE_S, what)
+        for what, minimum in MINIMUM.items():
+            self.assertGreater(counts[what], minimum * RACE_S, what)
 
-    def trouble(self, valkey: FaultyValkey, notes: Notes, chance: random.Random) -> int:
-        """Evict what Redis holds, and kill it now and then: it comes back empty, later with what it once held."""
+    def cause_faults(self, valkey: FaultyValkey, state: SharedState, chance: random.Random) -> int:
+        """Evict keys from Redis, and kill it now and then. Returns the number of kills.
+
+        After the first kill Redis comes back empty, after later ones with an old snapshot.
+        """
         kills = 0
         began = time.monotonic()
         while (passed := time.monotonic() - began) < RACE_S:
@@ -104,12 +107,12 @@ class RaceTests(CommittingCase):
                 if passed > (kills + 1) * RACE_S / (KILLS + 1):
                     if kills % 2:
                         redis.save()
-                        time.sleep(FAULT_EVERY_S)  # in which it falls behind
-                    notes.life += 1
+                        time.sleep(FAULT_EVERY_S)  # the snapshot becomes outdated
+                    state.life += 1
                     valkey.kill()
                     time.sleep(GONE_S)
                     valkey.start()
-                    notes.life += 1
+                    state.life += 1
                     kills += 1
                 elif chance.random() < 0.05:
                     redis.flushdb()

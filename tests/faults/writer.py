@@ -1,6 +1,6 @@
-"""A process that writes: threads that change tasks at random, roll some of it back, and dawdle before they commit.
+"""A process of threads that change tasks at random, roll some changes back, and delay their commits.
 
-It ends after so many changes of each thread, or when its standard input does: so it never outlives a test.
+It ends after a number of changes per thread, or when its standard input ends, so it never outlives a test.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import django
 from django.db import InterfaceError, OperationalError, connection, transaction
 
 DUE = datetime(2027, 3, 1, tzinfo=UTC)
-ROLLED_BACK = 0.2  # of all changes
+ROLLED_BACK = 0.2  # share of all changes
 RETRY_S = 0.1
 
 
 class RolledBack(Exception):
-    """What a writer throws after its append."""
+    """Rolls a change back after its append."""
 
 
 class Writer:
@@ -34,7 +34,7 @@ class Writer:
         self.delay_s = delay_s
 
     def write(self, changes: int, is_over: threading.Event) -> None:
-        """Commit `changes` changes; what the database's end has undone or left unanswered is done again."""
+        """Commit `changes` changes. A change is repeated if the database ended before it confirmed the commit."""
         try:
             while changes and not is_over.is_set():
                 try:
@@ -46,7 +46,7 @@ class Writer:
             connection.close()
 
     def change(self) -> int:
-        """How many changes were committed."""
+        """Make a change. Returns the number of committed changes: 1, or 0 if it was rolled back."""
         from backend.projects import services
         from backend.projects.access import SYSTEM
 
@@ -61,8 +61,8 @@ class Writer:
                         changes = {"title": f"Title {number}"}
                         services.task.update_task(actor=SYSTEM, task_id=self.task_id, changes=changes)
                     case "comment":
-                        said = f"Remark {number}"
-                        services.comment.add_comment(actor=SYSTEM, task_id=self.task_id, content=said, author="Ada")
+                        content = f"Remark {number}"
+                        services.comment.add_comment(actor=SYSTEM, task_id=self.task_id, content=content, author="Ada")
                 time.sleep(self.random.uniform(0, self.delay_s))
                 if self.random.random() < ROLLED_BACK:
                     raise RolledBack
@@ -72,7 +72,7 @@ class Writer:
 
 
 def prepare(description: str) -> tuple[int, int]:
-    """A project and a task for all to write to."""
+    """Create the project and the task that all threads change. Returns their ids."""
     from backend.projects import services
     from backend.projects.access import SYSTEM
 
@@ -83,7 +83,7 @@ def prepare(description: str) -> tuple[int, int]:
 
 
 def write_and_die(task_id: int) -> None:
-    """Change a task, and be killed as soon as that is committed: no tag is bumped, and nobody notified."""
+    """Change a task, and kill this process right after the commit: no tag is bumped, and no reader is notified."""
     from backend.projects import services
     from backend.projects.access import SYSTEM
 
@@ -95,30 +95,28 @@ def write_and_die(task_id: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--writers", type=int, default=1)
-    parser.add_argument("--changes", type=int, default=0, help="of each writer")
-    parser.add_argument("--delay-s", type=float, default=0.0, help="at most, between append and commit")
-    parser.add_argument("--length", type=int, default=0, help="of the description of the task that they change")
+    parser.add_argument("--changes", type=int, default=0, help="per writer")
+    parser.add_argument("--delay-s", type=float, default=0.0, help="longest delay between append and commit")
+    parser.add_argument("--length", type=int, default=0, help="of the description of the changed task")
     parser.add_argument("--seed", default="")
-    parser.add_argument(
-        "--dies", action="store_true", help="once its input ends: right after the commit of one change more"
-    )
-    given = parser.parse_args()
+    parser.add_argument("--dies", action="store_true", help="after the commit of one more change, when its input ends")
+    options = parser.parse_args()
     django.setup()
-    project_id, task_id = prepare("x" * given.length)
+    project_id, task_id = prepare("x" * options.length)
     is_over = threading.Event()
     threads = [
         threading.Thread(
-            target=Writer(f"{given.seed}-{number}", project_id, task_id, given.delay_s).write,
-            args=[given.changes, is_over],
+            target=Writer(f"{options.seed}-{number}", project_id, task_id, options.delay_s).write,
+            args=[options.changes, is_over],
         )
-        for number in range(given.writers)
+        for number in range(options.writers)
     ]
     for thread in threads:
         thread.start()
     threading.Thread(target=lambda: (sys.stdin.read(), is_over.set()), daemon=True).start()
     for thread in threads:
         thread.join()
-    if given.dies:
+    if options.dies:
         is_over.wait()
         write_and_die(task_id)
 
