@@ -1,4 +1,4 @@
-"""What the tests stand on: real servers, real doors."""
+"""Base classes and helpers of all tests."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class _Case:
     addCleanup: Callable[..., None]  # noqa: N815
 
     def events(self) -> list[str]:
-        """Kinds of the events in the journal, oldest first, without those delivered to nobody."""
-        heard = Event.objects.exclude(kind="access.changed").order_by("position")
-        return list(heard.values_list("kind", flat=True))
+        """Kinds of the events in the journal, oldest first, without those that are never delivered."""
+        delivered = Event.objects.exclude(kind="access.changed").order_by("position")
+        return list(delivered.values_list("kind", flat=True))
 
     def write_unannounced(self, write: Callable[[], Any]) -> None:
-        """As a writer leaves it that is killed between its commit and its announcement."""
+        """Run `write` like a writer that is killed between its commit and its notification."""
         with transaction.atomic():
             before = len(connection.run_on_commit)
             write()
@@ -58,33 +58,33 @@ class _Case:
 
     @contextmanager
     def redis_down(self) -> Iterator[None]:
-        """No Redis answers within the block; after it this process finds it again as soon as it asks."""
-        nowhere = {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}
-        # The next test's positions begin anew: what is still to be told of this one's must not come to its Redis.
+        """Make Redis unreachable within the block. After it, the next command of this process reaches Redis again."""
+        unreachable = {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}
+        # Positions start again in the next test: its Redis must not get the pending bumps of this one.
         self.addCleanup(versions.retry_pending_bumps)
-        with override_settings(CACHES={"default": nowhere}):
+        with override_settings(CACHES={"default": unreachable}):
             yield
         redis.server.ask_again_at = 0.0
 
     @contextmanager
     def nothing_changes(self) -> Iterator[None]:
-        """No row and no event is other than before."""
-        before = _everything()
+        """Check that the block changes no row and no event."""
+        before = _all_rows()
         yield
-        self.assertEqual(_everything(), before)
+        self.assertEqual(_all_rows(), before)
 
     def gql(self, query: str, **variables: Any) -> dict[str, Any]:
-        """POST an operation that is expected to be executed; the whole answer."""
+        """POST an operation that has to be executed. Returns its result."""
         response = self.client.post("/graphql/", {"query": query, "variables": variables}, "application/json")
         assert response.status_code == 200, response.content
-        answer: dict[str, Any] = response.json()
-        return answer
+        result: dict[str, Any] = response.json()
+        return result
 
     def data(self, query: str, **variables: Any) -> dict[str, Any]:
-        """As `gql`, for an operation that is expected to have no errors; its data."""
-        answer = self.gql(query, **variables)
-        assert "errors" not in answer, answer
-        data: dict[str, Any] = answer["data"]
+        """POST an operation that has to succeed without errors. Returns its data."""
+        result = self.gql(query, **variables)
+        assert "errors" not in result, result
+        data: dict[str, Any] = result["data"]
         return data
 
 
@@ -93,13 +93,13 @@ class Case(_Case, TestCase):
     """One transaction per test, in closed mode."""
 
     def committed(self) -> Any:
-        """On-commit work (tags bumped, readers notified) is done at the end of the block, as a real commit would."""
+        """Run on-commit work (bumping tags, notifying readers) at the end of the block, as a real commit would."""
         return self.captureOnCommitCallbacks(execute=True)
 
 
 @override_settings(ACCESS="open")
 class OpenCase(Case):
-    """Anybody may do everything, so a request needs nobody behind it."""
+    """An anonymous client has all rights."""
 
 
 @override_settings(ACCESS="closed")
@@ -107,14 +107,14 @@ class CommittingCase(_Case, TransactionTestCase):
     """Real commits, in closed mode: for races, sockets and streams."""
 
     def _fixture_teardown(self) -> None:
-        """Delete all rows. Django's own truncates every table and creates every permission anew, which takes 80 ms."""
+        """Delete all rows. Django's method truncates every table and creates all permissions, which takes 80 ms."""
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(_tables_with_rows())
             for (table,) in cursor.fetchall():
                 cursor.execute(f"DELETE FROM {table}")
 
     def run_together(self, *jobs: Callable[[], Any]) -> list[Exception]:
-        """Run each job in a thread of its own; what they raised."""
+        """Run each job in a thread of its own. Returns the exceptions that they raised."""
         raised: list[Exception] = []
         barrier = threading.Barrier(len(jobs))
 
@@ -137,9 +137,9 @@ class CommittingCase(_Case, TransactionTestCase):
 
 @pytest.mark.server
 class ServerCase(CommittingCase):
-    """The web process on the test database, in open mode, new for every test: `base_url`, `ws_url`.
+    """Every test has a web process on the test database, in open mode, at `base_url` and `ws_url`.
 
-    It is the server that the environment names (`SERVER`), or `environment` where one is meant.
+    `SERVER` in the environment selects the server. A subclass for one server sets it in `environment`.
     """
 
     base_url: str
@@ -150,9 +150,9 @@ class ServerCase(CommittingCase):
 
     def setUp(self) -> None:
         super().setUp()
-        given = {"ACCESS": "open", "DATABASE_URL": database_url(), **self.environment}
+        environment = {"ACCESS": "open", "DATABASE_URL": database_url(), **self.environment}
         self.server, address = start_server(
-            "backend.server", given, self.addCleanup, is_environment_shared=self.is_environment_shared
+            "backend.server", environment, self.addCleanup, is_environment_shared=self.is_environment_shared
         )
         self.base_url, self.ws_url = f"http://{address}", f"ws://{address}"
 
@@ -164,7 +164,7 @@ def start_server(
     *,
     is_environment_shared: bool = False,
 ) -> tuple[Process, str]:
-    """A process that serves on this machine, and its address. Who has not stopped it by the end has it stopped."""
+    """Start a server process. Returns it and its address. A cleanup stops it if it still runs."""
     environment = {**os.environ, "BIND": "127.0.0.1", "PORT": "0", **environment}
     prefork = processes.web(environment) if is_environment_shared else processes.libraries()
     server = prefork.start(module, environment=environment, stderr=PIPE)
@@ -179,7 +179,7 @@ def start_server(
 
 
 def memory_kb(process: Process) -> int:
-    """What it holds in the machine's memory."""
+    """The resident memory of a process."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
     assert found is not None
@@ -187,7 +187,7 @@ def memory_kb(process: Process) -> int:
 
 
 def token_of(user: User, scope: str = Scope.ADMIN, days: int | None = None) -> str:
-    """A new token of the user's: the text that a client sends."""
+    """Create a token. Returns its secret, which a client sends."""
     _, secret = services.token.create_token(actor=SYSTEM, user_id=user.pk, name="script", scope=scope, days=days)
     return secret
 
@@ -198,7 +198,7 @@ def _stop(server: Process) -> None:
 
 
 def database_url() -> str:
-    """The database of this test run, for a process of its own."""
+    """The URL of the test database, for other processes."""
     parts = urlsplit(os.environ["DATABASE_URL"])
     return parts._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
 
@@ -206,14 +206,14 @@ def database_url() -> str:
 @lru_cache
 def _tables_with_rows() -> str:
     """A query for the names of the tables that have rows, without the tables that `migrate` fills."""
-    made_by_migrate = {Permission._meta.db_table, ContentType._meta.db_table}
-    tables = set(connection.introspection.django_table_names(only_existing=True)) - made_by_migrate
+    filled_by_migrate = {Permission._meta.db_table, ContentType._meta.db_table}
+    tables = set(connection.introspection.django_table_names(only_existing=True)) - filled_by_migrate
     queries = [f"SELECT '{table}' WHERE EXISTS (SELECT FROM {table})" for table in sorted(tables)]
     return " UNION ALL ".join(queries)
 
 
-def _everything() -> list[Any]:
+def _all_rows() -> list[Any]:
     models = (User, Project, Membership, Task, Comment, SummaryReport, Event, AuditEntry)
     rows = [list(model.objects.order_by("pk").values()) for model in models]
-    # A token's last use is written by whatever request it comes with.
+    # Without the last use of a token: every request with it may write that.
     return [*rows, list(Token.objects.order_by("pk").values("pk", "user", "name", "scope", "digest", "expires_at"))]

@@ -9,18 +9,18 @@ from backend.projects import threads
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests begin first, so that no worker is left with one when the others have finished."""
+    """Run slow tests first, so that no worker is left with one when the others have finished."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)
 def _empty_cache() -> None:
-    """The database is new for every test, so positions start again; what Redis holds must start again with it."""
+    """Empty Redis before each test: positions start again with the database, and cached data depends on them."""
     cache.delete_pattern("*")
 
 
 @pytest.fixture(autouse=True)
-def _no_kept_connections() -> Iterator[None]:
-    """What a test's threads keep open would be in the way of the next one's count, and of the database's end."""
+def _close_connections() -> Iterator[None]:
+    """Close the connections of a test's threads: another test may count them, and they block dropping the database."""
     yield
     asyncio.run(threads.requests.close())

@@ -1,4 +1,4 @@
-"""One per model, valid by default. Rows made here have no events: they stood before the test began."""
+"""A factory per model, with valid defaults. It records no events: its rows precede the test."""
 
 from datetime import timedelta
 
@@ -65,7 +65,7 @@ class SummaryReportFactory(DjangoModelFactory[SummaryReport]):
 
 
 class TokenFactory(DjangoModelFactory[Token]):
-    """`secret` is what a script sends."""
+    """`secret` is the text that a client sends."""
 
     class Meta:
         model = Token

@@ -1,11 +1,11 @@
-"""A process that imports much once and forks often: `python -m tests.prefork MODULE...`, used by `tests.processes`.
+"""A process that imports modules once and forks often: `python -m tests.prefork MODULE...`, used by `tests.processes`.
 
-Its standard input is a socket, on which it takes orders until the other end is closed. An order names what to run and
-its environment, and brings four descriptors: a connection and the standard streams. A fork runs the module as
-`python -m` does. All that it owes to this process are the imports, which take most of the time of a start.
+Its standard input is a socket, from which it receives orders until the other end is closed. An order is a module, its
+arguments and its environment, with four descriptors: a connection and the standard streams. A fork runs the module like
+`python -m`, without the imports, which take most of the time of a start.
 
-Each order has a keeper, a fork as well. It tells the process id on the connection, then the exit code, and kills the
-process when the other end is closed.
+Each order has a supervisor, which is a fork too. It sends the process id on the connection, then the exit code, and
+kills the process when the other end is closed.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ def main(modules: list[str]) -> None:
         import_module(name)
     del sys.modules[LATER]
     gc.collect()
-    gc.freeze()  # a collection in a fork would copy what is shared
-    order = take_orders()
+    gc.freeze()  # a collection in a fork would copy shared memory
+    order = receive_order()
     if order is not None:
         run(order)
 
 
-def take_orders() -> Order | None:
-    """Returns the order in each process that is to run one; None in this one, at the end."""
+def receive_order() -> Order | None:
+    """Return the order in each fork that runs one, and None in this process when the socket is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for keepers
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors are not waited for
     orders = socket.socket(fileno=sys.stdin.fileno())
     while True:
         text, descriptors, _, _ = socket.recv_fds(orders, ORDER_BYTES, 4)
@@ -57,13 +57,13 @@ def take_orders() -> Order | None:
             return None
         if os.fork() == 0:
             orders.detach()
-            return keep(json.loads(text), *descriptors)
+            return supervise(json.loads(text), *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def keep(order: Order, connection: int, *streams: int) -> Order:
-    """Returns in the process that is to run; its keeper ends here."""
+def supervise(order: Order, connection: int, *streams: int) -> Order:
+    """Fork the process that runs the order, and return in it. The supervisor ends in this function."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     process = os.fork()
     for number, stream in enumerate(streams):

@@ -1,4 +1,4 @@
-"""Processes of the product: as `subprocess.Popen` starts them, but forked from one that is kept (`prefork`)."""
+"""Processes of the product, started as by `subprocess.Popen`, but forked from a long-lived process (`prefork`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from tests.prefork import Order
 
-# Imported while no settings are known.
+# Modules that can be imported without settings.
 LIBRARIES = (
     "axes",
     "celery.app.base",
@@ -41,19 +41,19 @@ LIBRARIES = (
     "twisted.internet.asyncioreactor",
     "twisted.web.http",
 )
-# All that a web process imports, for one environment.
+# These import everything that a web process needs, for one environment.
 WEB = ("backend.asgi", "backend.urls")
 
 
 class Process:
-    """As much of `subprocess.Popen` as tests use."""
+    """The part of `subprocess.Popen` that tests use."""
 
     def __init__(self, connection: socket.socket, streams: Sequence[IO[str] | None]) -> None:
         self.stdin, self.stdout, self.stderr = streams
         self.returncode: int | None = None
         self._connection = connection
-        self._told = connection.makefile()
-        self.pid = int(self._told.readline())
+        self._messages = connection.makefile()
+        self.pid = int(self._messages.readline())
 
     def poll(self) -> int | None:
         with suppress(subprocess.TimeoutExpired):
@@ -64,8 +64,8 @@ class Process:
         if self.returncode is None:
             if not select.select([self._connection], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
-            self.returncode = int(self._told.readline())
-            self._told.close()
+            self.returncode = int(self._messages.readline())
+            self._messages.close()
             self._connection.close()
         return self.returncode
 
@@ -80,7 +80,7 @@ class Process:
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, timeout: float) -> None:
-        """Wait for the end, and read meanwhile: a process whose output is not taken does not come to it."""
+        """Wait for the end, and read the output meanwhile: a process blocks when its pipe is full."""
         deadline = time.monotonic() + timeout
         streams = [stream for stream in (self.stdout, self.stderr) if stream is not None and not stream.closed]
         while streams:
@@ -95,7 +95,7 @@ class Process:
 
 
 class Prefork:
-    """A process that forks, for as long as this one lives; `start` starts it, with a socket as its standard input."""
+    """A forking process, which ends with this one. `start` starts it, with a socket as its standard input."""
 
     def __init__(self, start: Callable[..., Any]) -> None:
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -117,33 +117,33 @@ class Prefork:
         ours, theirs = socket.socketpair()
         streams: list[IO[str] | None] = []
         with theirs, ExitStack() as closing:
-            given = [theirs.fileno()]
+            descriptors = [theirs.fileno()]
             for stream, mode in ((stdin, "w"), (stdout, "r"), (stderr, "r")):
-                kept: IO[str] | None = None
+                file: IO[str] | None = None
                 if stream == PIPE:
                     reads, writes = os.pipe()
-                    kept = os.fdopen(reads if mode == "r" else writes, mode)
+                    file = os.fdopen(reads if mode == "r" else writes, mode)
                     stream = writes if mode == "r" else reads
                     closing.callback(os.close, stream)
                 elif stream == subprocess.DEVNULL:
                     stream = os.open(os.devnull, os.O_RDWR)
                     closing.callback(os.close, stream)
-                streams.append(kept)
-                given.append(stream)
-            socket.send_fds(self._orders, [json.dumps(order).encode()], given)
+                streams.append(file)
+                descriptors.append(stream)
+            socket.send_fds(self._orders, [json.dumps(order).encode()], descriptors)
         return Process(ours, streams)
 
 
 @cache
 def libraries() -> Prefork:
-    """One that has imported the libraries: it starts any module, in any environment."""
-    # Some look for a setting when they are imported: they must find none.
+    """A forking process that has imported the libraries. It starts any module, in any environment."""
+    # Some libraries look for a setting when they are imported. They must find none.
     environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     return Prefork(partial(subprocess.Popen, [sys.executable, "-m", "tests.prefork", *LIBRARIES], env=environment))
 
 
 def web(environment: Mapping[str, str]) -> Prefork:
-    """One that has imported a web process in this environment, and starts it in no time."""
+    """A forking process that has imported all modules of a web process, in this environment."""
     return _web(tuple(sorted(environment.items())))
 
 

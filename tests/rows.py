@@ -1,4 +1,4 @@
-"""Rows in numbers, made at once: for tests of what a list costs."""
+"""Rows created in bulk, for tests of the cost of lists."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from tests.factories import TokenFactory, UserFactory
 
 MARCH = datetime(2027, 3, 1, tzinfo=UTC)
 
-# Of everything there are once so many rows, and then more. A page has 100 at most.
+# Numbers of rows of each kind. A page has 100 at most.
 SIZES = (1, 20, 100)
 
 
 @dataclass(frozen=True)
 class Grown:
-    """The objects that have `size` rows of each kind in them."""
+    """The objects that contain `size` rows of each kind."""
 
     project: Project
     task: Task
@@ -45,10 +45,10 @@ class Grown:
 
 
 def grow(size: int, *, reader: User | None = None) -> Grown:
-    """So many projects, the first with as many tasks, members and reports, the others with one of each.
+    """Create `size` projects: the first with `size` tasks, members and reports, the others with one of each.
 
-    The first task has as many comments, the others one. Every task has an assignee, and few have the same. Of the rest
-    there are as many again: tokens of `reader`, who joins every project, entries of the audit log, events of each kind.
+    The first task has `size` comments, the others one. Every task has an assignee, and few have the same. There are
+    also `size` tokens of `reader`, who joins every project, `size` audit entries, and `size` events of each kind.
     """
     users = User.objects.bulk_create(UserFactory.build_batch(size))
     projects = Project.objects.bulk_create(Project(name=f"Project {n}") for n in range(size))
@@ -72,11 +72,11 @@ def grow(size: int, *, reader: User | None = None) -> Grown:
     AuditEntry.objects.bulk_create(
         AuditEntry(action=AuditAction.SIGNED_IN, actor_id=user.pk, actor_name=user.username) for user in users
     )
-    _tell(projects, tasks, comments[-len(tasks) :], reports, users, [reader.pk] if reader else [])
+    _append_events(projects, tasks, comments[-len(tasks) :], reports, users, [reader.pk] if reader else [])
     return Grown(projects[0], tasks[0], reports[0])
 
 
-def _tell(
+def _append_events(
     projects: list[Project],
     tasks: list[Task],
     comments: list[Comment],
@@ -84,8 +84,8 @@ def _tell(
     users: list[User],
     audience: list[int],
 ) -> None:
-    """One event of each kind for each of the projects, in turn; it tells of another task each time."""
-    told = []
+    """Append an event of each kind for each project, about one of its tasks."""
+    appended = []
     for project, task, comment, report, user in zip(projects, tasks, comments, reports, users, strict=False):
         project_row, task_row = ProjectRow.of(project), TaskRow.of(task)
         payloads: list[events.Payload] = [
@@ -98,7 +98,7 @@ def _tell(
             events.ProjectDeleted(project_row, members=audience),
             events.ReportGenerated(ReportRow.of(report)),
         ]
-        told += [(payload, user) for payload in payloads]
+        appended += [(payload, user) for payload in payloads]
     head = Event.head()
     Event.objects.bulk_create(
         Event(
@@ -112,21 +112,21 @@ def _tell(
             payload=orjson.dumps(payload.data).decode(),
             audience=payload.audience,
         )
-        for n, (payload, user) in enumerate(told, 1)
+        for n, (payload, user) in enumerate(appended, 1)
     )
 
 
 @contextmanager
 def grown(size: int, *, reader: User | None = None) -> Iterator[Grown]:
-    """As `grow`; after the block the rows are gone again. For tests in a transaction."""
+    """`grow`, rolled back at the end of the block. For tests in a transaction."""
     with transaction.atomic():
         yield grow(size, reader=reader)
         transaction.set_rollback(True)
 
 
 @contextmanager
-def statements_where_nothing_is_cached() -> Iterator[list[str]]:
-    """The SQL of the block, once it has ended."""
+def uncached_statements() -> Iterator[list[str]]:
+    """Empty the cache, and record the SQL statements of the block. The list is filled at the end of the block."""
     cache.delete_pattern("*")
     sql: list[str] = []
     with CaptureQueriesContext(connection) as captured:
@@ -135,5 +135,5 @@ def statements_where_nothing_is_cached() -> Iterator[list[str]]:
 
 
 def counts_in(statements: list[str]) -> int:
-    """How many of them count rows."""
+    """The number of statements that count rows."""
     return sum("COUNT(" in sql for sql in statements)

@@ -1,4 +1,4 @@
-"""Servers that may be killed and started again."""
+"""Servers that can be killed and started again."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.local.machine import free_port
 
 
 class FixedPort(Server):
-    """Found at the same address after a restart: the embedded servers themselves have a new socket at every start."""
+    """Keeps its address over a restart. The embedded servers themselves have a new socket at every start."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
         super().__init__(folder, **options)
         self.port = free_port()
 
     def kill(self) -> None:
-        """As `kill -9` of its process; returns when it is gone."""
+        """Kill its process with SIGKILL, and wait for its end."""
         process: Tethered | None = self._process
         assert process is not None
         os.kill(int(self._pid_file.read_text().split()[0]), signal.SIGKILL)
@@ -49,7 +49,7 @@ class FaultyValkey(FixedPort, Valkey):
 
 @contextmanager
 def own_redis() -> Iterator[FaultyValkey]:
-    """A server of this test's, which this process asks within the block."""
+    """A separate Redis server, which this process uses within the block."""
     with throwaway_folder() as folder, FaultyValkey(folder) as valkey:
         caches = {"default": {**settings.CACHES["default"], "LOCATION": valkey.url}}
         with override_settings(CACHES=caches):

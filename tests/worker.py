@@ -1,4 +1,4 @@
-"""What belongs to one pytest-xdist worker alone: a plugin, loaded before Django reads its settings.
+"""The Redis prefix and the queue of a pytest-xdist worker: a plugin, loaded before Django reads its settings.
 
 Workers share the servers of the run. pytest-django gives each a database of its own. Here each gets a prefix in Redis
 and a queue in the broker; the processes that its tests start inherit both.

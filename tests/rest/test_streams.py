@@ -29,11 +29,11 @@ def stream(query: str = "", **headers: str) -> Exchange:
 class Frames:
     """The frames of a stream with their ids, parsed as EventSource does."""
 
-    def __init__(self, answer: Exchange) -> None:
-        self.answer = answer
+    def __init__(self, response: Exchange) -> None:
+        self.response = response
 
     async def next(self) -> tuple[str | None, dict[str, Any]] | None:
-        text = await self.answer.read()
+        text = await self.response.read()
         if not text:
             return None
         assert text.endswith("\n\n"), text
@@ -58,12 +58,12 @@ class StreamTest(CommittingCase):
 
     async def test_a_stream_starts_with_its_position_and_sends_events(self) -> None:
         await rename(self.task, "before")
-        async with stream() as answer:
-            frames = Frames(answer)
-            self.assertEqual(answer.status, 200)
-            self.assertEqual(answer.headers["content-type"], "text/event-stream")
-            self.assertEqual(answer.headers["cache-control"], "no-cache")
-            self.assertEqual(answer.headers["x-accel-buffering"], "no")
+        async with stream() as response:
+            frames = Frames(response)
+            self.assertEqual(response.status, 200)
+            self.assertEqual(response.headers["content-type"], "text/event-stream")
+            self.assertEqual(response.headers["cache-control"], "no-cache")
+            self.assertEqual(response.headers["x-accel-buffering"], "no")
             self.assertEqual(await frames.next(), ("1", {"type": "ready", "cursor": "1"}))
             await rename(self.task, "after")
             position, frame = await frames.next() or (None, {})
@@ -72,8 +72,8 @@ class StreamTest(CommittingCase):
 
     async def test_a_stream_resumes_after_a_position_without_a_gap(self) -> None:
         await rename(self.task, "one", "two", "three")
-        async with stream("after=1") as answer:
-            frames = Frames(answer)
+        async with stream("after=1") as response:
+            frames = Frames(response)
             self.assertEqual(await frames.next(), ("1", {"type": "ready", "cursor": "1"}))
             self.assertEqual(await self.titles(frames, 2), [("2", "two"), ("3", "three")])
             await rename(self.task, "four")
@@ -81,15 +81,15 @@ class StreamTest(CommittingCase):
 
     async def test_a_client_that_reconnects_resumes_from_its_last_event(self) -> None:
         await rename(self.task, "one", "two", "three")
-        async with stream("after=0", Last_Event_ID="2") as answer:
-            frames = Frames(answer)
+        async with stream("after=0", Last_Event_ID="2") as response:
+            frames = Frames(response)
             self.assertEqual(await frames.next(), ("2", {"type": "ready", "cursor": "2"}))
             self.assertEqual(await self.titles(frames, 1), [("3", "three")])
 
     async def test_a_stream_is_filtered_by_project_and_kinds(self) -> None:
         other = await sync_to_async(TaskFactory)()
-        async with stream(f"after=0&project={self.task.project_id}&kinds=task.updated,task.deleted") as answer:
-            frames = Frames(answer)
+        async with stream(f"after=0&project={self.task.project_id}&kinds=task.updated,task.deleted") as response:
+            frames = Frames(response)
             await frames.next()
             await rename(other, "elsewhere")
             await sync_to_async(services.comment.add_comment)(
@@ -100,8 +100,8 @@ class StreamTest(CommittingCase):
 
     @override_settings(LIVE_IDLE_S=0.1)
     async def test_an_idle_stream_sends_its_position(self) -> None:
-        async with stream("kinds=task.deleted") as answer:
-            frames = Frames(answer)
+        async with stream("kinds=task.deleted") as response:
+            frames = Frames(response)
             await frames.next()
             await rename(self.task, "unheard")
             while (frame := await frames.next()) == ("0", {"type": "cursor", "cursor": "0"}):
@@ -116,8 +116,8 @@ class StreamTest(CommittingCase):
             await left._server.send_input({"type": "http.disconnect"})
             await left._server.wait(10)
         for _ in range(200):
-            async with stream() as answer:
-                if answer.status == 200:
+            async with stream() as response:
+                if response.status == 200:
                     return
             await asyncio.sleep(0.02)
         self.fail("The place of a client that left is still taken.")
@@ -129,13 +129,13 @@ class StreamTest(CommittingCase):
                 self.assertEqual(await frames.next(), ("0", {"type": "ready", "cursor": "0"}))
             # The connections of the request threads, the journal's reader, two for listeners, and this test.
             self.assertLessEqual(await sync_to_async(number_of_connections)(), settings.DATABASE_CONNECTIONS + 4)
-            async with Exchange("GET", f"/tasks/{self.task.pk}/") as answer:
-                self.assertEqual(answer.status, 200)
+            async with Exchange("GET", f"/tasks/{self.task.pk}/") as response:
+                self.assertEqual(response.status, 200)
 
     @override_settings(LIVE_QUEUE_EVENTS=1, LIVE_IDLE_S=0.1)
     async def test_a_stream_that_falls_behind_ends_with_resync(self) -> None:
-        async with stream() as answer:
-            frames = Frames(answer)
+        async with stream() as response:
+            frames = Frames(response)
             await frames.next()
             self.assertEqual(await frames.next(), ("0", {"type": "cursor", "cursor": "0"}))
             await sync_to_async(transaction.atomic(self._rename_thrice))()
@@ -152,8 +152,8 @@ class StreamTest(CommittingCase):
         async with stream():
             pass  # opens the process's own connections, such as the one to Redis
         before = asyncio.all_tasks()
-        async with stream() as answer:
-            await Frames(answer).next()
+        async with stream() as response:
+            await Frames(response).next()
             self.assertGreater(asyncio.all_tasks(), before)
         self.assertEqual(asyncio.all_tasks(), before)
 
@@ -166,9 +166,9 @@ class StreamTest(CommittingCase):
             ("after=2", {"Last_Event_ID": "0"}, "CURSOR_EXPIRED"),
         ]:
             with self.subTest(query=query, headers=headers):
-                async with stream(query, **headers) as answer:
-                    refusal = answer.json(await answer.read())
-                self.assertEqual((answer.status, answer.headers["content-type"]), (410, "application/json"))
+                async with stream(query, **headers) as response:
+                    refusal = response.json(await response.read())
+                self.assertEqual((response.status, response.headers["content-type"]), (410, "application/json"))
                 self.assertEqual((refusal["code"], refusal["oldest"]), (code, "1"))
 
     async def test_bad_parameters_are_refused_as_json(self) -> None:
@@ -179,16 +179,16 @@ class StreamTest(CommittingCase):
             ("", {"Last_Event_ID": "x"}, "Last-Event-ID"),
         ]:
             with self.subTest(query=query, headers=headers):
-                async with stream(query, **headers) as answer:
-                    refusal = answer.json(await answer.read())
-                self.assertEqual((answer.status, answer.headers["content-type"]), (400, "application/json"))
+                async with stream(query, **headers) as response:
+                    refusal = response.json(await response.read())
+                self.assertEqual((response.status, response.headers["content-type"]), (400, "application/json"))
                 self.assertEqual(list(refusal), [name])
 
     async def test_head_opens_no_stream(self) -> None:
-        async with Exchange("HEAD", "/events/", headers={"Accept": "text/event-stream"}) as answer:
-            self.assertEqual((answer.status, answer.headers["content-type"]), (200, "application/json"))
-            await answer.read()
-            self.assertEqual(await answer.read(), "")
+        async with Exchange("HEAD", "/events/", headers={"Accept": "text/event-stream"}) as response:
+            self.assertEqual((response.status, response.headers["content-type"]), (200, "application/json"))
+            await response.read()
+            self.assertEqual(await response.read(), "")
 
 
 @override_settings(ACCESS="closed")
@@ -203,9 +203,9 @@ class StreamAccessTest(CommittingCase):
         return f"sessionid={client.cookies['sessionid'].value}"
 
     async def refused(self, query: str = "", **headers: str) -> tuple[int, str]:
-        async with stream(query, **headers) as answer:
-            await answer.read()
-        return answer.status, answer.headers["content-type"]
+        async with stream(query, **headers) as response:
+            await response.read()
+        return response.status, response.headers["content-type"]
 
     async def test_an_anonymous_request_is_a_401(self) -> None:
         self.assertEqual(await self.refused(), (401, "application/json"))
@@ -214,14 +214,14 @@ class StreamAccessTest(CommittingCase):
         stranger = await self.cookie(await sync_to_async(UserFactory)())
         for project in (self.task.project_id, 999999, 0):
             with self.subTest(project):
-                answer = await self.refused(f"project={project}", Cookie=stranger)
-                self.assertEqual(answer, (404, "application/json"))
+                response = await self.refused(f"project={project}", Cookie=stranger)
+                self.assertEqual(response, (404, "application/json"))
 
     async def test_a_member_receives_events_of_the_project_until_they_leave_it(self) -> None:
         other = await sync_to_async(MembershipFactory)(user=self.membership.user)
         elsewhere = await sync_to_async(TaskFactory)(project=other.project)
-        async with stream(Cookie=await self.cookie(self.membership.user)) as answer:
-            frames = Frames(answer)
+        async with stream(Cookie=await self.cookie(self.membership.user)) as response:
+            frames = Frames(response)
             await frames.next()
             await rename(self.task, "visible")
             position, frame = await frames.next() or (None, {})
@@ -236,8 +236,8 @@ class StreamAccessTest(CommittingCase):
 
     async def test_a_stream_of_one_project_ends_with_the_access_to_it(self) -> None:
         cookie = await self.cookie(self.membership.user)
-        async with stream(f"project={self.task.project_id}", Cookie=cookie) as answer:
-            frames = Frames(answer)
+        async with stream(f"project={self.task.project_id}", Cookie=cookie) as response:
+            frames = Frames(response)
             await frames.next()
             await sync_to_async(services.membership.remove_member)(
                 actor=SYSTEM, project_id=self.task.project_id, user_id=self.membership.user_id
@@ -246,8 +246,8 @@ class StreamAccessTest(CommittingCase):
 
     async def test_a_stream_ends_when_its_token_is_revoked(self) -> None:
         secret = await sync_to_async(token_of)(self.membership.user, Scope.READ)
-        async with stream(Authorization=f"Bearer {secret}") as answer:
-            frames = Frames(answer)
+        async with stream(Authorization=f"Bearer {secret}") as response:
+            frames = Frames(response)
             await frames.next()
             token = await Token.objects.aget()
             await sync_to_async(services.token.revoke_token)(actor=SYSTEM, token_id=token.pk)
@@ -255,8 +255,8 @@ class StreamAccessTest(CommittingCase):
 
     async def test_a_stream_ends_when_the_account_is_deactivated(self) -> None:
         user = self.membership.user
-        async with stream(Cookie=await self.cookie(user)) as answer:
-            frames = Frames(answer)
+        async with stream(Cookie=await self.cookie(user)) as response:
+            frames = Frames(response)
             await frames.next()
             user.is_active = False
             await sync_to_async(services.user.save_user)(actor=SYSTEM, user=user)

@@ -15,7 +15,7 @@ from rest.base import ListView
 from rest.streams import Events
 from tests.factories import UserFactory
 from tests.rest.cases import ClosedCase
-from tests.rows import SIZES, Grown, counts_in, grown, statements_where_nothing_is_cached
+from tests.rows import SIZES, Grown, counts_in, grown, uncached_statements
 
 
 def routes(patterns: list[URLPattern | URLResolver], above: str = "/") -> Iterator[tuple[str, type]]:
@@ -48,7 +48,7 @@ class WalkTests(ClosedCase):
         """The number of rows in the response, and its SQL statements."""
         ids = {"projects": made.project.pk, "tasks": made.task.pk, "reports": made.report.pk}
         path = route.replace("<str:id>", str(ids.get(route.split("/")[1])))
-        with statements_where_nothing_is_cached() as statements:
+        with uncached_statements() as statements:
             response = self.client.get(f"{path}{query}")
         self.assertEqual(response.status_code, 200, response.content)
         rows = response.json()

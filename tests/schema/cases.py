@@ -43,9 +43,9 @@ class GraphQLCase(Case):
         """The first error of a rejected request: status 400, no `data`."""
         response = self.post(query, variables)
         self.assertEqual(response.status_code, 400, response.content)
-        answer = response.json()
-        self.assertEqual(list(answer), ["errors"])
-        error: dict[str, Any] = answer["errors"][0]
+        result = response.json()
+        self.assertEqual(list(result), ["errors"])
+        error: dict[str, Any] = result["errors"][0]
         return error
 
     def request_error_code(self, query: str, **variables: Any) -> str:
@@ -54,9 +54,9 @@ class GraphQLCase(Case):
 
     def field_error(self, query: str, **variables: Any) -> dict[str, Any]:
         """The `extensions` of the only error of an executed query without data."""
-        answer = self.gql(query, **variables)
-        self.assertIsNone(answer["data"])
-        [error] = answer["errors"]
+        result = self.gql(query, **variables)
+        self.assertIsNone(result["data"])
+        [error] = result["errors"]
         extensions: dict[str, Any] = error["extensions"]
         return extensions
 

@@ -99,7 +99,7 @@ class VisibilityTests(ClosedCase):
         cls.mine, cls.other = (ProjectFactory(name=f"Garden {n}") for n in "AB")
         MembershipFactory(user=cls.ada, project=cls.mine, role=Role.VIEWER)
         MembershipFactory(project=cls.other, role=Role.OWNER)
-        cls.my_task, cls.other_task = (TaskFactory(project=one, title="Weed") for one in (cls.mine, cls.other))
+        cls.my_task, cls.other_task = (TaskFactory(project=project, title="Weed") for project in (cls.mine, cls.other))
         for task in (cls.my_task, cls.other_task):
             CommentFactory(task=task)
         day = date(2027, 3, 1)

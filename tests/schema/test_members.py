@@ -37,19 +37,19 @@ class MemberCase(ClosedCase):
     def setUp(self) -> None:
         self.client.force_login(self.owner)
 
-    def answer(self, name: str, input: dict[str, Any]) -> dict[str, Any]:
+    def mutate(self, name: str, input: dict[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = self.data(document(name), input={"projectId": self.garden.pk, **input})["result"]
         return result
 
     def member(self, name: str, **input: Any) -> tuple[str, str, str]:
         """Id, name and role of the member that a mutation returns."""
-        result = self.answer(name, input)
+        result = self.mutate(name, input)
         self.assertEqual(result["__typename"], "Member", result)
         return result["user"]["id"], result["user"]["name"], result["role"]
 
     def assert_refused(self, name: str, input: dict[str, Any], kind: str, field: str | None, code: str) -> None:
         with self.subTest(name, input=input), self.nothing_changes():
-            result = self.answer(name, input)
+            result = self.mutate(name, input)
             self.assertEqual(
                 result,
                 {"__typename": "OperationInfo", "messages": [{"kind": kind, "field": field, "code": code}]},

@@ -210,8 +210,8 @@ class OperationTests(CommittingCase):
     async def test_a_query_gets_one_result_and_completes(self) -> None:
         async with ready() as socket:
             for _ in range(2):
-                answer = await socket.answer("query ($name: ID!) { project(id: $name) { id } cursor }", name="nine")
-                self.assertEqual(answer, {"data": {"project": None, "cursor": "0"}})
+                result = await socket.answer("query ($name: ID!) { project(id: $name) { id } cursor }", name="nine")
+                self.assertEqual(result, {"data": {"project": None, "cursor": "0"}})
 
     async def test_a_query_shows_changes_since_the_last_one(self) -> None:
         document = "{ projects { nodes { name tasks { totalCount } } } }"
@@ -228,8 +228,8 @@ class OperationTests(CommittingCase):
           ... on OperationInfo { messages { field code } }
         } }"""
         async with ready() as socket:
-            answer = await socket.answer(document)
-        self.assertEqual(answer, {"data": {"createProject": {"messages": [{"field": "name", "code": "BLANK"}]}}})
+            result = await socket.answer(document)
+        self.assertEqual(result, {"data": {"createProject": {"messages": [{"field": "name", "code": "BLANK"}]}}})
         self.assertEqual(await Project.objects.acount(), 0)
 
     async def test_a_request_error_ends_the_operation_and_the_socket_stays_open(self) -> None:
@@ -254,9 +254,9 @@ class OperationTests(CommittingCase):
 
     async def test_a_field_error_is_part_of_the_result(self) -> None:
         async with ready() as socket:
-            answer = await socket.answer("{ tasks(first: 0) { totalCount } }")
-        self.assertIsNone(answer["data"])
-        [error] = answer["errors"]
+            result = await socket.answer("{ tasks(first: 0) { totalCount } }")
+        self.assertIsNone(result["data"])
+        [error] = result["errors"]
         self.assertEqual(error["extensions"], {"code": "BAD_USER_INPUT", "argument": "first"})
 
     async def test_one_of_several_operations_is_selected_by_its_name(self) -> None:

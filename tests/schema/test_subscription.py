@@ -60,7 +60,7 @@ class EventTests(CommittingCase):
     def setUp(self) -> None:
         self.project = ProjectFactory(name="Garden")
 
-    async def heard(self, socket: GraphQLSocket, fields: str) -> GraphQLSocket:
+    async def subscribe(self, socket: GraphQLSocket, fields: str) -> GraphQLSocket:
         """Subscribe to these fields from now on."""
         document = f"subscription ($after: Cursor) {{ events(after: $after) {{ {fields} }} }}"
         await socket.subscribe(document, after=await head())
@@ -68,7 +68,7 @@ class EventTests(CommittingCase):
 
     async def test_every_kind_of_change_is_received_in_order(self) -> None:
         async with ready() as socket:
-            await self.heard(socket, "__typename kind cursor projectId")
+            await self.subscribe(socket, "__typename kind cursor projectId")
             project = await write(create_project, name="Kitchen")
             await rename(project, "Cellar")
             task = await new_task(project)
@@ -98,7 +98,9 @@ class EventTests(CommittingCase):
     async def test_a_task_is_received_with_its_changes_by_graphql_names(self) -> None:
         task = await new_task(self.project)
         async with ready() as socket:
-            await self.heard(socket, "... on TaskUpdated { changes task { title dueDate version project { name } } }")
+            await self.subscribe(
+                socket, "... on TaskUpdated { changes task { title dueDate version project { name } } }"
+            )
             changes = {"title": "Mow", "due_date": datetime(2027, 4, 1, tzinfo=UTC)}
             await write(update_task, task_id=task.pk, changes=changes)
             self.assertEqual(
@@ -117,7 +119,7 @@ class EventTests(CommittingCase):
     async def test_a_deleted_task_is_received_as_it_was(self) -> None:
         task = await new_task(self.project)
         async with ready() as socket:
-            await self.heard(socket, "... on TaskDeleted { task { id title comments { totalCount } } }")
+            await self.subscribe(socket, "... on TaskDeleted { task { id title comments { totalCount } } }")
             await write(delete_task, task_id=task.pk)
             self.assertEqual(
                 await socket.next(),
@@ -127,7 +129,7 @@ class EventTests(CommittingCase):
     async def test_a_comment_is_received_with_its_task(self) -> None:
         task = await new_task(self.project)
         async with ready() as socket:
-            await self.heard(socket, "... on TaskCommented { comment { author content task { title } } }")
+            await self.subscribe(socket, "... on TaskCommented { comment { author content task { title } } }")
             await write(add_comment, task_id=task.pk, content="Done?", author="Bob")
             self.assertEqual(
                 await socket.next(),
@@ -136,7 +138,7 @@ class EventTests(CommittingCase):
 
     async def test_a_report_is_received_with_its_figures(self) -> None:
         async with ready() as socket:
-            await self.heard(socket, "... on ReportGenerated { report { date figures project { name } } }")
+            await self.subscribe(socket, "... on ReportGenerated { report { date figures project { name } } }")
             report = await database_sync_to_async(generate)(self.project.pk, date(2024, 3, 1))
             self.assertEqual(
                 await socket.next(),
@@ -146,7 +148,7 @@ class EventTests(CommittingCase):
     async def test_an_event_shows_the_actor_and_the_moment(self) -> None:
         ada = await database_sync_to_async(UserFactory)(first_name="Ada", last_name="Lovelace", is_staff=True)
         async with ready() as socket:
-            await self.heard(socket, "at actor { id name }")
+            await self.subscribe(socket, "at actor { id name }")
             changes = {"name": "Park"}
             await write(update_project, actor=viewer_for(ada), project_id=self.project.pk, changes=changes)
             row = await Event.objects.aget()
@@ -157,7 +159,7 @@ class EventTests(CommittingCase):
     async def test_related_objects_of_an_event_are_shown_in_their_current_state(self) -> None:
         task = await new_task(self.project)
         async with ready() as socket:
-            await self.heard(socket, "... on TaskUpdated { task { title project { name } } }")
+            await self.subscribe(socket, "... on TaskUpdated { task { title project { name } } }")
             for name in ("Park", "Wood"):
                 await rename(self.project, name)
                 await write(update_task, task_id=task.pk, changes={"title": name})
@@ -166,7 +168,7 @@ class EventTests(CommittingCase):
 
     async def test_a_refused_change_is_not_received(self) -> None:
         async with ready() as socket:
-            await self.heard(socket, "kind cursor")
+            await self.subscribe(socket, "kind cursor")
             with self.assertRaisesMessage(Exception, "This field cannot be blank."):
                 await new_task(self.project, title=" ")
             await rename(self.project, "Garden")
@@ -208,17 +210,17 @@ class ListenTests(CommittingCase):
             ]
             writing = asyncio.gather(*writers)
             await socket.subscribe(LISTEN, after="2")
-            heard = [int((await socket.next())["cursor"]) for _ in range(3 + 10)]
+            cursors = [int((await socket.next())["cursor"]) for _ in range(3 + 10)]
             await writing
             await new_task(self.project)
-            heard.append(int((await socket.next())["cursor"]))
-        self.assertEqual(heard, list(range(3, 17)))
+            cursors.append(int((await socket.next())["cursor"]))
+        self.assertEqual(cursors, list(range(3, 17)))
 
     async def test_subscribing_after_the_cursor_of_a_query_misses_nothing(self) -> None:
         async with ready() as socket:
-            answer = await socket.answer("{ projects { totalCount } cursor }")
+            result = await socket.answer("{ projects { totalCount } cursor }")
             await rename(self.project, "Between")
-            await socket.subscribe(LISTEN, after=answer["data"]["cursor"])
+            await socket.subscribe(LISTEN, after=result["data"]["cursor"])
             self.assertEqual(await socket.next(), {"kind": "PROJECT_UPDATED", "cursor": "1"})
 
     async def test_a_subscription_may_be_filtered_by_project(self) -> None:
@@ -235,9 +237,9 @@ class ListenTests(CommittingCase):
         task, other = await new_task(self.project), await new_task(self.project)
         async with ready() as socket:
             await socket.subscribe(LISTEN, after="2", task=task.pk)
-            for one in (other, task):
-                await write(update_task, task_id=one.pk, changes={"title": "Mow"})
-                await write(add_comment, task_id=one.pk, content="Done?", author="Bob")
+            for each in (other, task):
+                await write(update_task, task_id=each.pk, changes={"title": "Mow"})
+                await write(add_comment, task_id=each.pk, content="Done?", author="Bob")
             await rename(self.project, "Unheard")
             await write(delete_task, task_id=task.pk)
             self.assertEqual(await socket.next(), {"kind": "TASK_UPDATED", "cursor": "5"})

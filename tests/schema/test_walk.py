@@ -27,7 +27,7 @@ from graphql import (
 from backend.projects.models import User
 from schema.schema import schema
 from tests.factories import UserFactory
-from tests.rows import SIZES, Grown, counts_in, grown, statements_where_nothing_is_cached
+from tests.rows import SIZES, Grown, counts_in, grown, uncached_statements
 from tests.schema.cases import ClosedCase
 
 GRAPHQL = schema._schema
@@ -207,7 +207,7 @@ class _Walk(ClosedCase):
     def run_document(self, path: Path, form: Form, made: Grown) -> tuple[dict[str, Any], list[str]]:
         """The data, and its SQL statements."""
         ids = {"Project": made.project.pk, "Task": made.task.pk, "SummaryReport": made.report.pk}
-        with statements_where_nothing_is_cached() as statements:
+        with uncached_statements() as statements:
             data = self.data(document(path, form, ids))
         return data, statements
 
@@ -230,7 +230,7 @@ class _Walk(ClosedCase):
             with self.subTest(path=label(path), form=form.name):
                 self.assertEqual(cost, cost[:1] * len(SIZES), f"SQL statements for {SIZES} rows")
 
-    def assert_counted_only_when_asked_for(self) -> None:
+    def assert_counted_only_if_selected(self) -> None:
         with grown(20, reader=self.reader) as made:
             for path in self.visible(COUNTED):
                 above = self.run_document(path[:-1], ROWS, made)[1] if path[1:] else AUTHENTICATION
@@ -252,7 +252,7 @@ class StaffWalkTests(_Walk):
         self.assert_costs_do_not_grow(FORMS)
 
     def test_rows_are_counted_in_one_statement_and_only_if_selected(self) -> None:
-        self.assert_counted_only_when_asked_for()
+        self.assert_counted_only_if_selected()
 
 
 class MemberWalkTests(_Walk):
@@ -268,4 +268,4 @@ class MemberWalkTests(_Walk):
         self.assert_costs_do_not_grow([ROWS])
 
     def test_rows_are_counted_in_one_statement_and_only_if_selected(self) -> None:
-        self.assert_counted_only_when_asked_for()
+        self.assert_counted_only_if_selected()

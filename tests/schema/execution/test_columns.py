@@ -42,7 +42,7 @@ DOCUMENTS = (
 )  # fmt: skip
 
 
-class AnswerTests(Case):
+class ResultTests(Case):
     @classmethod
     def setUpTestData(cls) -> None:
         membership = MembershipFactory(role=Role.OWNER)
@@ -55,7 +55,7 @@ class AnswerTests(Case):
         TaskFactory()
         SummaryReportFactory(project=membership.project)
 
-    def answer(self, document: str, viewer: Viewer, executor: type) -> Any:
+    def execute(self, document: str, viewer: Viewer, executor: type) -> Any:
         with patch.object(schema, "execution_context_class", executor):
             result = run_in_thread(schema.execute(document, context_value=Context(viewer=viewer)))
         return json.dumps([result.data, [error.formatted for error in result.errors or ()]])
@@ -65,13 +65,13 @@ class AnswerTests(Case):
         for viewer in (self.viewer, SYSTEM):
             for document in DOCUMENTS:
                 with self.subTest(document):
-                    stock = self.answer(document, viewer, StrawberryGraphQLCoreExecutionContext)
-                    self.assertEqual(self.answer(document, viewer, Executor), stock)
+                    stock = self.execute(document, viewer, StrawberryGraphQLCoreExecutionContext)
+                    self.assertEqual(self.execute(document, viewer, Executor), stock)
 
     def test_no_resolver_runs_per_row(self) -> None:
         """The fields of rows are not executed one by one."""
         with patch.object(Executor, "execute_field", autospec=True, side_effect=Executor.execute_field) as executed:
-            self.answer(DOCUMENTS[1], self.viewer, Executor)
+            self.execute(DOCUMENTS[1], self.viewer, Executor)
         names = [call.args[3][0].node.name.value for call in executed.call_args_list]
         self.assertEqual(names, ["tasks", "nodes"])
 
@@ -86,7 +86,7 @@ class AnswerTests(Case):
             with self.subTest(wrong), patch.object(TaskRow, "read", return_value=[replace(row, **wrong)]):
                 with override_settings(CACHE_LIST_S=0):
                     results = [
-                        self.answer("{ tasks { nodes { id title version status } } }", SYSTEM, executor)
+                        self.execute("{ tasks { nodes { id title version status } } }", SYSTEM, executor)
                         for executor in (Executor, StrawberryGraphQLCoreExecutionContext)
                     ]
                 self.assertEqual(results[0], results[1])
@@ -98,8 +98,8 @@ class AnswerTests(Case):
         fault = patch("schema.execution.columns.attrgetter", side_effect=RuntimeError("on purpose"))
         with fault, self.assertLogs("schema.execution.columns", "ERROR") as logs:
             for document in (*documents, *documents):
-                result = self.answer(document, self.viewer, Executor)
-                self.assertEqual(result, self.answer(document, self.viewer, StrawberryGraphQLCoreExecutionContext))
+                result = self.execute(document, self.viewer, Executor)
+                self.assertEqual(result, self.execute(document, self.viewer, StrawberryGraphQLCoreExecutionContext))
         message = (
             "ERROR:schema.execution.columns:The columns of tasks.nodes could not be read; it is completed row by row."
         )
@@ -111,4 +111,4 @@ class AnswerTests(Case):
         row = TaskRow.of(Task.objects.filter(assignee=None).earliest("pk"))
         wrong = patch.object(TaskRow, "read", return_value=[replace(row, title=None)])
         with wrong, self.assertNoLogs("schema.execution.columns"):
-            self.answer("{ tasks { nodes { version title } } }", SYSTEM, Executor)
+            self.execute("{ tasks { nodes { version title } } }", SYSTEM, Executor)
