@@ -1,6 +1,6 @@
-"""An application that does what the address says, behind our server: `python -m tests.echo`.
+"""An ASGI application on our server, with a path for each behavior to test: `python -m tests.echo`.
 
-It is impatient: sockets are pinged every second, and an answer or a handshake is not waited for long.
+The timeouts of the server are short: for pings, for handshakes and for its stop.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from backend import server
 server.PING_INTERVAL_S, server.PING_TIMEOUT_S = 1, 2
 server.HANDSHAKE_S = server.STOP_S = 1
 
-# Requests that were told, before they had answered, that their client is gone; by path.
-left: Counter[str] = Counter()
+# Requests whose client disconnected before the end of the response, by path.
+disconnected: Counter[str] = Counter()
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -24,7 +24,7 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def _http(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    async def answer(body: bytes) -> None:
+    async def respond(body: bytes) -> None:
         headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -35,24 +35,24 @@ async def _http(scope: dict[str, Any], receive: Any, send: Any) -> None:
             while (message := await receive())["type"] == "http.request":
                 body += message["body"]
                 if not message["more_body"]:
-                    await answer(body)
+                    await respond(body)
                     return
-            left["/echo"] += 1
+            disconnected["/echo"] += 1
         case "/headers":
             while (await receive())["more_body"]:
                 pass
-            await answer(b",".join(name for name, _ in scope["headers"]))
-        case "/left":
-            await answer(str(left[scope["query_string"].decode()]).encode())
+            await respond(b",".join(name for name, _ in scope["headers"]))
+        case "/disconnected":
+            await respond(str(disconnected[scope["query_string"].decode()]).encode())
         case "/stream":
             headers = [(b"content-type", b"text/event-stream")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": b"begun\n", "more_body": True})
             while (await receive())["type"] != "http.disconnect":
                 pass
-            left["/stream"] += 1
+            disconnected["/stream"] += 1
         case "/shut":
-            # Ends when nobody is let in any more.
+            # Ends when the server accepts no more connections.
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
             await send({"type": "http.response.body", "body": b"begun\n", "more_body": True})
             while await _is_open(*scope["server"]):
@@ -82,7 +82,7 @@ async def _websocket(scope: dict[str, Any], receive: Any, send: Any) -> None:
             await send({"type": "websocket.close"})
         case "/raise":
             await send({"type": "websocket.accept"})
-            raise RuntimeError("as told")
+            raise RuntimeError("on purpose")
         case "/never":
             await receive()
         case "/length":
@@ -90,7 +90,7 @@ async def _websocket(scope: dict[str, Any], receive: Any, send: Any) -> None:
             while (message := await receive())["type"] == "websocket.receive":
                 await send({"type": "websocket.send", "text": str(len(message["text"]))})
         case "/now":
-            # As much as can be sent without waiting, then, as a sender who waits, how much that was.
+            # Sends as many messages as it can without waiting, then the number of them.
             await send({"type": "websocket.accept"})
             count = 0
             while scope["extensions"][server.TRY_SEND]["send"]("x" * 1000):

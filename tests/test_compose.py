@@ -1,4 +1,4 @@
-"""The image, the set of containers and the example settings fit each other and the code. No Docker engine is needed."""
+"""The image, the Compose file and the example settings match each other and the code. No Docker engine is needed."""
 
 import ast
 import json
@@ -70,7 +70,7 @@ def settings_names() -> set[str]:
 
 
 def interpolated_names() -> set[str]:
-    """Every variable that docker-compose.yml puts into a value; what it passes on by its name alone is none of them."""
+    """Every variable that docker-compose.yml interpolates into a value, without those that it passes on by name."""
     return set(re.findall(r"(?<!\$)\$\{(\w+)", COMPOSE_TEXT))
 
 
@@ -80,7 +80,7 @@ class DockerfileTests(SimpleTestCase):
 
         self.assertEqual((hadolint.returncode, hadolint.stdout + hadolint.stderr), (0, ""))
 
-    def test_what_is_copied_is_there_and_reaches_the_builder(self) -> None:
+    def test_every_copied_file_exists_and_is_not_ignored(self) -> None:
         ignored, *let_through = [
             line for line in (ROOT / ".dockerignore").read_text().splitlines() if line == "*" or line.startswith("!")
         ]
@@ -104,14 +104,14 @@ class DockerfileTests(SimpleTestCase):
         self.assertEqual((environment["BIND"], environment["PORT"]), ("0.0.0.0", "8000"))
         self.assertEqual(instructions("EXPOSE"), [environment["PORT"]])
 
-    def test_who_stops_the_web_waits_until_it_has_taken_leave(self) -> None:
+    def test_the_grace_periods_are_longer_than_the_stop_of_a_web_process(self) -> None:
         grace_s = int(SERVICES["web"]["stop_grace_period"].removesuffix("s"))
 
         self.assertGreater(min(grace_s, supervisor.GRACE_S), server.STOP_S + 1)
 
 
 class HealthCheckTests(SimpleTestCase):
-    """The image's own check, run against a server that answers as ours would."""
+    """The health check of the image, with a substitute for the web process."""
 
     def test_200_is_healthy_and_503_is_not(self) -> None:
         with self._server(200) as (port, _):
@@ -119,12 +119,12 @@ class HealthCheckTests(SimpleTestCase):
         with self._server(503) as (port, _):
             self.assertEqual(self._check(port), 1)
 
-    def test_nobody_listening_is_not_healthy(self) -> None:
+    def test_a_closed_port_is_not_healthy(self) -> None:
         with self._server(200) as (port, _):
             pass
         self.assertEqual(self._check(port), 1)
 
-    def test_it_asks_for_a_host_that_is_allowed(self) -> None:
+    def test_it_requests_an_allowed_host(self) -> None:
         for allowed, host in {
             None: "localhost",
             "tasks.example.org,localhost": "tasks.example.org",
@@ -143,7 +143,7 @@ class HealthCheckTests(SimpleTestCase):
 
     @contextmanager
     def _server(self, status: int) -> Iterator[tuple[int, list[tuple[str, str]]]]:
-        """A server that answers `status` to everything; its port, and (path, Host) of each request."""
+        """A server that responds to every request with `status`. Yields its port, and path and Host of each request."""
         requests = []
 
         class Handler(BaseHTTPRequestHandler):
@@ -169,7 +169,7 @@ class ComposeTests(SimpleTestCase):
 
         self.assertEqual(check.returncode, 0, check.stdout + check.stderr)
 
-    def test_docker_compose_takes_it_with_the_example_as_it_is(self) -> None:
+    def test_docker_compose_accepts_it_with_the_example_settings(self) -> None:
         docker = shutil.which("docker")
         if not docker or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
             self.skipTest("needs the docker compose client")
@@ -179,20 +179,20 @@ class ComposeTests(SimpleTestCase):
 
         self.assertEqual((compose.returncode, compose.stderr), (0, ""))
 
-    def test_the_full_set_is_there(self) -> None:
+    def test_it_has_all_services_and_volumes(self) -> None:
         self.assertEqual(OURS.keys(), {"migrate", "web", "worker", "beat"})
         self.assertEqual(SERVICES.keys() - OURS.keys(), {"postgres", "rabbitmq", "redis"})
         self.assertEqual(COMPOSE["volumes"].keys(), {"postgres", "rabbitmq"})
 
-    def test_whoever_stays_up_is_watched_and_comes_back(self) -> None:
-        staying = {name: service for name, service in SERVICES.items() if name != "migrate"}
-        watched = {name for name, service in staying.items() if "test" in service.get("healthcheck", {})}
+    def test_every_lasting_service_has_a_health_check_and_restarts(self) -> None:
+        lasting = {name: service for name, service in SERVICES.items() if name != "migrate"}
+        watched = {name for name, service in lasting.items() if "test" in service.get("healthcheck", {})}
 
-        self.assertEqual(watched, staying.keys() - {"web"})
+        self.assertEqual(watched, lasting.keys() - {"web"})
         self.assertEqual(len(instructions("HEALTHCHECK")), 1)  # the web's
-        self.assertEqual({service["restart"] for service in staying.values()}, {"unless-stopped"})
+        self.assertEqual({service["restart"] for service in lasting.values()}, {"unless-stopped"})
 
-    def test_nobody_starts_before_the_database_is_migrated(self) -> None:
+    def test_no_process_starts_before_the_database_is_migrated(self) -> None:
         for name in OURS.keys() - {"migrate"}:
             self.assertEqual(OURS[name]["depends_on"]["migrate"], {"condition": "service_completed_successfully"}, name)
         self.assertEqual(OURS["migrate"]["depends_on"], {"postgres": {"condition": "service_healthy"}})
@@ -204,12 +204,12 @@ class ComposeTests(SimpleTestCase):
         self.assertEqual((port["host_ip"], port["published"]), ("${BIND:-127.0.0.1}", "${PORT:-8000}"))
         self.assertEqual(str(port["target"]), image_environment()["PORT"])
 
-    def test_access_is_closed_and_errors_are_mute_whatever_the_environment_says(self) -> None:
+    def test_access_is_closed_and_debug_is_off_whatever_the_environment_says(self) -> None:
         for name, service in OURS.items():
             environment = service["environment"]
             self.assertEqual((environment["ACCESS"], environment["DEBUG"]), ("closed", "false"), name)
 
-    def test_nothing_of_ours_can_write_or_gain_rights(self) -> None:
+    def test_our_containers_are_read_only_and_gain_no_privileges(self) -> None:
         for name, service in OURS.items():
             self.assertTrue(service["read_only"] and service["init"], name)
             self.assertEqual(service["cap_drop"], ["ALL"], name)
@@ -217,18 +217,18 @@ class ComposeTests(SimpleTestCase):
             self.assertEqual(service["security_opt"], ["no-new-privileges:true"], name)
             self.assertNotIn("privileged", service, name)
 
-    def test_every_secret_has_to_be_given(self) -> None:
+    def test_every_secret_is_required(self) -> None:
         self.assertEqual(set(re.findall(r"\$\{(\w+):\?", COMPOSE_TEXT)), SECRETS)
 
-    def test_every_setting_is_given_by_the_file_or_by_the_image(self) -> None:
-        given = OURS["web"]["environment"].keys()
+    def test_every_setting_is_set_by_the_file_or_by_the_image(self) -> None:
+        by_file = OURS["web"]["environment"].keys()
         by_image = settings_names() & image_environment().keys()
 
-        self.assertEqual(given | by_image, settings_names())
+        self.assertEqual(by_file | by_image, settings_names())
         self.assertEqual(by_image, {"STATIC_ROOT", "BIND", "PORT"})
-        self.assertEqual(given & by_image, set())  # what .env says of BIND and PORT is for the publishing alone
+        self.assertEqual(by_file & by_image, set())  # BIND and PORT of .env are only for the published port
 
-    def test_redis_evicts_nothing_without_a_lifetime_and_keeps_no_file(self) -> None:
+    def test_redis_evicts_only_keys_with_a_lifetime_and_writes_no_file(self) -> None:
         self.assertEqual(
             SERVICES["redis"]["command"],
             shlex.split("redis-server --maxmemory 256mb --maxmemory-policy volatile-lru --save '' --appendonly no"),
@@ -242,7 +242,7 @@ class ComposeTests(SimpleTestCase):
             self.assertEqual(program[:4], ["celery", "--app", "backend", name])
             self.assertLessEqual(set(program[4:]), known)
 
-    def test_the_health_checks_ask_the_nodes_that_celery_starts(self) -> None:
+    def test_the_health_checks_ping_the_nodes_that_celery_starts(self) -> None:
         for name, node in {"worker": default_nodename(None), "beat": beat_nodename()}.items():
             script = SERVICES[name]["healthcheck"]["test"][1].replace("$$HOSTNAME", gethostname())
 
@@ -250,12 +250,12 @@ class ComposeTests(SimpleTestCase):
 
 
 class ExampleTests(SimpleTestCase):
-    """`.env.example`: a line of comment above each variable, and those commented out whose default is right."""
+    """`.env.example`: each variable has a comment line above it, and is commented out if it has a usable default."""
 
     # (comment, commented out or not, name, value)
     entries = re.findall(r"^(# \S.*\.)\n(# )?([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE)
 
-    def test_it_names_what_the_settings_and_the_compose_file_read_and_nothing_else(self) -> None:
+    def test_it_has_exactly_the_variables_that_the_settings_and_the_compose_file_read(self) -> None:
         names = [name for _, _, name, _ in self.entries]
 
         self.assertEqual(sorted(names), sorted(settings_names() | interpolated_names()))
@@ -271,13 +271,13 @@ class ExampleTests(SimpleTestCase):
 
         self.assertEqual((loaded["NOTIFY_EMAIL"], loaded["STATIC_ROOT"]), ("'team@localhost'", "'staticfiles'"))
 
-    def test_it_shows_the_default_unless_it_tells_another(self) -> None:
+    def test_a_value_is_the_default_unless_the_comment_names_it(self) -> None:
         shown = [f"{name}={value}\n" for comment, _, name, value in self.entries if "(default: " not in comment]
 
         self.assertEqual(self._settings("".join(shown)), self._settings(EXAMPLE))
 
     def _settings(self, env_file: str) -> dict[str, str]:
-        """Every setting, as it is where nothing but `env_file` speaks."""
+        """All settings, loaded from `env_file` alone."""
         loaded = subprocess.run(
             [sys.executable, "-c", LOAD_SETTINGS],
             cwd=ROOT,

@@ -28,7 +28,7 @@ CACHE_LAYERS = [("redis",), ("versions",), ("responses", "validators"), ("lists"
 
 
 def imports_of(path: Path) -> set[str]:
-    """Absolute names of the modules that a file imports, wherever in it."""
+    """Absolute names of the modules that a file imports, anywhere in it."""
     package = list(path.relative_to(ROOT).parent.parts)
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -100,7 +100,7 @@ class ImportDirectionTests(SimpleTestCase):
         for edge in EDGES:
             self.assert_imports_none_of(files(edge), [other for other in EDGES if other != edge])
 
-    def test_what_every_request_passes_imports_no_edge(self) -> None:
+    def test_middleware_servers_and_the_database_backend_import_no_edge(self) -> None:
         for folder in ("backend/web", "backend/server", "backend/postgresql"):
             self.assert_imports_none_of(files(folder), list(EDGES))
 

@@ -1,4 +1,4 @@
-"""What we touch of other packages without their promise is what `docs/private-apis.md` lists, and is still there."""
+"""`docs/private-apis.md` lists every private part of another package that we use, and each still exists."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def owner_of(path: str) -> Any:
 
 
 def has(owner: Any, name: str) -> bool:
-    """An attribute, one that its methods set or read on `self`, a parameter (`name=`), or a text in its source."""
+    """Whether `owner` has an attribute, an instance attribute, a parameter (`name=`) or a quoted text in its source."""
     if name.startswith('"'):
         return name.strip('"') in _source(owner)
     if name.endswith("="):
@@ -57,7 +57,7 @@ def has(owner: Any, name: str) -> bool:
 
 @cache
 def _source(owner: Any) -> str:
-    return "".join(inspect.getsource(one) for one in getattr(owner, "__mro__", [owner]) if one is not object)
+    return "".join(inspect.getsource(item) for item in getattr(owner, "__mro__", [owner]) if item is not object)
 
 
 @cache
@@ -71,7 +71,7 @@ def is_private(name: str) -> bool:
 
 
 class PageTests(SimpleTestCase):
-    def test_what_we_touch_is_still_there(self) -> None:
+    def test_every_listed_name_exists(self) -> None:
         gone = []
         for row in rows():
             for name in row.names:
@@ -82,9 +82,9 @@ class PageTests(SimpleTestCase):
                 if not is_there:
                     package = re.split("[.:]", row.owner)[0]
                     gone.append(f"{package} has no {name} in {row.owner} any more, which {row.file} needs.")
-        self.assertEqual(gone, [], f"Mend the file, and its row in {PAGE.name}.")
+        self.assertEqual(gone, [], f"Correct the file, and its row in {PAGE.name}.")
 
-    def test_each_row_tells_of_what_its_file_does(self) -> None:
+    def test_each_row_matches_its_file(self) -> None:
         wrong = []
         for row in rows():
             path = ROOT / row.file
@@ -95,61 +95,61 @@ class PageTests(SimpleTestCase):
                     wrong.append(f"{row.file} does not use {name} of {row.owner}.")
             if row.test != "itself" and not (ROOT / row.test).exists():
                 wrong.append(f"There is no {row.test}.")
-        self.assertEqual(wrong, [], f"Mend the rows in {PAGE.name}.")
+        self.assertEqual(wrong, [], f"Correct the rows in {PAGE.name}.")
 
 
 class CodeTests(SimpleTestCase):
-    def test_no_private_name_of_another_package_is_touched_unlisted(self) -> None:
+    def test_every_private_name_of_another_package_that_we_use_is_listed(self) -> None:
         ours = {name for tree in trees().values() for name in _defined(tree)}
         self.assert_listed(
             (file, name, ast.unparse(node))
             for file, tree in trees().items()
             for node in ast.walk(tree)
-            for name in _touched(node)
+            for name in _used(node)
             if is_private(name) and name not in ours
         )
 
-    def test_no_private_name_of_another_package_is_overridden_unlisted(self) -> None:
+    def test_every_private_name_of_another_package_that_we_override_is_listed(self) -> None:
         for package in PRODUCT:
             for module in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
                 if not module.name.endswith("__main__") and ".migrations" not in module.name:
                     import_module(module.name)
         modules = [module for name, module in sys.modules.items() if name.partition(".")[0] in PRODUCT]
-        classes = {one for module in modules for one in vars(module).values() if isinstance(one, type)}
-        self.assert_listed(found for one in classes for found in _overridden(one))
+        classes = {item for module in modules for item in vars(module).values() if isinstance(item, type)}
+        self.assert_listed(found for cls in classes for found in _overridden(cls))
 
-    def assert_listed(self, touches: Iterable[tuple[str, str, str]]) -> None:
-        """Of a file, a name and the way it is touched."""
+    def assert_listed(self, uses: Iterable[tuple[str, str, str]]) -> None:
+        """Each use is a file, a name and a description."""
         listed = {(row.file, name) for row in rows() for name in row.names}
         unlisted = [
-            f"{file} touches {what}, private to another package."
-            for file, name, what in touches
+            f"{file} uses {description}, private to another package."
+            for file, name, description in uses
             if (file, name) not in listed
         ]
         self.assertEqual(unlisted, [], f"Do without, or list it in {PAGE.name}.")
 
 
-def _touched(node: ast.AST) -> Iterator[str]:
-    """The names that an expression or an import takes from elsewhere."""
+def _used(node: ast.AST) -> Iterator[str]:
+    """The names of other objects or modules that an expression or an import uses."""
     if isinstance(node, ast.Attribute):
         yield node.attr
     elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr", "hasattr"):
         if isinstance(node.args[1], ast.Constant):
             yield str(node.args[1].value)
     elif isinstance(node, ast.Import):
-        yield from (part for one in node.names for part in one.name.split("."))
+        yield from (part for alias in node.names for part in alias.name.split("."))
     elif isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").partition(".")[0] not in OURS:
-        yield from [*(node.module or "").split("."), *(one.name for one in node.names)]
+        yield from [*(node.module or "").split("."), *(alias.name for alias in node.names)]
 
 
-def _overridden(one: type) -> Iterator[tuple[str, str, str]]:
-    """The private names that a class of ours defines, and one of its bases from another package too."""
-    if one.__module__.partition(".")[0] not in PRODUCT:
+def _overridden(cls: type) -> Iterator[tuple[str, str, str]]:
+    """The private names that both a class of ours and one of its bases from another package define."""
+    if cls.__module__.partition(".")[0] not in PRODUCT:
         return
-    file = str(Path(inspect.getfile(one)).relative_to(ROOT))
-    written = set(_defined(trees()[file]))  # and not by a metaclass
-    foreign = [base for base in one.__mro__[1:] if base.__module__.partition(".")[0] not in OURS]
-    for name in filter(is_private, written & vars(one).keys()):
+    file = str(Path(inspect.getfile(cls)).relative_to(ROOT))
+    written = set(_defined(trees()[file]))  # without those of a metaclass
+    foreign = [base for base in cls.__mro__[1:] if base.__module__.partition(".")[0] not in OURS]
+    for name in filter(is_private, written & vars(cls).keys()):
         yield from ((file, name, f"{base.__name__}.{name}") for base in foreign if name in vars(base))
 
 

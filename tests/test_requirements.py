@@ -1,4 +1,4 @@
-"""What is imported is declared, and what is reached into is held to its minor version."""
+"""Imported packages are declared, and those whose private parts we use are pinned to a minor version."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def declared(name: str) -> dict[str, str]:
-    """Packages and their versions in `requirements/`, with those of the files that it includes."""
+    """Packages and their versions in `requirements/`, including those of the files that it includes."""
     found: dict[str, str] = {}
     for line in (ROOT / "requirements" / name).read_text().splitlines():
         if line.startswith("-r "):
             found |= declared(line.removeprefix("-r "))
-        elif one := re.match(r"([\w.-]+)(?:\[[\w,-]+\])?(.*)", line):
-            found[_canonical(one[1])] = one[2]
+        elif match := re.match(r"([\w.-]+)(?:\[[\w,-]+\])?(.*)", line):
+            found[_canonical(match[1])] = match[2]
     return found
 
 
@@ -50,13 +50,13 @@ class RequirementTests(SimpleTestCase):
         ]
         self.assertEqual(wrong, [])
 
-    def test_what_the_product_imports_is_declared(self) -> None:
+    def test_every_import_of_the_product_is_declared(self) -> None:
         self.assert_declared(PRODUCT, "base.in")
 
-    def test_what_tests_and_benchmarks_import_is_declared(self) -> None:
+    def test_every_import_of_tests_and_benchmarks_is_declared(self) -> None:
         self.assert_declared(("tests", "bench"), "dev.in")
 
-    def test_what_we_reach_into_is_held_to_its_minor_version(self) -> None:
+    def test_packages_with_private_parts_that_we_use_are_pinned_to_a_minor_version(self) -> None:
         versions = declared("base.in")
         modules = {re.split("[.:]", row.owner)[0] for row in rows()} - sys.stdlib_module_names
         for package in sorted(package for module in modules for package in packages_of(module) & versions.keys()):

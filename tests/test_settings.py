@@ -1,4 +1,4 @@
-"""What the settings refuse before anything starts, and what they make of it: each in a process of its own."""
+"""Invalid settings and their refusal, and the effect of valid ones. Each test loads them in a new process."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 from django.test import SimpleTestCase
 
-# The names that a key of the cache, a channel and a message of the broker begin with.
+# Prints the prefixes of cache keys, channels and broker keys.
 PREFIXES = """
 import json, backend.settings as settings
 print(json.dumps([
@@ -20,20 +20,20 @@ print(json.dumps([
 ]))
 """
 
-# What a browser or a script is answered, behind a proxy that speaks TLS and before it.
-ASK = """
+# Prints the responses to requests by TLS, through a proxy, and without TLS.
+RESPONSES = """
 import json, django
 django.setup()
 from django.test import Client
 
-def ask(path, **headers):
-    answer = Client().get(path, headers={"host": "tasks.example.org", **headers})
-    cookies = {name: cookie.OutputString() for name, cookie in answer.cookies.items()}
-    return {"status": answer.status_code, "headers": dict(answer.headers), "cookies": cookies}
+def get(path, **headers):
+    response = Client().get(path, headers={"host": "tasks.example.org", **headers})
+    cookies = {name: cookie.OutputString() for name, cookie in response.cookies.items()}
+    return {"status": response.status_code, "headers": dict(response.headers), "cookies": cookies}
 
 tls = {"x-forwarded-proto": "https"}
 paths = ("/accounts/sign-in/", "/projects/", "/healthz")
-print(json.dumps({path: {"tls": ask(path, **tls), "plain": ask(path)} for path in paths}))
+print(json.dumps({path: {"tls": get(path, **tls), "plain": get(path)} for path in paths}))
 """
 
 
@@ -48,18 +48,18 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def production(**environment: str) -> dict[str, str]:
-    named = {"SECRET_KEY": secrets.token_urlsafe(50), "ALLOWED_HOSTS": "tasks.example.org", "DEBUG": "false"}
-    return {**named, "TLS_PROXY": "on", **environment}
+    required = {"SECRET_KEY": secrets.token_urlsafe(50), "ALLOWED_HOSTS": "tasks.example.org", "DEBUG": "false"}
+    return {**required, "TLS_PROXY": "on", **environment}
 
 
 class RefusalTests(SimpleTestCase):
-    def loaded(self, **environment: str) -> str:
-        """What loading the settings raises, in one line; nothing where they load."""
-        loading = run("-c", "import backend.settings", **environment)
-        return "" if loading.returncode == 0 else loading.stderr.strip().splitlines()[-1]
+    def load_error(self, **environment: str) -> str:
+        """The last line of the error that loading the settings raises; empty if they load."""
+        process = run("-c", "import backend.settings", **environment)
+        return "" if process.returncode == 0 else process.stderr.strip().splitlines()[-1]
 
-    def test_what_they_say_is_named(self) -> None:
-        for environment, said in (
+    def test_an_invalid_setting_is_refused_by_its_name(self) -> None:
+        for environment, name in (
             ({"ACCESS": "ajar"}, "ACCESS"),
             ({"ACCESS": "open", "BIND": "0.0.0.0"}, "BIND"),
             ({"ACCESS": "open", "BIND": "127.0.0.1", "ALLOWED_HOSTS": "localhost,example.org"}, "ALLOWED_HOSTS"),
@@ -72,37 +72,37 @@ class RefusalTests(SimpleTestCase):
             ({"SERVER": "nginx"}, "SERVER"),
         ):
             with self.subTest(environment):
-                error = self.loaded(**environment)
+                error = self.load_error(**environment)
                 self.assertIn("ImproperlyConfigured", error)
-                self.assertIn(said, error)
+                self.assertIn(name, error)
 
-    def test_open_access_on_this_machine_is_fine(self) -> None:
-        self.assertEqual(self.loaded(ACCESS="open", BIND="127.0.0.1", ALLOWED_HOSTS="localhost,127.0.0.1"), "")
+    def test_open_access_on_loopback_is_accepted(self) -> None:
+        self.assertEqual(self.load_error(ACCESS="open", BIND="127.0.0.1", ALLOWED_HOSTS="localhost,127.0.0.1"), "")
 
     def test_the_prefix_begins_every_key_and_channel_in_redis(self) -> None:
-        asking = run("-c", PREFIXES, BROKER_URL="redis://127.0.0.1/1", REDIS_PREFIX="other")
-        self.assertEqual(json.loads(asking.stdout), ["other", "other:notify", "other:"], asking.stderr)
+        process = run("-c", PREFIXES, BROKER_URL="redis://127.0.0.1/1", REDIS_PREFIX="other")
+        self.assertEqual(json.loads(process.stdout), ["other", "other:notify", "other:"], process.stderr)
 
 
 class ProductionTests(SimpleTestCase):
     @staticmethod
     @cache
-    def answers(**environment: str) -> Any:
-        asking = run("-c", ASK, **production(**environment))
-        assert asking.returncode == 0, asking.stderr
-        return json.loads(asking.stdout)
+    def responses(**environment: str) -> Any:
+        process = run("-c", RESPONSES, **production(**environment))
+        assert process.returncode == 0, process.stderr
+        return json.loads(process.stdout)
 
-    def test_django_finds_nothing_to_say_about_a_deployment(self) -> None:
+    def test_the_deployment_check_of_django_finds_nothing(self) -> None:
         check = run("manage.py", "check", "--deploy", "--fail-level", "WARNING", **production())
         self.assertEqual((check.returncode, check.stdout), (0, "System check identified no issues (0 silenced).\n"))
 
-    def test_pages_and_api_answers_carry_every_header(self) -> None:
-        answers = self.answers()
+    def test_pages_and_api_responses_have_every_security_header(self) -> None:
+        responses = self.responses()
         for path, status in (("/accounts/sign-in/", 200), ("/projects/", 401)):
             with self.subTest(path):
-                answer = answers[path]["tls"]
-                self.assertEqual(answer["status"], status)
-                headers = answer["headers"]
+                response = responses[path]["tls"]
+                self.assertEqual(response["status"], status)
+                headers = response["headers"]
                 self.assertEqual(headers["Strict-Transport-Security"], "max-age=31536000; includeSubDomains; preload")
                 self.assertEqual(headers["X-Frame-Options"], "DENY")
                 self.assertEqual(headers["Referrer-Policy"], "same-origin")
@@ -110,20 +110,20 @@ class ProductionTests(SimpleTestCase):
                 policy = headers["Content-Security-Policy"].split("; ")
                 self.assertLessEqual({"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"}, {*policy})
 
-    def test_what_comes_without_tls_is_sent_on_but_for_the_health_check(self) -> None:
-        answers = self.answers()
+    def test_requests_without_tls_are_redirected_except_for_the_health_check(self) -> None:
+        responses = self.responses()
         for path in ("/accounts/sign-in/", "/projects/"):
-            answer = answers[path]["plain"]
+            response = responses[path]["plain"]
             self.assertEqual(
-                (answer["status"], answer["headers"]["Location"]), (301, f"https://tasks.example.org{path}")
+                (response["status"], response["headers"]["Location"]), (301, f"https://tasks.example.org{path}")
             )
-        self.assertEqual(answers["/healthz"]["plain"]["status"], answers["/healthz"]["tls"]["status"])
-        self.assertNotEqual(answers["/healthz"]["plain"]["status"], 301)
+        self.assertEqual(responses["/healthz"]["plain"]["status"], responses["/healthz"]["tls"]["status"])
+        self.assertNotEqual(responses["/healthz"]["plain"]["status"], 301)
 
-    def test_without_a_proxy_plain_http_is_served_and_nobody_can_claim_that_it_is_tls(self) -> None:
-        answers = self.answers(TLS_PROXY="off")
+    def test_without_a_proxy_plain_http_is_served_and_x_forwarded_proto_is_ignored(self) -> None:
+        responses = self.responses(TLS_PROXY="off")
         for way in ("plain", "tls"):
-            answer = answers["/accounts/sign-in/"][way]
-            self.assertEqual(answer["status"], 200)
-            self.assertNotIn("Strict-Transport-Security", answer["headers"])
-            self.assertIn("Secure", answer["cookies"]["csrftoken"])  # which browsers take from http://localhost too
+            response = responses["/accounts/sign-in/"][way]
+            self.assertEqual(response["status"], 200)
+            self.assertNotIn("Strict-Transport-Security", response["headers"])
+            self.assertIn("Secure", response["cookies"]["csrftoken"])  # browsers accept it from http://localhost too
