@@ -170,7 +170,7 @@ class DeliveryTests(ListenerCase):
 
     async def test_a_listener_catches_up_page_by_page(self) -> None:
         pages, live._PAGE = live._PAGE, 3
-        self.addCleanup(setattr, live, "_READ", pages)
+        self.addCleanup(setattr, live, "_PAGE", pages)
         expected = [f"name {number}" for number in range(10)]
         await self.write(*expected)
         async with live.listen(SYSTEM, after=2) as listener:

@@ -88,7 +88,7 @@ class DoorTests(SocketCase):
 class CatchingUpTests(ListenerCase):
     def setUp(self) -> None:
         super().setUp()
-        self.addCleanup(setattr, live, "_READ", live._PAGE)
+        self.addCleanup(setattr, live, "_PAGE", live._PAGE)
         live._PAGE = 3
 
     async def refusal(self, listener: live.Listener) -> tuple[str, int]:
