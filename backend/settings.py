@@ -218,8 +218,8 @@ AXES_COOLOFF_TIME = timedelta(minutes=15)  # after the last failure; attempts du
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_USERNAME_CALLABLE = "backend.web.accounts.name_of_try"
-AXES_CLIENT_IP_CALLABLE = "backend.web.accounts.address_of_try"
+AXES_USERNAME_CALLABLE = "backend.web.accounts.attempt_name"
+AXES_CLIENT_IP_CALLABLE = "backend.web.accounts.attempt_address"
 AXES_LOCKOUT_CALLABLE = "backend.web.accounts.locked_out"
 # Axes stores the form with each attempt. It masks the password by default; these are our form's other fields.
 AXES_SENSITIVE_PARAMETERS = ["username", "csrfmiddlewaretoken", "next"]
@@ -310,7 +310,7 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
-    "filters": {"now_and_then": {"()": "backend.web.log.NowAndThen"}},
+    "filters": {"once_per_minute": {"()": "backend.web.log.OncePerMinute"}},
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line"},
         "access": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"},
@@ -319,7 +319,7 @@ LOGGING = {
     "loggers": {
         # Celery logs the start and end of every task. The tasks themselves log what they have done.
         **{name: {"level": "WARNING"} for name in ("celery.app.trace", "celery.beat", "celery.worker.strategy")},
-        **{name: {"filters": ["now_and_then"]} for name in RETRYING_LOGGERS},
+        **{name: {"filters": ["once_per_minute"]} for name in RETRYING_LOGGERS},
         # Axes logs the user name of each attempt. Some users type their password into that field.
         "axes": {"level": "CRITICAL"},
         # A mistake of the client, which gets a 400. It needs no traceback in our log.

@@ -103,7 +103,7 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _viewer(self) -> Viewer:
         """Raises InvalidCredential; NotSignedIn after a timeout; BadArgument if the first frame contains no token."""
         viewer = await threads.requests.call(viewer_of_socket, self.scope)
-        if viewer.may_look:
+        if viewer.may_see_anything:
             return viewer
         try:
             async with asyncio.timeout(settings.SOCKET_INIT_S):

@@ -180,7 +180,7 @@ class GraphQLConsumer(GraphQLWSConsumer[Context, None]):
         """Raises InvalidCredential, TooManyConnections; ConnectionRejectionError (4403) if the viewer sees nothing."""
         header = {name.lower(): value for name, value in context.connection_params.items()}.get("authorization")
         viewer = await context.in_database(viewer_of_socket, self.scope, None if header is None else str(header))
-        if not viewer.may_look:
+        if not viewer.may_see_anything:
             raise ConnectionRejectionError
         self._open.enter_context(live.connection(viewer))
         context.viewer = viewer

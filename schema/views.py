@@ -205,7 +205,7 @@ def _prefers_html(request: HttpRequest) -> bool:
 
 
 def _graphiql_or_sign_in(request: HttpRequest, viewer: Viewer) -> HttpResponseBase:
-    if not viewer.may_look:
+    if not viewer.may_see_anything:
         return redirect_to_login(request.get_full_path())
     return _graphiql(request)
 

@@ -13,7 +13,7 @@ class Caller:
         self._pid = os.getppid() if "MAKELEVEL" in os.environ else None
         self._caught_interrupts = self._catches_interrupts()
 
-    def was_told_to_stop(self) -> bool:
+    def has_stopped(self) -> bool:
         if self._pid is None:
             return False
         return os.getppid() != self._pid or (self._caught_interrupts and not self._catches_interrupts())

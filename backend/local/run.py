@@ -103,7 +103,7 @@ def _run(cleanup: ExitStack) -> str:
 
     say("Starting web, worker and beat ...")
     supervisor = cleanup.enter_context(Supervisor(CHECKOUT / "Procfile", os.environ, lock_fd=lock_fd))
-    return supervisor.wait(on_look=_Watch(caller))
+    return supervisor.wait(on_poll=_Watch(caller))
 
 
 def _lock_this_checkout(cleanup: ExitStack) -> int:
@@ -208,7 +208,7 @@ class _Watch:
         self._has_answered = False
 
     def __call__(self) -> None:
-        if self._caller.was_told_to_stop():
+        if self._caller.has_stopped():
             _request_stop()
         if not self._has_answered and _web_answers():
             self._has_answered = True

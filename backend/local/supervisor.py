@@ -66,14 +66,14 @@ class Supervisor:
         for reader in self._readers:
             reader.join(OUTPUT_TIMEOUT_S)
 
-    def wait(self, on_look: Callable[[], None]) -> str:
-        """Wait until a process ends, and return a message about it. Call `on_look` at every poll."""
+    def wait(self, on_poll: Callable[[], None]) -> str:
+        """Wait until a process ends, and return a message about it. Call `on_poll` at every poll."""
         while True:
             for name, process in self._processes.items():
                 code = process.exit_code()
                 if code is not None:
                     return f"{name} ended by itself with exit code {code}, so the rest is stopped too."
-            on_look()
+            on_poll()
             time.sleep(POLL_S)
 
 

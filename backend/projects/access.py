@@ -57,7 +57,7 @@ class Viewer:
         return "all" if self.sees_all else f"user:{self.user_id}"
 
     @property
-    def may_look(self) -> bool:
+    def may_see_anything(self) -> bool:
         """Whether the viewer may see anything at all."""
         return self.is_signed_in or self.sees_all
 
@@ -82,7 +82,7 @@ def viewer_for(user: Any) -> Viewer:
 
 def require_access(viewer: Viewer) -> None:
     """Raise NotSignedIn for a viewer who may see nothing at all."""
-    if not viewer.may_look:
+    if not viewer.may_see_anything:
         raise NotSignedIn
 
 
@@ -150,7 +150,7 @@ def _visible(viewer: Viewer, rows: QuerySet[M], to_project: str) -> QuerySet[M]:
     return rows if viewer.sees_all else rows.filter(**{f"{to_project}memberships__user": viewer.user_id})
 
 
-def who_see(project_id: int, viewers: Collection[Viewer]) -> set[Viewer]:
+def viewers_who_see(project_id: int, viewers: Collection[Viewer]) -> set[Viewer]:
     """Return the viewers among these who see the project at present, in one query."""
     ids = {viewer.user_id for viewer in viewers if viewer.user_id is not None}
     allowed = Q(is_staff=True) | Exists(Membership.objects.filter(user=OuterRef("pk"), project=project_id))

@@ -31,7 +31,7 @@ from backend.projects.models import User
 
 
 # --- Attempts: the keys by which django-axes counts them (`AXES_...` in the settings) --------------------
-def name_of_try(request: HttpRequest, credentials: dict[str, Any] | None) -> str:
+def attempt_name(request: HttpRequest, credentials: dict[str, Any] | None) -> str:
     """Return a digest of the user name, since users may type anything into the field. It ignores case.
 
     Upper case, as in the database: some names that are equal there differ in lower case.
@@ -40,7 +40,7 @@ def name_of_try(request: HttpRequest, credentials: dict[str, Any] | None) -> str
     return salted_hmac("taskwire.sign_in_attempt", name.upper(), algorithm="sha256").hexdigest()
 
 
-def address_of_try(request: HttpRequest) -> str | None:
+def attempt_address(request: HttpRequest) -> str | None:
     """Return the client's address, for IPv6 its network: every home has 2^64 addresses. None if it is malformed."""
     try:
         address = ip_address(address_of_request(request).partition("%")[0])
@@ -54,8 +54,8 @@ def address_of_try(request: HttpRequest) -> str | None:
 def _locked_for_s(request: HttpRequest) -> int:
     """Return the seconds until enough attempts have expired to allow another one."""
     attempts = AccessAttempt.objects.filter(
-        username=name_of_try(request, request.axes_credentials),  # type: ignore[attr-defined]
-        ip_address=address_of_try(request),
+        username=attempt_name(request, request.axes_credentials),  # type: ignore[attr-defined]
+        ip_address=attempt_address(request),
     )
     ends, counted = timezone.now(), 0
     for at, failures in attempts.order_by("-attempt_time").values_list("attempt_time", "failures_since_start"):
@@ -87,7 +87,7 @@ _MAX_WAIT_S = 10
 
 def _begin_attempt(request: HttpRequest, credentials: dict[str, Any]) -> None:
     """Wait for concurrent attempts with this name and address, then set `request.had_no_attempts_left`."""
-    services.session.take_turn(key=f"{name_of_try(request, credentials)} {address_of_try(request)}")
+    services.session.serialize_attempts(key=f"{attempt_name(request, credentials)} {attempt_address(request)}")
     request.had_no_attempts_left = not AxesProxyHandler.is_allowed(request, credentials)  # type: ignore[attr-defined]
 
 

@@ -2,7 +2,7 @@ import logging
 import time
 
 
-class NowAndThen(logging.Filter):
+class OncePerMinute(logging.Filter):
     """Passes the same message once a minute, in one line: code that retries every second would fill the log."""
 
     every_s = 60.0

@@ -1,4 +1,4 @@
-"""Whole responses out of Redis, ahead of Django (docs/decisions/0008-answers.md).
+"""Whole responses out of Redis, ahead of Django (docs/decisions/0008-responses.md).
 
 A view declares its response cacheable and says what it was read from (`cache.responses`). The response is stored whole,
 with its headers, under the viewer and everything of the request that may shape it. So only the same request gets it

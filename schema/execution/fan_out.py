@@ -341,7 +341,7 @@ class _SharedExecution:
         return self._is_deleted or not viewer.is_signed_in or await self._visible.load(viewer)
 
     async def _load_visible(self, viewers: list[Viewer]) -> list[bool]:
-        allowed = await self.context.in_database(access.who_see, self._project_id, viewers)
+        allowed = await self.context.in_database(access.viewers_who_see, self._project_id, viewers)
         return [viewer in allowed for viewer in viewers]
 
 

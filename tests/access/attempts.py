@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from graphql import GraphQLID, GraphQLInputObjectType, get_named_type
 
 from rest.serializers import Id, IdParameter
-from tests.access.doors import GRAPH, graphql_types, rest_methods, rest_views
+from tests.access.endpoints import GRAPH, graphql_types, rest_methods, rest_views
 
 REFUSAL = "... on OperationInfo { messages { kind field message code } }"
 ROWS = "totalCount nodes { id } edges { cursor } pageInfo { hasNextPage hasPreviousPage startCursor endCursor }"

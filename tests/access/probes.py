@@ -13,7 +13,7 @@ from django.conf import settings
 from django.urls import reverse
 
 from backend.projects.models import AuditEntry, Comment, Membership, Project, Task, Token, User
-from tests.access.doors import admin_paths, rest_views
+from tests.access.endpoints import admin_paths, rest_views
 from tests.access.outcomes import (
     Caller,
     Read,

@@ -13,7 +13,7 @@ from asgiref.sync import sync_to_async
 from django.db import transaction
 from django.test import SimpleTestCase, override_settings
 
-from tests.access.doors import FREE_PARAMETERS, all_endpoints
+from tests.access.endpoints import FREE_PARAMETERS, all_endpoints
 from tests.access.listeners import listen, receive, refusal_of
 from tests.access.outcomes import Caller, word_of_result
 from tests.access.probes import PROBES, GraphQLProbe, LiveProbe, PageProbe, Probe, RestProbe, SocketProbe

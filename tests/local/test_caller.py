@@ -18,7 +18,7 @@ import time
 from backend.local.caller import Caller
 caller = Caller()
 print("watching", flush=True)
-while not caller.was_told_to_stop():
+while not caller.has_stopped():
     time.sleep(0.01)
 print("stopped", flush=True)
 """
@@ -49,7 +49,7 @@ def test_a_signal_to_make_alone_is_detected(tmp_path: Path, number: signal.Signa
 
 def test_without_make_no_stop_is_detected(tmp_path: Path) -> None:
     env = {name: value for name, value in os.environ.items() if name != "MAKELEVEL"}
-    program = "from backend.local.caller import Caller; print(Caller().was_told_to_stop())"
+    program = "from backend.local.caller import Caller; print(Caller().has_stopped())"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=CHECKOUT, env=env, capture_output=True, text=True, check=True
     )

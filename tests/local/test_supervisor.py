@@ -22,7 +22,7 @@ def test_when_one_process_ends_the_rest_is_stopped_and_the_message_names_it(tmp_
         f"worker: sh -c 'until test -s {pid_file}; do sleep 0.01; done; exit 3'\n"
     )
     with Supervisor(procfile(tmp_path, commands), ENV) as supervisor:
-        line = supervisor.wait(on_look=lambda: None)
+        line = supervisor.wait(on_poll=lambda: None)
     assert line == "worker ended by itself with exit code 3, so the rest is stopped too."
     assert all_end({int(pid_file.read_text())})
 
@@ -30,7 +30,7 @@ def test_when_one_process_ends_the_rest_is_stopped_and_the_message_names_it(tmp_
 def test_lines_are_printed_under_the_name_of_their_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     commands = 'web: echo "$GREETING"\nworker: sleep 1000\n'
     with Supervisor(procfile(tmp_path, commands), ENV) as supervisor:
-        supervisor.wait(on_look=lambda: None)
+        supervisor.wait(on_poll=lambda: None)
     assert capfd.readouterr().out == "web    | good morning\n"
 
 
@@ -47,6 +47,6 @@ def test_the_callback_is_called_at_every_poll(tmp_path: Path) -> None:
             raise Enough
 
     with pytest.raises(Enough), Supervisor(procfile(tmp_path, "web: sleep 1000\n"), ENV) as supervisor:
-        supervisor.wait(on_look=poll)
+        supervisor.wait(on_poll=poll)
     process = supervisor._processes["web"]
     assert wait_until(lambda: process.exit_code() is not None, timeout_s=PATIENCE_S)

@@ -4,7 +4,7 @@ import sys
 from django.db import OperationalError, connection
 from django.test import SimpleTestCase, override_settings
 
-from backend.web.log import NowAndThen
+from backend.web.log import OncePerMinute
 from tests.cases import Case, OpenCase
 
 
@@ -32,7 +32,7 @@ class SessionTests(Case):
 
 class LogTests(SimpleTestCase):
     def test_the_same_message_passes_once_a_minute_without_a_traceback(self) -> None:
-        log_filter = NowAndThen()
+        log_filter = OncePerMinute()
         try:
             raise ConnectionError("refused")
         except ConnectionError:

@@ -12,14 +12,14 @@ from ..models import AuditAction, User
 _ATTEMPT_LOCK = 0x7A5_3142
 
 
-def take_turn(*, key: str) -> None:
+def serialize_attempts(*, key: str) -> None:
     """Serialize the attempts to sign in under `key`: wait for other attempts, and block them until the commit.
 
     Checking a password takes a while: concurrent attempts would all be admitted before the first failure is counted.
     Raises RuntimeError outside a transaction.
     """
     if not connection.in_atomic_block:
-        raise RuntimeError("session.take_turn() belongs in the transaction of the attempt.")
+        raise RuntimeError("session.serialize_attempts() belongs in the transaction of the attempt.")
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_ATTEMPT_LOCK, key])
 
