@@ -1,8 +1,8 @@
 """`make run`: the whole product on this machine, until Ctrl-C.
 
-Each server and process runs under a tether (`processes.py`), so that none outlives this one. `.local` has two
-lock files. `run.lock` allows one run per checkout. `running.lock` stays locked until every process that the run
-started has ended.
+Each server and process runs under a tether (`processes.py`), so that none outlives this one. An embedded server that
+ends by itself is started again. `.local` has two lock files. `run.lock` allows one run per checkout. `running.lock`
+stays locked until every process that the run started has ended.
 """
 
 import fcntl
@@ -85,10 +85,12 @@ def _run(cleanup: ExitStack) -> str:
     if is_embedded:
         say("Starting PostgreSQL ...")
         postgres = cleanup.enter_context(Postgres(LOCAL, lock_fd=lock_fd))
+        postgres.keep_running()
         os.environ["DATABASE_URL"] = postgres.url
     if not {"REDIS_URL", "BROKER_URL"} <= os.environ.keys():
         say("Starting Valkey ...")
         valkey = cleanup.enter_context(Valkey(LOCAL, lock_fd=lock_fd))
+        valkey.keep_running()
         os.environ.setdefault("REDIS_URL", valkey.url)
         os.environ.setdefault("BROKER_URL", valkey.broker_url)
 

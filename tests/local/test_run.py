@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from backend.local.processes import wait_until
-from tests.local.machine import PATIENCE_S, descendants, free_port, is_running, without_servers
+from backend.local.processes import command_line, wait_until
+from tests.local.machine import PATIENCE_S, descendants, free_port, is_running, is_stopped, without_servers
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -75,6 +75,16 @@ class Run:
         )
         with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:  # noqa: S310
             return json.load(response)
+
+    def await_success(self, path: str) -> None:
+        def succeeds() -> bool:
+            try:
+                self.request(path)
+            except OSError:
+                return False
+            return True
+
+        assert wait_until(succeeds, timeout_s=PATIENCE_S), self.log.read_text()
 
     def end(self, number: signal.Signals) -> set[int]:
         """Signal the process group, as a terminal does. Wait for the run only, and return its descendants."""
@@ -155,6 +165,63 @@ def test_djangos_commands_need_a_run(checkout: Path) -> None:
 def test_djangos_commands_join_the_run(checkout: Path, run: Run) -> None:
     created = manage(checkout, "createsuperuser", "--noinput", "--username", "boss", "--email", "boss@example.org")
     assert (created.returncode, created.stdout.strip()) == (0, "Superuser created successfully."), created.stderr
+
+
+def test_killed_servers_are_started_again_and_the_product_goes_on(checkout: Path, run: Run) -> None:
+    created = run.request("/projects/", {"name": "Before"})
+    for server, pid_file in SERVERS.items():
+        old = read_pid(checkout / ".local" / server / pid_file)
+        os.kill(old, signal.SIGKILL)
+        assert wait_until(lambda: answers_as_another(checkout, server, old), timeout_s=PATIENCE_S)  # noqa: B023
+    run.await_success("/healthz")
+    after = run.request("/projects/", {"name": "After"})
+    assert [project["id"] for project in run.request("/projects/")][:2] == [after["id"], created["id"]]
+    assert wait_until(lambda: worker_answers(checkout), timeout_s=PATIENCE_S), run.log.read_text()
+    assert run.process.poll() is None
+    lines = run.log.read_text().splitlines()
+    assert [line for line in lines if "ended by itself" in line] == [
+        "PostgreSQL ended by itself with exit code 137: it is started again.",
+        "Valkey ended by itself with exit code 137: it is started again.",
+    ]
+
+
+def test_a_stopped_process_does_not_end_the_run(run: Run) -> None:
+    lines = {pid: command_line(pid) for pid in descendants(run.process.pid)}
+    (web,) = [pid for pid, line in lines.items() if line.endswith("-m backend.server") and "tether.py" not in line]
+    os.kill(web, signal.SIGSTOP)
+    assert wait_until(lambda: is_stopped(web), timeout_s=PATIENCE_S)
+    os.kill(web, signal.SIGCONT)
+    run.await_success("/healthz")
+    assert (run.process.poll(), is_running(web)) == (None, True)
+
+
+SERVERS = {"postgres": "data/postmaster.pid", "valkey": "valkey.pid"}
+
+
+def read_pid(file: Path) -> int:
+    return int(file.read_text().split()[0])
+
+
+def answers_as_another(checkout: Path, server: str, old: int) -> bool:
+    """Whether the server has another process than `old`, which is listening."""
+    try:
+        sockets = (checkout / ".local" / f"{server}.sockets").resolve()
+        is_listening = any(path.is_socket() for path in sockets.iterdir())
+        return is_listening and read_pid(checkout / ".local" / server / SERVERS[server]) != old
+    except (OSError, IndexError):
+        return False
+
+
+def worker_answers(checkout: Path) -> bool:
+    environment = json.loads((checkout / ".local" / "environment.json").read_text())
+    ping = subprocess.run(
+        [sys.executable, "-m", "celery", "--quiet", "--app", "backend", "inspect", "--timeout", "2", "ping"],
+        cwd=checkout,
+        env=without_servers() | environment,
+        capture_output=True,
+        check=False,
+    )
+    return ping.returncode == 0
 
 
 def test_the_product_runs_and_its_data_survives_a_kill(checkout: Path, run: Run) -> None:

@@ -12,11 +12,12 @@ import psycopg2
 import pytest
 import redis
 
+from backend.local import servers
 from backend.local.console import Refusal
 from backend.local.postgres import Postgres
 from backend.local.processes import Tethered, wait_until
 from backend.local.valkey import Valkey
-from tests.local.machine import PATIENCE_S, all_end, descendants, is_running
+from tests.local.machine import PATIENCE_S, all_end, descendants, is_running, is_stopped
 
 pytestmark = pytest.mark.slow
 
@@ -164,6 +165,73 @@ def test_a_start_waits_for_a_session_of_a_killed_server(folder: Path) -> None:
 
 def wait_for(connection: Any) -> None:
     assert wait_until(lambda: connection.poll() == psycopg2.extensions.POLL_OK, timeout_s=PATIENCE_S)
+
+
+def test_a_server_that_ends_by_itself_is_started_again_at_its_address(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Postgres(folder) as postgres, Valkey(folder) as valkey:
+        postgres.keep_running()
+        valkey.keep_running()
+        query(postgres, "CREATE TABLE kept AS SELECT 42 AS answer")
+        urls, pids = (postgres.url, valkey.url), (postmaster(postgres), process_id(valkey))
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        assert wait_until(lambda: has_new_process(postgres, pids[0]), timeout_s=PATIENCE_S)
+        assert wait_until(lambda: has_new_process(valkey, pids[1]), timeout_s=PATIENCE_S)
+        assert query(postgres, "SELECT answer FROM kept") == 42
+        client = redis.Redis.from_url(valkey.url)
+        assert client.ping()
+        client.close()
+        assert (postgres.url, valkey.url) == urls
+    assert sorted(capsys.readouterr().out.splitlines()) == [
+        "PostgreSQL ended by itself with exit code 137: it is started again.",
+        "Valkey ended by itself with exit code 137: it is started again.",
+    ]
+    assert not any(server.sockets.exists() for server in (postgres, valkey))
+
+
+def test_a_stopped_server_is_not_started_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Valkey(folder) as valkey:
+        valkey.keep_running()
+        pid = process_id(valkey)
+        os.kill(pid, signal.SIGSTOP)
+        assert wait_until(lambda: is_stopped(pid), timeout_s=PATIENCE_S)
+        os.kill(pid, signal.SIGCONT)
+        client = redis.Redis.from_url(valkey.url)
+        assert client.info("server")["process_id"] == pid
+        client.close()
+    assert not is_running(pid)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_server_that_does_not_start_again_is_reported_once_and_can_be_stopped(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr(servers, "MAX_BACKOFF_S", 0.01)
+    with Postgres(folder, durable=False) as postgres:
+        with (postgres.home / "data" / "postgresql.conf").open("a") as settings:
+            settings.write("no_such_setting = on\n")
+        postgres.keep_running()
+        os.kill(postmaster(postgres), signal.SIGKILL)
+        assert wait_until(lambda: postgres.log.read_text().count("no_such_setting") > 2, timeout_s=PATIENCE_S)
+    assert capsys.readouterr().out.splitlines() == [
+        "PostgreSQL ended by itself with exit code 137: it is started again.",
+        f"PostgreSQL does not start: {postgres.log} has the reason. Further attempts follow.",
+    ]
+
+
+def process_id(server: Valkey) -> int:
+    return int((server.home / "valkey.pid").read_text())
+
+
+def has_new_process(server: Postgres | Valkey, old: int) -> bool:
+    """Whether the server answers, as another process than `old`."""
+    try:
+        return int(server._pid_file.read_text().split()[0]) != old and server._answers()
+    except (FileNotFoundError, IndexError):
+        return False
 
 
 def test_an_interrupted_creation_starts_again(folder: Path) -> None:

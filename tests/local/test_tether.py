@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.local.processes import Tethered, command_line, wait_until
-from tests.local.machine import PATIENCE_S, all_end, descendants, is_running
+from tests.local.machine import PATIENCE_S, all_end, descendants, is_running, is_stopped
 
 SLEEPER = ["/bin/sh", "-c", "sleep 1000 & echo $!; wait"]
 
@@ -75,12 +75,35 @@ def test_a_lock_is_held_until_the_command_has_ended(tmp_path: Path) -> None:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_folders_to_remove_are_removed_when_the_command_has_ended(tmp_path: Path) -> None:
+def test_folders_to_remove_are_removed_when_the_command_was_stopped(tmp_path: Path) -> None:
     doomed = tmp_path / "doomed"
     doomed.mkdir()
     (doomed / "file").touch()
-    Tethered(["/bin/sh", "-c", "true"], removes=[doomed]).wait()
+    Tethered(["sleep", "1000"], removes=[doomed]).stop()
     assert not doomed.exists()
+
+
+def test_folders_to_remove_remain_when_the_command_ends_by_itself(tmp_path: Path) -> None:
+    Tethered(["/bin/sh", "-c", "true"], removes=[tmp_path]).wait()
+    assert tmp_path.exists()
+
+
+def test_a_stopped_command_has_not_ended() -> None:
+    process = Tethered(["/bin/sh", "-c", "kill -STOP $$; echo continued; exit 7"], output=subprocess.PIPE)
+    assert wait_until(lambda: any(map(is_stopped, descendants(process.pid))), timeout_s=PATIENCE_S)
+    (command,) = descendants(process.pid)
+    assert process.exit_code() is None
+    os.kill(command, signal.SIGCONT)
+    assert process.output.readline() == b"continued\n"
+    assert process.wait() == 7
+
+
+def test_a_stopped_command_ends_with_its_tether_before_its_grace_period() -> None:
+    process = Tethered(
+        ["/bin/sh", "-c", "trap 'exit 3' TERM; kill -STOP $$; while :; do sleep 0.01; done"], grace_s=PATIENCE_S
+    )
+    assert wait_until(lambda: any(map(is_stopped, descendants(process.pid))), timeout_s=PATIENCE_S)
+    assert process.stop() == 3
 
 
 def test_the_command_line_of_a_missing_process_is_empty() -> None:
