@@ -2,9 +2,15 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+from django.conf import settings
 from django.core.cache import cache
 
 from backend.projects import threads
+
+
+def pytest_configure() -> None:
+    """Find a static file when it is requested: otherwise every test client first lists the hundreds that there are."""
+    settings.WHITENOISE_AUTOREFRESH = True
 
 
 @pytest.hookimpl(trylast=True)
