@@ -212,8 +212,19 @@ def _tables_with_rows() -> str:
     return " UNION ALL ".join(queries)
 
 
-def _all_rows() -> list[Any]:
+def _all_rows() -> list[tuple[str, str]]:
+    """Return the table and the text of every row of the domain, in one statement: the ORM takes ten times as long."""
+    with connection.cursor() as cursor:
+        cursor.execute(_query_for_all_rows())
+        rows: list[tuple[str, str]] = cursor.fetchall()
+        return rows
+
+
+@lru_cache
+def _query_for_all_rows() -> str:
     models = (User, Project, Membership, Task, Comment, SummaryReport, Event, AuditEntry)
-    rows = [list(model.objects.order_by("pk").values()) for model in models]
+    rows = dict.fromkeys((model._meta.db_table for model in models), "t")
     # Without the last use of a token: every request with it may write that.
-    return [*rows, list(Token.objects.order_by("pk").values("pk", "user", "name", "scope", "digest", "expires_at"))]
+    rows[Token._meta.db_table] = "(id, user_id, name, scope, digest, expires_at)"
+    queries = [f"SELECT '{table}', {row}::text FROM {table} t" for table, row in rows.items()]
+    return f"{' UNION ALL '.join(queries)} ORDER BY 1, 2"
