@@ -38,6 +38,9 @@ from backend.projects.models import (
 from tests import processes
 from tests.processes import Process
 
+# Random tests are longer in CI and in `make faults` than in `make test`.
+IS_THOROUGH = os.environ.get("CI") == "true" or os.environ.get("FAULTS") == "long"
+
 
 class _Case:
     client: Any

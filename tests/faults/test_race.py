@@ -20,14 +20,14 @@ from redis import Redis
 from backend.local.console import say
 from backend.local.testing import throwaway_folder
 from tests import processes
-from tests.cases import CommittingCase, database_url, start_server, token_of
+from tests.cases import IS_THOROUGH, CommittingCase, database_url, start_server, token_of
 from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
 from tests.faults.cases import PATIENCE_S, figures
 from tests.faults.racer import WRITERS, SharedState
 from tests.processes import Process
 from tests.servers import FaultyValkey
 
-RACE_S = float(os.environ.get("RACE_S", "20"))
+RACE_S = float(os.environ.get("RACE_S", "20" if IS_THOROUGH else "8"))
 # Seconds between two faults of Redis, and between its kill and its start.
 FAULT_EVERY_S = 0.1
 GONE_S = 0.3

@@ -37,12 +37,11 @@ from backend.projects.resolvers.project import ProjectFilter, list_projects
 from backend.projects.resolvers.task import TaskFilter, list_tasks
 from backend.web.handler import Handler
 from backend.web.response_cache import ResponseCache
-from tests.cases import CommittingCase
+from tests.cases import IS_THOROUGH, CommittingCase
 from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, TokenFactory, UserFactory
 from tests.projects.turns import Actor, Process, ProcessConnectionFactory, Schedule, in_turns
 from tests.servers import FaultyValkey
 
-IS_THOROUGH = os.environ.get("CI") == "true" or os.environ.get("FAULTS") == "long"
 SCHEDULES = int(os.environ.get("INTERLEAVINGS", "2000" if IS_THOROUGH else "200"))
 FIRST_SEED = int(os.environ.get("INTERLEAVINGS_SEED", "0"))
 # The share of reads that must be cache hits: with fewer the schedules would prove nothing.
