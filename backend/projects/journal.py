@@ -7,7 +7,7 @@ read up to N has missed nothing at or below N (docs/decisions/0001-positions.md)
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from datetime import datetime
@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 # Any number that no other advisory lock in this database uses.
 _APPEND_LOCK = 0x7A5_3141
+
+# Bytes of payloads that one statement inserts. PostgreSQL refuses a statement of 1 GB.
+_APPEND_BYTES = 4 * 1024 * 1024
 
 # The lock is a statement of its own: the insert must take its snapshot after the lock, or it would not see the row that
 # the last writer committed. Both go to the server in one round trip.
@@ -54,21 +57,38 @@ def append(event: Payload, *, actor: Viewer) -> int:
     return append_all([event], actor=actor)
 
 
-def append_all(events: Sequence[Payload], *, actor: Viewer) -> int:
-    """Append several events in order, by one statement, and return the position of the last. Raises as `append`."""
+def append_all(events: Iterable[Payload], *, actor: Viewer) -> int:
+    """Append several events in order and return the position of the last. Raises as `append`.
+
+    All events are inserted by one statement, as long as their payloads have at most `_APPEND_BYTES` together.
+    """
     if not connection.in_atomic_block:
         raise RuntimeError("journal.append() belongs in the transaction of the change that it records.")
-    parameters: list[Any] = [actor.user_id, actor.name]
     tags: set[str] = set()
-    for number, event in enumerate(events, start=1):
-        payload = orjson.dumps(event.data).decode()
-        parameters += [number, event.kind, event.project_id, event.task_id, payload, event.audience]
+    rows: list[tuple[Any, ...]] = []
+    size = 0
+    for event in events:
+        payload = orjson.dumps(event.data)
+        if rows and size + len(payload) > _APPEND_BYTES:
+            _insert(rows, actor)
+            rows, size = [], 0
+        size += len(payload)
+        rows.append((event.kind, event.project_id, event.task_id, payload.decode(), event.audience))
         tags.update(tags_of(event))
-    rows = ", ".join(["(%s, %s, %s, %s, %s, %s)"] * len(events))
-    with connection.cursor() as cursor:
-        cursor.execute(_APPEND.format(rows=rows), parameters)
-        position: int = max(cursor.fetchall())[0]
+    position = _insert(rows, actor)
     transaction.on_commit(partial(_announce, position, sorted(tags)), robust=True)
+    return position
+
+
+def _insert(rows: Sequence[tuple[Any, ...]], actor: Viewer) -> int:
+    """Insert rows of kind, project, task, payload and audience, and return the last position."""
+    parameters: list[Any] = [actor.user_id, actor.name]
+    for number, row in enumerate(rows, start=1):
+        parameters += [number, *row]
+    values = ", ".join(["(%s, %s, %s, %s, %s, %s)"] * len(rows))
+    with connection.cursor() as cursor:
+        cursor.execute(_APPEND.format(rows=values), parameters)
+        position: int = max(cursor.fetchall())[0]
     return position
 
 

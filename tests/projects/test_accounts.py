@@ -4,13 +4,15 @@ from io import StringIO
 from unittest.mock import patch
 
 from django.core.management import call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from backend.projects import services
 from backend.projects.access import SYSTEM
 from backend.projects.cache import versions
-from backend.projects.models import AuditEntry, Event, User
+from backend.projects.models import AuditEntry, Event, Task, User
 from tests.cases import Case
-from tests.factories import MembershipFactory, UserFactory
+from tests.factories import MembershipFactory, TaskFactory, UserFactory
 
 
 class SaveTests(Case):
@@ -58,6 +60,24 @@ class SaveTests(Case):
             [tag for tag, tag_versions in versions_by_tag.items() if not versions.is_current(tag_versions)],
             tags[:2],
         )
+
+
+class DeletionTests(Case):
+    def test_the_number_of_statements_does_not_grow_with_the_tasks(self) -> None:
+        counts = []
+        for tasks in (1, 50):
+            membership = MembershipFactory()
+            TaskFactory.create_batch(tasks, project=membership.project, assignee=membership.user)
+            head = Event.head()
+            with CaptureQueriesContext(connection) as captured:
+                services.user.delete_user(actor=SYSTEM, user_id=membership.user_id)
+            counts.append(len(captured))
+            self.assertEqual(
+                list(Event.objects.filter(position__gt=head).order_by("position").values_list("kind", flat=True)),
+                ["access.changed", *["task.updated"] * tasks],
+            )
+        self.assertEqual(counts[0], counts[1])
+        self.assertEqual(set(Task.objects.values_list("assignee", "version")), {(None, 2)})
 
 
 class CommandTests(Case):

@@ -3,6 +3,7 @@ from datetime import UTC, datetime
 
 import orjson
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from backend.projects import journal, services
 from backend.projects.access import SYSTEM, viewer_for
@@ -68,6 +69,16 @@ class AppendTests(Case):
         self.assertEqual([event.data for event in found], [event.data for event in events])
         self.assertEqual([event.audience for event in found], [None, None, None, [5, 7], None])
         self.assertEqual(found[-1].project_id, None)
+
+    def test_large_events_are_split_over_statements_of_bounded_size(self) -> None:
+        project = ProjectFactory(description="x" * 1_000_000)
+        with self.committed() as callbacks, CaptureQueriesContext(connection) as captured:
+            last = journal.append_all((updated(project) for _ in range(10)), actor=SYSTEM)
+        self.assertEqual((last, len(callbacks)), (10, 1))
+        self.assertEqual(list(Event.objects.order_by("position").values_list("position", flat=True)), [*range(1, 11)])
+        inserts = [query["sql"] for query in captured.captured_queries if "INSERT" in query["sql"]]
+        self.assertEqual(len(inserts), 3)
+        self.assertLess(max(map(len, inserts)), 6_000_000)
 
     def test_a_payload_that_is_not_json_is_refused_at_the_caller(self) -> None:
         with self.assertRaises(TypeError):

@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 from django.core.exceptions import ValidationError
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from backend.projects.access import ANONYMOUS, SYSTEM, Viewer, viewer_for
 from backend.projects.authentication import viewer_by_token
@@ -26,7 +28,7 @@ from backend.projects.errors import (
 from backend.projects.models import AuditEntry, Event, Membership, Role, Scope, Task, User
 from backend.projects.resolvers.membership import get_member, list_members
 from backend.projects.resolvers.page import PageRequest
-from backend.projects.rows import MemberRow
+from backend.projects.rows import MemberRow, TaskRow
 from backend.projects.services.membership import add_member, change_role, remove_member
 from backend.projects.services.user import delete_user, save_user
 from tests.cases import Case, CommittingCase, token_of
@@ -254,6 +256,29 @@ class RemoveTests(MembershipCase):
         updates = Event.objects.filter(kind="task.updated").order_by("position")
         self.assertEqual(list(updates.values_list("task_id", flat=True)), [task.pk for task in theirs])
         self.assertEqual({tuple(orjson.loads(update.payload)["changes"]) for update in updates}, {("assignee",)})
+
+    def test_the_number_of_statements_does_not_grow_with_the_tasks(self) -> None:
+        counts = []
+        for tasks in (1, 50):
+            member = MembershipFactory(project=self.garden).user
+            TaskFactory.create_batch(tasks, project=self.garden, assignee=member)
+            with CaptureQueriesContext(connection) as captured:
+                self.remove(member.pk)
+            counts.append(len(captured))
+        self.assertEqual(counts[0], counts[1])
+
+    def test_the_events_of_many_tasks_show_each_task_as_it_is_then(self) -> None:
+        tasks = TaskFactory.create_batch(3, project=self.garden, assignee=self.editor, description="Weed the beds.")
+        self.remove(self.editor.pk)
+        updates = Event.objects.filter(kind="task.updated").order_by("position")
+        self.assertEqual(
+            [orjson.loads(payload)["task"] for payload in updates.values_list("payload", flat=True)],
+            [TaskRow.of(Task.objects.get(pk=task.pk)).as_json() for task in tasks],
+        )
+        self.assertEqual(
+            list(Event.objects.order_by("position").values_list("kind", flat=True)),
+            ["access.changed", *["task.updated"] * 3],
+        )
 
     def test_removing_a_non_member_is_refused(self) -> None:
         for user_id in (self.alice.pk, 999999, None):

@@ -1,5 +1,7 @@
 """The members of projects. Each change takes a position and bumps the tags of what the user sees."""
 
+from itertools import chain
+
 from django.db import transaction
 
 from .. import access, audit, journal
@@ -7,7 +9,7 @@ from ..access import Viewer
 from ..errors import AlreadyAMember, LastOwner, MemberNotFound, UnknownUser
 from ..events import AccessChanged
 from ..models import AuditAction, Membership, Project, Role, Scope, Task, User
-from .task import append_unassigned, unassign_tasks
+from .task import unassign_tasks, unassigned_events
 from .validation import clean_fields
 
 
@@ -70,8 +72,8 @@ def remove_member(*, actor: Viewer, project_id: int | None, user_id: int | None)
     Membership.objects.filter(pk=membership.pk).delete()
     unassigned = unassign_tasks(Task.objects.filter(project=project, assignee=user_id))
     _record(AuditAction.MEMBER_REMOVED, membership, actor=actor)
-    journal.append(AccessChanged([membership.user_id], of_project=project.pk), actor=actor)
-    append_unassigned(unassigned, actor=actor)
+    access_changed = AccessChanged([membership.user_id], of_project=project.pk)
+    journal.append_all(chain([access_changed], unassigned_events(unassigned)), actor=actor)
     return membership
 
 

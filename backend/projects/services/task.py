@@ -1,9 +1,10 @@
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TypedDict
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
+from django.utils import timezone
 
 from .. import access, journal
 from ..access import Viewer
@@ -12,6 +13,9 @@ from ..events import TaskCreated, TaskDeleted, TaskUpdated
 from ..models import Status, Task
 from ..rows import TaskRow
 from .validation import check_version, set_fields
+
+# Tasks that `unassigned_events` has in memory at a time.
+_CHUNK = 500
 
 
 class TaskChanges(TypedDict, total=False):
@@ -87,22 +91,21 @@ def delete_task(*, actor: Viewer, task_id: int | None, version: int | None = Non
     return row
 
 
-def unassign_tasks(tasks: QuerySet[Task]) -> list[Task]:
-    """Clear the assignee of these tasks and return them. Locks the rows, by id.
+def unassign_tasks(tasks: QuerySet[Task]) -> list[int]:
+    """Clear the assignee of these tasks and return their ids. Locks the rows, by id, and updates them at once.
 
-    The caller appends their events with `append_unassigned`, after all its other changes.
+    The caller appends the events of `unassigned_events`, after all its other changes.
     """
-    locked = list(tasks.order_by("pk").select_for_update(of=("self",), no_key=True))
-    for task in locked:
-        task.assignee_id = None
-        task.version += 1
-        task.save(update_fields=["assignee_id", "version", "updated_at"])
-    return locked
+    ids = list(tasks.order_by("pk").select_for_update(of=("self",), no_key=True).values_list("pk", flat=True))
+    Task.objects.filter(pk__in=ids).update(assignee=None, version=F("version") + 1, updated_at=timezone.now())
+    return ids
 
 
-def append_unassigned(tasks: list[Task], *, actor: Viewer) -> None:
-    for task in tasks:
-        journal.append(TaskUpdated(TaskRow.of(task), changes=["assignee"]), actor=actor)
+def unassigned_events(ids: Sequence[int]) -> Iterator[TaskUpdated]:
+    """The events of `unassign_tasks`. Reads the tasks, which are locked, while they are iterated."""
+    tasks = Task.objects.filter(pk__in=ids).order_by("pk").values_list(*TaskRow.__struct_fields__)
+    for values in tasks.iterator(chunk_size=_CHUNK):
+        yield TaskUpdated(TaskRow.of_values([values])[0], changes=["assignee"])
 
 
 def _lock_member(project_id: int, user_id: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from copy import copy
+from itertools import chain
 
 from django.db import transaction
 
@@ -9,7 +10,7 @@ from .. import audit, journal
 from ..access import Viewer
 from ..events import AccessChanged
 from ..models import AuditAction, Task, User
-from .task import append_unassigned, unassign_tasks
+from .task import unassign_tasks, unassigned_events
 
 
 @transaction.atomic
@@ -64,8 +65,8 @@ def delete_user(*, actor: Viewer, user_id: int) -> None:
     unassigned = unassign_tasks(Task.objects.filter(assignee=user))
     audit.record(AuditAction.ACCOUNT_DELETED, actor=actor, user=user, detail=_flags(user))
     user.delete()
-    journal.append(AccessChanged([user_id], shown_in=shown_in), actor=actor)
-    append_unassigned(unassigned, actor=actor)
+    access_changed = AccessChanged([user_id], shown_in=shown_in)
+    journal.append_all(chain([access_changed], unassigned_events(unassigned)), actor=actor)
 
 
 def _project_ids(user: User) -> list[int]:
