@@ -212,7 +212,8 @@ class CommentInput(serializers.Serializer[Any]):
         required=False,
         max_length=255,
         trim_whitespace=True,
-        help_text="Ignored for a signed-in user, who comments under their own name.",
+        help_text="Required if you are not signed in. A signed-in user comments under their own name, and another one"
+        " is refused. The exception is an `admin` token of a staff member: it imports comments, which is audited.",
     )
 
 

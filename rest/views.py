@@ -228,7 +228,7 @@ class Comments(ListView):
         )
 
     def post(self, request: Request, id: str) -> Response:
-        """Comment on a task. `author` is required if you are not signed in."""
+        """Comment on a task, under your own name if you are signed in."""
         comment = services.comment.add_comment(actor=self.viewer, task_id=parse_id(id), **self.validated_body())
         return created(CommentRow.of(comment), reverse("rest:comments", args=[comment.task_id]))
 

@@ -159,7 +159,9 @@ class AddCommentInput:
     task_id: ID
     content: str
     author: str | None = strawberry.field(
-        default=None, description="Required if you are not signed in. A signed-in user comments under their own name."
+        default=None,
+        description="Required if you are not signed in. A signed-in user comments under their own name, and another one"
+        " is refused. The exception is an `admin` token of a staff member: it imports comments, which is audited.",
     )
 
 

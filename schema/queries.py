@@ -110,7 +110,7 @@ class Query:
 
     @strawberry.field(
         extensions=[PageArguments()],
-        description="Sign-ins and changes of access, newest first. For staff only.",
+        description="Sign-ins, changes of access and imported comments, newest first. For staff only.",
     )
     async def audit_log(self, info: Info, page: PageRequest) -> Connection[AuditEntry]:
         resolvers.audit.AUDIT_LOG.check(page)

@@ -208,7 +208,10 @@ class NewToken:
     secret: str = strawberry.field(description="The secret that a script sends. It cannot be retrieved again.")
 
 
-@strawberry.type(description="A sign-in, or a change of somebody's access. It outlives the rows that its ids refer to.")
+@strawberry.type(
+    description="A sign-in, a change of somebody's access, or an imported comment."
+    " It outlives the rows that its ids refer to."
+)
 class AuditEntry:
     id: strawberry.ID
     at: datetime

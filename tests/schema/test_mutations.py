@@ -361,15 +361,24 @@ class CommentTests(MutationCase):
 
 
 class SignedInCommentTests(ClosedCase):
-    def test_a_signed_in_user_comments_under_their_own_name_whatever_the_input_says(self) -> None:
+    def test_a_signed_in_user_comments_under_their_own_name(self) -> None:
         ada = UserFactory(first_name="Ada", last_name="Lovelace")
         task = TaskFactory(project=MembershipFactory(user=ada, role=Role.EDITOR).project)
         self.client.force_login(ada)
-        for author in ({}, {"author": None}, {"author": "Bob"}, {"author": "x" * 256}, {"author": "\x00"}):
+        for author in ({}, {"author": None}, {"author": "Ada Lovelace"}):
             with self.subTest(author):
                 result = self.change("addComment", taskId=task.pk, content="Done?", **author)
                 self.assertEqual(result["author"], "Ada Lovelace")
         self.assertEqual(set(Event.objects.values_list("actor_id", "actor_name")), {(ada.pk, "Ada Lovelace")})
+
+    def test_a_signed_in_user_may_not_name_another_author(self) -> None:
+        for user in (MembershipFactory(role=Role.OWNER).user, UserFactory(is_staff=True)):
+            task = TaskFactory(project=MembershipFactory(user=user, role=Role.EDITOR).project)
+            self.client.force_login(user)
+            for author in ("Bob", "", "x" * 256, "\x00"):
+                with self.subTest(author[:3]), self.nothing_changes():
+                    values = {"taskId": task.pk, "content": "Done?", "author": author}
+                    self.assertEqual(self.messages("addComment", **values), [("PERMISSION", None, "FORBIDDEN")])
 
     def test_a_very_long_name_of_a_user_is_cut_in_a_comment(self) -> None:
         ada = UserFactory(first_name="A" * 150, last_name="L" * 150)

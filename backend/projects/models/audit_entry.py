@@ -14,12 +14,14 @@ class AuditAction(models.TextChoices):
     MEMBER_ADDED = "member_added", "Member added"
     ROLE_CHANGED = "role_changed", "Role changed"
     MEMBER_REMOVED = "member_removed", "Member removed"
+    COMMENT_IMPORTED = "comment_imported", "Comment imported"
 
 
 class AuditEntry(models.Model):
-    """A sign-in, or a change of an account, a token or a membership. For staff only: listeners do not receive it.
+    """A sign-in, a change of an account, a token or a membership, or a comment imported under another name.
 
-    Written by `audit.record` alone. Like an event of the journal, it refers to rows by id and outlives them.
+    For staff only: listeners do not receive it. Written by `audit.record` alone. Like an event of the journal, it
+    refers to rows by id and outlives them.
     """
 
     id: int

@@ -1,31 +1,41 @@
 from django.db import transaction
 
-from .. import access, journal
+from .. import access, audit, journal
 from ..access import Viewer
-from ..errors import Invalid
+from ..errors import Invalid, NotAllowed
 from ..events import TaskCommented
-from ..models import Comment, Scope
+from ..models import AuditAction, Comment, Scope
 from ..rows import CommentRow, TaskRow
 from .validation import clean_fields, stripped
 
 
 @transaction.atomic
 def add_comment(*, actor: Viewer, task_id: int | None, content: str | None, author: str | None = None) -> Comment:
-    """Comment on a task. A signed-in actor comments under their own name, whatever `author` says.
+    """Comment on a task. A signed-in actor comments under their own name.
 
-    A token with the scope `admin` may name another author: it imports comments from elsewhere. Locks a reference to the
-    task. Raises TaskNotFound, NotAllowed, ValidationError.
+    A staff member's token with the scope `admin` may name another author, which imports a comment from elsewhere and is
+    audited. An actor who is not signed in names the author. Locks a reference to the task. Raises TaskNotFound,
+    NotAllowed (actor may only read, or names another author), ValidationError.
     """
     task = access.task_to_add_to(actor, task_id)
-    comment = Comment(task=task)
-    is_import = actor.token_id is not None and actor.scope == Scope.ADMIN and author is not None
     # A display name, two names and a space, may exceed the length of `author`.
-    own_name = actor.name[:255] if actor.is_signed_in and not is_import else None
-    comment.author = own_name or stripped(author)  # type: ignore[assignment]
+    own_name = actor.name[:255] if actor.is_signed_in else None
+    is_import = own_name is not None and author is not None and stripped(author) not in (own_name, actor.name)
+    if is_import and not _may_import(actor):
+        raise NotAllowed("Only an `admin` token of a staff member may name another author.")
+    comment = Comment(task=task)
+    comment.author = stripped(author) if is_import or own_name is None else own_name  # type: ignore[assignment]
     comment.content = content  # type: ignore[assignment]
     clean_fields(comment, ["author", "content"])
     if not comment.content.strip():
         raise Invalid("content", "This field cannot be blank.", "BLANK")
     comment.save(force_insert=True)
+    if is_import:
+        detail = f"Comment {comment.pk} as {comment.author}"
+        audit.record(AuditAction.COMMENT_IMPORTED, actor=actor, project_id=task.project_id, detail=detail)
     journal.append(TaskCommented(TaskRow.of(task), CommentRow.of(comment)), actor=actor)
     return comment
+
+
+def _may_import(actor: Viewer) -> bool:
+    return actor.sees_all and actor.token_id is not None and actor.scope == Scope.ADMIN
