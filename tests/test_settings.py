@@ -93,8 +93,11 @@ class ProductionTests(SimpleTestCase):
         return json.loads(process.stdout)
 
     def test_the_deployment_check_of_django_finds_nothing(self) -> None:
-        check = run("manage.py", "check", "--deploy", "--fail-level", "WARNING", **production())
-        self.assertEqual((check.returncode, check.stdout), (0, "System check identified no issues (0 silenced).\n"))
+        for preload, silenced in (("off", 2), ("on", 0)):
+            environment = production(HSTS_PRELOAD=preload)
+            check = run("manage.py", "check", "--deploy", "--fail-level", "WARNING", **environment)
+            output = f"System check identified no issues ({silenced} silenced).\n"
+            self.assertEqual((check.returncode, check.stdout), (0, output))
 
     def test_pages_and_api_responses_have_every_security_header(self) -> None:
         responses = self.responses()
@@ -103,12 +106,16 @@ class ProductionTests(SimpleTestCase):
                 response = responses[path]["tls"]
                 self.assertEqual(response["status"], status)
                 headers = response["headers"]
-                self.assertEqual(headers["Strict-Transport-Security"], "max-age=31536000; includeSubDomains; preload")
+                self.assertEqual(headers["Strict-Transport-Security"], "max-age=31536000")
                 self.assertEqual(headers["X-Frame-Options"], "DENY")
                 self.assertEqual(headers["Referrer-Policy"], "same-origin")
                 self.assertEqual(headers["X-Content-Type-Options"], "nosniff")
                 policy = headers["Content-Security-Policy"].split("; ")
                 self.assertLessEqual({"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"}, {*policy})
+
+    def test_hsts_includes_subdomains_and_preloading_only_on_demand(self) -> None:
+        headers = self.responses(HSTS_PRELOAD="on")["/projects/"]["tls"]["headers"]
+        self.assertEqual(headers["Strict-Transport-Security"], "max-age=31536000; includeSubDomains; preload")
 
     def test_requests_without_tls_are_redirected_except_for_the_health_check(self) -> None:
         responses = self.responses()
