@@ -27,9 +27,10 @@ COPY --chmod=755 rest rest
 COPY --chmod=755 schema schema
 COPY --chmod=755 tasks tasks
 
-# The settings do not load without a key. This one is set for one command, signs nothing and is not in the image.
+# The settings do not load without a key, nor with this one on a public address. Both are set for one command; the key
+# signs nothing and is not in the image.
 # The container's file system is read-only, so bytecode and compressed static files are created here.
-RUN SECRET_KEY=unused python manage.py collectstatic --noinput \
+RUN SECRET_KEY=unused BIND=127.0.0.1 python manage.py collectstatic --noinput \
     && python -m whitenoise.compress --quiet "$STATIC_ROOT" \
     && python -m compileall -q backend rest schema tasks
 

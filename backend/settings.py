@@ -2,6 +2,7 @@
 
 import os
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from zoneinfo import available_timezones
 
@@ -16,9 +17,18 @@ env_file = Path(os.environ.get("ENV_FILE", BASE_DIR / ".env"))
 if env_file.is_file():
     environ.Env.read_env(env_file)
 
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
 LOOPBACK_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
 
 SECRET_KEY = env.str("SECRET_KEY")
+_EXAMPLE_KEY = "for-this-machine-alone-and-no-secret-at-all-since-everybody-can-read-it"  # of `.env.example`
 DEBUG = env.bool("DEBUG", default=False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=LOOPBACK_HOSTS)
 
@@ -38,10 +48,26 @@ if ACCESS == "open" and BIND not in {"localhost", "127.0.0.1", "::1"}:
 if ACCESS == "open" and not set(ALLOWED_HOSTS) <= {*LOOPBACK_HOSTS, "::1"}:
     raise ImproperlyConfigured("ACCESS=open is for this machine alone: ALLOWED_HOSTS may name loopback only.")
 
+# What is convenient on one machine gives the data away where other machines reach the server.
+_is_public = BIND != "localhost" and not _is_loopback(BIND)
+if _is_public and DEBUG:
+    raise ImproperlyConfigured(f"DEBUG is on, and its error pages show settings, but BIND is {BIND!r}: switch it off.")
+if _is_public and "*" in ALLOWED_HOSTS:
+    raise ImproperlyConfigured(f"ALLOWED_HOSTS is * (any), but BIND is {BIND!r}: list the names of this server.")
+if _is_public and (len(SECRET_KEY) < 50 or len(set(SECRET_KEY)) < 5):
+    raise ImproperlyConfigured(
+        f"SECRET_KEY is too easy to guess for BIND={BIND}: set the output of openssl rand -hex 32."
+    )
+
 # A proxy in front terminates TLS. It sets X-Forwarded-For and X-Forwarded-Proto, and overwrites a client's values.
 TLS_PROXY = env.bool("TLS_PROXY", default=False)
 if ACCESS == "open" and TLS_PROXY:
     raise ImproperlyConfigured("ACCESS=open is for this machine alone, but TLS_PROXY is on: a proxy lets others in.")
+_serves_others = _is_public or TLS_PROXY or not set(ALLOWED_HOSTS) <= {*LOOPBACK_HOSTS, "::1"}
+if SECRET_KEY == _EXAMPLE_KEY and _serves_others:
+    raise ImproperlyConfigured(
+        "SECRET_KEY is the one of .env.example, for one machine: set that of openssl rand -hex 32."
+    )
 
 INSTALLED_APPS = [
     "axes",

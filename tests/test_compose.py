@@ -97,6 +97,15 @@ class DockerfileTests(SimpleTestCase):
         self.assertEqual(SECRETS & image_environment().keys(), set())
         self.assertEqual(instructions("ARG"), [])
 
+    def test_the_settings_load_where_the_build_loads_them(self) -> None:
+        [command] = [line for line in instructions("RUN") if "manage.py" in line]
+        variables = dict(word.split("=", 1) for word in command.partition(" python ")[0].split())
+        environment = {**image_environment(), **variables, "ENV_FILE": ""}
+        arguments = [sys.executable, "-c", "import backend.settings"]
+        loaded = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+        self.assertEqual((loaded.returncode, loaded.stderr), (0, ""))
+
     def test_the_web_listens_where_the_settings_say(self) -> None:
         environment = image_environment()
 

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
 from functools import cache
 from typing import Any
 
+from django.conf import settings
 from django.test import SimpleTestCase
 
 # Prints the prefixes of cache keys, channels and broker keys.
@@ -18,6 +20,24 @@ print(json.dumps([
     settings.CHANNEL_LAYERS["default"]["CONFIG"]["prefix"],
     settings.CELERY_BROKER_TRANSPORT_OPTIONS["global_keyprefix"],
 ]))
+"""
+
+# Loads the settings once per environment of the argument, and prints the messages of their errors.
+LOAD_ERRORS = """
+import json, os, runpy, sys
+from django.core.exceptions import ImproperlyConfigured
+
+def error(environment):
+    os.environ.clear()
+    os.environ.update(initial | environment)
+    try:
+        runpy.run_module("backend.settings")
+    except ImproperlyConfigured as error:
+        return str(error)
+    return ""
+
+initial = dict(os.environ)
+print(json.dumps([error(environment) for environment in json.loads(sys.argv[1])]))
 """
 
 # Prints the responses to requests by TLS, through a proxy, and without TLS.
@@ -52,6 +72,12 @@ def production(**environment: str) -> dict[str, str]:
     return {**required, "TLS_PROXY": "on", **environment}
 
 
+def example_secret_key() -> str:
+    found = re.search(r"^SECRET_KEY=(.+)$", (settings.BASE_DIR / ".env.example").read_text(), re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
 class RefusalTests(SimpleTestCase):
     def load_error(self, **environment: str) -> str:
         """The last line of the error that loading the settings raises; empty if they load."""
@@ -75,6 +101,35 @@ class RefusalTests(SimpleTestCase):
                 error = self.load_error(**environment)
                 self.assertIn("ImproperlyConfigured", error)
                 self.assertIn(name, error)
+
+    def test_a_public_server_needs_a_secret_key_named_hosts_and_no_debug(self) -> None:
+        for environment, reason in (
+            ({"SECRET_KEY": example_secret_key()}, "SECRET_KEY is the one of .env.example"),
+            ({"SECRET_KEY": secrets.token_hex(24)}, "SECRET_KEY is too easy to guess"),
+            ({"SECRET_KEY": "abcd" * 20}, "SECRET_KEY is too easy to guess"),
+            ({"ALLOWED_HOSTS": "localhost,*"}, "ALLOWED_HOSTS is *"),
+            ({"DEBUG": "true"}, "DEBUG is on"),
+        ):
+            with self.subTest(environment):
+                addresses = ["0.0.0.0", "::", "192.168.1.7", "tasks.example.org"]
+                errors = self.load_errors(*({**environment, "BIND": address} for address in addresses))
+                self.assertEqual([error[: len(reason)] for error in errors], [reason] * 4)
+                addresses = ["127.0.0.1", "127.0.0.2", "::1", "localhost"]
+                errors = self.load_errors(*({**environment, "BIND": address} for address in addresses))
+                self.assertEqual(errors, [""] * 4)
+        self.assertEqual(self.load_errors({"BIND": "0.0.0.0", "SECRET_KEY": secrets.token_hex(32)}), [""])
+
+    def test_the_secret_key_of_the_example_serves_other_machines_behind_a_proxy_neither(self) -> None:
+        proxies = [{"TLS_PROXY": "on"}, {"ALLOWED_HOSTS": "localhost,tasks.example.org"}]
+        for error in self.load_errors(*({"SECRET_KEY": example_secret_key(), **proxy} for proxy in proxies)):
+            self.assertIn("SECRET_KEY", error)
+
+    def load_errors(self, *environments: dict[str, str]) -> list[str]:
+        """The message of the ImproperlyConfigured that each environment raises; empty where the settings load."""
+        process = run("-c", LOAD_ERRORS, json.dumps(environments))
+        self.assertEqual(process.returncode, 0, process.stderr)
+        errors: list[str] = json.loads(process.stdout)
+        return errors
 
     def test_open_access_on_loopback_is_accepted(self) -> None:
         self.assertEqual(self.load_error(ACCESS="open", BIND="127.0.0.1", ALLOWED_HOSTS="localhost,127.0.0.1"), "")
