@@ -8,7 +8,12 @@ from . import JOB, TRIM_EVERY_S
 
 @shared_task(name="retention.trim", **JOB | {"expires": TRIM_EVERY_S})
 def trim() -> None:
-    """Delete expired events and audit entries. Safe to run twice and concurrently, and after being killed."""
+    """Delete expired events, audit entries, sessions and failures to sign in.
+
+    Safe to run twice and concurrently, and after being killed.
+    """
     now = timezone.now()
     services.retention.trim_journal(now=now)
     services.retention.trim_audit(now=now)
+    services.retention.clear_sessions(now=now)
+    services.retention.clear_attempts(now=now)

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from io import StringIO
 from typing import Any
 
+from axes.models import AccessAttempt
+from django.contrib.sessions.models import Session
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import connection, transaction
@@ -21,7 +23,7 @@ from backend.projects.models import AuditAction, AuditEntry, Event, Project, Rem
 from backend.projects.services import retention
 from tasks.retention import trim
 from tests.cases import Case, CommittingCase
-from tests.factories import ProjectFactory, TaskFactory
+from tests.factories import ProjectFactory, TaskFactory, UserFactory
 
 
 def write_events(*days: float) -> None:
@@ -37,6 +39,34 @@ def write_entries(*days: float) -> None:
     for age in days:
         entry = AuditEntry.objects.create(action=AuditAction.SIGNED_IN)
         AuditEntry.objects.filter(pk=entry.pk).update(at=timezone.now() - timedelta(days=age))
+
+
+def write_sessions(*days: float) -> None:
+    """A session for each number of days until it expires, which is its key, in place of all others."""
+    Session.objects.all().delete()
+    now = timezone.now()
+    Session.objects.bulk_create(
+        Session(session_key=f"{left}" if left > 0 else f"{left} {number}", expire_date=now + timedelta(days=left))
+        for number, left in enumerate(days)
+    )
+
+
+def write_attempts(*minutes: float) -> None:
+    """A failed attempt for each age in minutes, which is its name, in place of all others."""
+    AccessAttempt.objects.all().delete()
+    for number, age in enumerate(minutes):
+        attempt = AccessAttempt.objects.create(
+            username=f"{age}", ip_address="192.0.2.1", user_agent=f"{number}", failures_since_start=1
+        )
+        AccessAttempt.objects.filter(pk=attempt.pk).update(attempt_time=timezone.now() - timedelta(minutes=age))
+
+
+def sessions() -> list[str]:
+    return list(Session.objects.order_by("session_key").values_list("session_key", flat=True))
+
+
+def attempts() -> list[str]:
+    return list(AccessAttempt.objects.order_by("username").values_list("username", flat=True))
 
 
 def positions() -> list[int]:
@@ -135,14 +165,51 @@ class AuditTests(BatchCase, Case):
                 self.assertEqual(entries(), [1])
 
 
+class SessionTests(BatchCase, Case):
+    def test_expired_sessions_are_deleted_in_batches(self) -> None:
+        self.set_batch_size(3)
+        for expired in range(8):
+            with self.subTest(expired):
+                write_sessions(*[-1] * expired, 1, 14)
+                cleared = [services.retention.clear_sessions(now=timezone.now()) for _ in range(2)]
+                self.assertEqual(cleared, [expired, 0])
+                self.assertEqual(sessions(), ["1", "14"])
+
+    def test_a_session_that_is_not_expired_stays_usable(self) -> None:
+        self.client.force_login(UserFactory())
+        services.retention.clear_sessions(now=timezone.now())
+        self.assertEqual(self.client.get("/projects/").status_code, 200)
+
+
+class AttemptTests(BatchCase, Case):
+    def test_failed_attempts_that_lock_nothing_any_more_are_deleted_in_batches(self) -> None:
+        self.set_batch_size(3)
+        for expired in range(8):
+            with self.subTest(expired):
+                write_attempts(*[15.1] * expired, 14.9, 1)
+                cleared = [services.retention.clear_attempts(now=timezone.now()) for _ in range(2)]
+                self.assertEqual(cleared, [expired, 0])
+                self.assertEqual(attempts(), ["1", "14.9"])
+
+    def test_a_lockout_lasts_its_full_time(self) -> None:
+        form = {"username": "alice", "password": "wrong"}
+        for status in (200, 200, 200, 200, 429):
+            self.assertEqual(self.client.post("/accounts/sign-in/", form).status_code, status)
+        self.assertEqual(services.retention.clear_attempts(now=timezone.now()), 0)
+        self.assertEqual(self.client.post("/accounts/sign-in/", form).status_code, 429)
+
+
 class JobTests(Case):
     def setUp(self) -> None:
         write_events(40, 40, 1)
         write_entries(400, 1)
+        write_sessions(-1, -2, 1)
+        write_attempts(60, 1)
 
-    def test_the_job_trims_both_and_a_second_run_changes_nothing(self) -> None:
-        trim()
-        self.assertEqual((positions(), entries()), ([3], [1]))
+    def test_the_job_trims_everything_and_a_second_run_changes_nothing(self) -> None:
+        for _ in range(2):
+            trim()
+            self.assertEqual((positions(), entries(), sessions(), attempts()), ([3], [1], ["1"], ["1"]))
         with self.nothing_changes():
             trim()
 
@@ -164,7 +231,8 @@ class JobTests(Case):
         self.assertEqual((positions(), entries()), ([3], [1]))
         self.assertEqual(
             stdout.getvalue(),
-            "2 events older than 30 days are deleted.\n1 entries of the audit log older than 365 days are deleted.\n",
+            "2 events older than 30 days are deleted.\n1 entries of the audit log older than 365 days are deleted.\n"
+            "2 expired sessions and 1 old failures to sign in are deleted.\n",
         )
 
 

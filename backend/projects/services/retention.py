@@ -1,8 +1,8 @@
-"""Deletes old events of the journal and old entries of the audit log.
+"""Deletes old events of the journal, old entries of the audit log, expired sessions and old failures to sign in.
 
-Both are deleted from the oldest end, in batches that are transactions of their own. So the journal has no holes, even
-if a trim is killed or runs concurrently, and its oldest event shows from where a client may resume. No writer waits:
-writers only insert, at the other end, and a batch locks only the rows that it deletes.
+Events and entries are deleted from the oldest end, in batches that are transactions of their own. So the journal has no
+holes, even if a trim is killed or runs concurrently, and its oldest event shows from where a client may resume. No
+writer waits: writers only insert, at the other end, and a batch locks only the rows that it deletes.
 
 The ledgers of mails (`Reminder`, `ReportMail`) stay as long as their task or report: they prevent duplicate mails.
 """
@@ -12,7 +12,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from itertools import takewhile
 
+from axes.models import AccessAttempt
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.db.models import Model
 
 from ..models import AuditEntry, Event
@@ -33,6 +35,28 @@ def trim_journal(*, now: datetime) -> int:
 def trim_audit(*, now: datetime) -> int:
     """Delete the entries of the audit log that are older than `AUDIT_DAYS`, and return how many."""
     return _trim(AuditEntry, "id", before=now - timedelta(days=settings.AUDIT_DAYS), keeps_newest=False)
+
+
+def clear_sessions(*, now: datetime) -> int:
+    """Delete the sessions that have expired, and return how many."""
+    return _clear(Session, "expire_date", before=now)
+
+
+def clear_attempts(*, now: datetime) -> int:
+    """Delete the failed attempts to sign in that lock no name any more, and return how many.
+
+    django-axes deletes them only when somebody signs in.
+    """
+    return _clear(AccessAttempt, "attempt_time", before=now - settings.AXES_COOLOFF_TIME)
+
+
+def _clear(model: type[Model], field: str, *, before: datetime) -> int:
+    """Delete the rows whose `field` is before `before`, except those that change meanwhile."""
+    deleted = 0
+    old = model._default_manager.filter(**{f"{field}__lt": before})
+    while batch := list(old.order_by().values_list("pk", flat=True)[:BATCH]):
+        deleted += old.filter(pk__in=batch).delete()[0]
+    return deleted
 
 
 def _trim(model: type[Model], key: str, *, before: datetime, keeps_newest: bool) -> int:
