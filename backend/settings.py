@@ -203,6 +203,13 @@ if SUMMARY_TIME_ZONE not in available_timezones():
     raise ImproperlyConfigured(f"SUMMARY_TIME_ZONE is {SUMMARY_TIME_ZONE!r}: set a name such as Europe/Berlin.")
 if not 0 <= SUMMARY_HOUR <= 23:
     raise ImproperlyConfigured(f"SUMMARY_HOUR is {SUMMARY_HOUR}: set an hour from 0 to 23.")
+# Characters of the longest description of a project or task, and of the longest comment.
+DESCRIPTION_CHARACTERS = env.int("DESCRIPTION_CHARACTERS", default=64 * 1024)
+COMMENT_CHARACTERS = env.int("COMMENT_CHARACTERS", default=16 * 1024)
+if not 1 <= DESCRIPTION_CHARACTERS <= 1_000_000:
+    raise ImproperlyConfigured(f"DESCRIPTION_CHARACTERS is {DESCRIPTION_CHARACTERS}: set a number from 1 to 1000000.")
+if not 1 <= COMMENT_CHARACTERS <= 1_000_000:
+    raise ImproperlyConfigured(f"COMMENT_CHARACTERS is {COMMENT_CHARACTERS}: set a number from 1 to 1000000.")
 # Days after which an event of the journal, and an entry of the audit log, are deleted.
 JOURNAL_DAYS = env.int("JOURNAL_DAYS", default=30)
 AUDIT_DAYS = env.int("AUDIT_DAYS", default=365)

@@ -11,7 +11,9 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Self, cast
 
+from django.conf import settings
 from django.http import QueryDict
+from drf_spectacular.drainage import set_override
 from rest_framework import serializers
 
 from backend.projects import access
@@ -38,6 +40,14 @@ class Text(serializers.CharField):
         if not isinstance(data, str):
             self.fail("invalid")
         return super().to_internal_value(data)
+
+
+class LongText(Text):
+    """Text whose greatest length the document states and the services check: an older longer text may be repeated."""
+
+    def __init__(self, *, max_characters: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        set_override(self, "field", {"type": "string", "maxLength": max_characters})
 
 
 class Moment(serializers.DateTimeField):
@@ -188,15 +198,25 @@ class EventParameters(Parameters):
 
 
 # --- Bodies ----------------------------------------------------------------------------------------------
+def _description() -> LongText:
+    return LongText(
+        max_characters=settings.DESCRIPTION_CHARACTERS,
+        required=False,
+        allow_null=True,
+        allow_blank=True,
+        help_text=f"At most {settings.DESCRIPTION_CHARACTERS:,} characters.",
+    )
+
+
 class ProjectInput(serializers.Serializer[Any]):
     name = Text(max_length=255, trim_whitespace=True)
-    description = Text(required=False, allow_null=True, allow_blank=True)
+    description = _description()
 
 
 class TaskUpdate(serializers.Serializer[Any]):
     project = Id(required=False, source="project_id", help_text="The task's own project; it cannot move to another.")
     title = Text(max_length=255, trim_whitespace=True)
-    description = Text(required=False, allow_null=True, allow_blank=True)
+    description = _description()
     status = serializers.ChoiceField(Status.choices, required=False)
     assignee = Id(required=False, allow_null=True, source="assignee_id")
     due_date = Moment()
@@ -207,7 +227,9 @@ class TaskInput(TaskUpdate):
 
 
 class CommentInput(serializers.Serializer[Any]):
-    content = Text()
+    content = LongText(
+        max_characters=settings.COMMENT_CHARACTERS, help_text=f"At most {settings.COMMENT_CHARACTERS:,} characters."
+    )
     author = Text(
         required=False,
         max_length=255,

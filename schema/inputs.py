@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, cast
 
 import strawberry
+from django.conf import settings
 from strawberry import ID, UNSET
 
 from backend.projects.access import parse_id_filter
@@ -79,6 +80,9 @@ def domain_order(order: ProjectOrder | TaskOrder | None) -> Order:
 
 
 # --- Mutations -------------------------------------------------------------------------------------------
+_DESCRIPTION = f"At most {settings.DESCRIPTION_CHARACTERS:,} characters."
+
+
 def _changes(values: Any) -> dict[str, Any]:
     """The object's fields that the input sets, by their names in the domain."""
     changes = {field.name: getattr(values, field.name) for field in fields(values)}
@@ -95,7 +99,7 @@ def _changes(values: Any) -> dict[str, Any]:
 @strawberry.input
 class CreateProjectInput:
     name: str
-    description: str | None = UNSET
+    description: str | None = strawberry.field(default=UNSET, description=_DESCRIPTION)
 
     def changes(self) -> ProjectChanges:
         return cast(ProjectChanges, _changes(self))
@@ -106,7 +110,7 @@ class UpdateProjectInput:
     id: ID
     version: int | None = strawberry.field(default=None, description="Update only if this is the current version.")
     name: str | None = UNSET
-    description: str | None = UNSET
+    description: str | None = strawberry.field(default=UNSET, description=_DESCRIPTION)
 
     def changes(self) -> ProjectChanges:
         return cast(ProjectChanges, _changes(self))
@@ -122,7 +126,7 @@ class DeleteProjectInput:
 class CreateTaskInput:
     project_id: ID
     title: str
-    description: str | None = UNSET
+    description: str | None = strawberry.field(default=UNSET, description=_DESCRIPTION)
     status: TaskStatus | None = UNSET
     due_date: datetime
     assignee_id: ID | None = UNSET
@@ -139,7 +143,7 @@ class UpdateTaskInput:
     id: ID
     version: int | None = strawberry.field(default=None, description="Update only if this is the current version.")
     title: str | None = UNSET
-    description: str | None = UNSET
+    description: str | None = strawberry.field(default=UNSET, description=_DESCRIPTION)
     status: TaskStatus | None = UNSET
     due_date: datetime | None = UNSET
     assignee_id: ID | None = strawberry.field(default=UNSET, description="Null removes the assignee.")
@@ -157,7 +161,7 @@ class DeleteTaskInput:
 @strawberry.input
 class AddCommentInput:
     task_id: ID
-    content: str
+    content: str = strawberry.field(description=f"At most {settings.COMMENT_CHARACTERS:,} characters.")
     author: str | None = strawberry.field(
         default=None,
         description="Required if you are not signed in. A signed-in user comments under their own name, and another one"

@@ -96,6 +96,8 @@ class RefusalTests(SimpleTestCase):
             ({"JOURNAL_DAYS": "9"}, "JOURNAL_DAYS"),
             ({"AUDIT_DAYS": "0"}, "AUDIT_DAYS"),
             ({"SERVER": "nginx"}, "SERVER"),
+            ({"DESCRIPTION_CHARACTERS": "0"}, "DESCRIPTION_CHARACTERS"),
+            ({"COMMENT_CHARACTERS": "1000001"}, "COMMENT_CHARACTERS"),
         ):
             with self.subTest(environment):
                 error = self.load_error(**environment)

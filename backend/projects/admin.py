@@ -8,6 +8,7 @@ from copy import copy
 from functools import partial
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminPasswordChangeForm
@@ -19,6 +20,7 @@ from . import services
 from .access import Viewer
 from .authentication import viewer_of_browser
 from .models import AuditEntry, Comment, Event, Membership, Project, Reminder, SummaryReport, Task, Token, User
+from .services.validation import validate_length
 
 
 def _actor(request: HttpRequest) -> Viewer:
@@ -77,10 +79,32 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
 
+class TextForm(forms.ModelForm):  # type: ignore[type-arg]
+    """Checks the length of a text that has changed. Other line ends, and space around it, are no change."""
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        for name in ("description", "content"):
+            if name in cleaned:
+                cleaned[name] = self._text(name, cleaned[name])
+        return cleaned
+
+    def _text(self, name: str, text: str) -> str:
+        before: str = self.initial.get(name) or ""
+        if text.splitlines() == before.strip().splitlines():
+            return before
+        try:
+            validate_length(name, text)
+        except ValidationError as error:
+            self.add_error(name, error)
+        return text
+
+
 @admin.register(Project)
 class ProjectAdmin(ServiceAdmin):
     list_display = ("id", "name", "version", "updated_at")
     search_fields = ("name", "description")
+    form = TextForm
     fields = ("name", "description")
 
     def save_model(self, request: HttpRequest, obj: Project, form: Any, change: bool) -> None:
@@ -101,6 +125,7 @@ class TaskAdmin(ServiceAdmin):
     list_select_related = ("project", "assignee")
     search_fields = ("title", "description")
     autocomplete_fields = ("project", "assignee")
+    form = TextForm
     fields = ("project", "title", "description", "status", "assignee", "due_date")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Task | None = None) -> tuple[str, ...]:
@@ -129,6 +154,7 @@ class CommentAdmin(ServiceAdmin):
     list_display = ("id", "task", "author", "created_at")
     list_select_related = ("task",)
     autocomplete_fields = ("task",)
+    form = TextForm
     fields = ("task", "content")
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:

@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 from django.apps import apps
@@ -82,6 +83,27 @@ class TaskAdminTests(AdminCase):
         self.assertContains(response, "The assignee must be a member of the project.")
         task.refresh_from_db()
         self.assertEqual((task.title, self.events()), ("Old", []))
+
+    def test_a_description_that_is_too_long_is_an_error_of_the_form(self) -> None:
+        task = TaskFactory(title="Old", description="Short.")
+        response = self.post("task_change", task.pk, **self.fields(title="New", description="x" * 65_537))
+        self.assertContains(response, "at most 65536 characters")
+        self.assertContains(response, "x" * 65_537)  # the form keeps what was typed
+        self.assertEqual((Task.objects.get().title, self.events()), ("Old", []))
+        response = self.post("project_change", task.project_id, name="New", description="x" * 65_537)
+        self.assertContains(response, "at most 65536 characters")
+        response = self.post("comment_add", task=task.pk, content="x" * 16_385)
+        self.assertContains(response, "at most 16384 characters")
+        self.assertEqual((Comment.objects.count(), self.events()), (0, []))
+
+    def test_the_other_fields_of_an_older_longer_row_can_change(self) -> None:
+        text = "Weed the beds.\n" * 10_000
+        task = TaskFactory(title="Old", description=text)
+        # A browser sends the lines of a text area with these ends.
+        self.post("task_change", task.pk, **self.fields(title="New", description=text.replace("\n", "\r\n")))
+        task.refresh_from_db()
+        self.assertEqual((task.title, task.description == text), ("New", True))
+        self.assertEqual(json.loads(Event.objects.get().payload)["changes"], ["title", "due_date"])
 
     def test_a_comment_has_the_name_of_its_author(self) -> None:
         self.post("comment_add", task=TaskFactory().pk, content="Fine.")

@@ -57,6 +57,22 @@ class OpenApiTest(OpenCase):
         self.assertEqual(set(events["200"]["content"]), {"application/json", "text/event-stream"})
         self.assertLessEqual({"410", "429"}, set(events))
 
+    def test_the_document_states_the_longest_texts_of_bodies(self) -> None:
+        schemas = document()["components"]["schemas"]
+        for name, field, length in (
+            ("ProjectInput", "description", 65_536),
+            ("PatchedProjectInput", "description", 65_536),
+            ("TaskInput", "description", 65_536),
+            ("TaskUpdate", "description", 65_536),
+            ("PatchedTaskUpdate", "description", 65_536),
+            ("CommentInput", "content", 16_384),
+        ):
+            with self.subTest(name):
+                stated = schemas[name]["properties"][field]
+                self.assertEqual((stated["type"], stated["maxLength"]), ("string", length))
+                self.assertEqual(stated.get("nullable", False), field == "description")
+        self.assertNotIn("maxLength", schemas["Task"]["properties"]["description"])
+
     def test_the_document_describes_members_correctly(self) -> None:
         paths = document()["paths"]
         added = paths["/projects/{id}/members/"]["post"]

@@ -15,6 +15,7 @@ DUE = "2027-03-01T09:30:00.000000Z"
 LATER = "2027-04-01T09:30:00.000000Z"
 
 NO_TEXT = [("a\x00b", "NULL_CHARACTERS"), ("a\ud800b", "SURROGATES"), ("\udc00", "SURROGATES")]
+NO_DESCRIPTION = [*NO_TEXT, ("x" * (64 * 1024 + 1), "MAX_LENGTH")]
 NO_TITLE = [*NO_TEXT, ("", "BLANK"), (" \n", "BLANK"), ("x" * 256, "MAX_LENGTH")]
 NO_MOMENT = [
     "tomorrow",
@@ -122,7 +123,7 @@ class ProjectTests(MutationCase):
         self.assert_refused("updateProject", {"id": self.project.pk, "name": None}, "name", "NULL")
 
     def test_text_that_cannot_be_stored_is_no_description(self) -> None:
-        for text, code in NO_TEXT:
+        for text, code in NO_DESCRIPTION:
             self.assert_refused("createProject", {"name": "A", "description": text}, "description", code)
             self.assert_refused("updateProject", {"id": self.project.pk, "description": text}, "description", code)
 
@@ -285,7 +286,7 @@ class TaskTests(MutationCase):
 
     def test_text_that_cannot_be_stored_is_no_description(self) -> None:
         needed = {"projectId": self.project.pk, "title": "Mow", "dueDate": DUE}
-        for text, code in NO_TEXT:
+        for text, code in NO_DESCRIPTION:
             self.assert_refused("createTask", {**needed, "description": text}, "description", code)
             self.assert_refused("updateTask", {"id": self.task.pk, "description": text}, "description", code)
 
@@ -352,7 +353,7 @@ class CommentTests(MutationCase):
 
     def test_a_comment_needs_content_that_can_be_stored(self) -> None:
         values = {"taskId": self.task.pk, "author": "Bob"}
-        for content, code in [*NO_TEXT, ("", "BLANK"), (" \n", "BLANK")]:
+        for content, code in [*NO_TEXT, ("", "BLANK"), (" \n", "BLANK"), ("x" * (16 * 1024 + 1), "MAX_LENGTH")]:
             self.assert_refused("addComment", {**values, "content": content}, "content", code)
 
     def test_an_absent_task_is_refused(self) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
+from django.core.validators import MaxLengthValidator
 from django.db.models import Model
 
 from ..errors import Conflict
@@ -34,18 +36,36 @@ def set_fields(instance: Project | Task, changes: Mapping[str, Any]) -> list[str
 def clean_fields(instance: Model, names: Iterable[str]) -> None:
     """Validate these fields of `instance`. Raises ValidationError, with messages per field and codes in capitals."""
     names = set(names)
+    invalid: dict[str, list[ValidationError]] = {}
     try:
         instance.clean_fields(exclude={field.name for field in instance._meta.fields} - names)
     except ValidationError as error:
+        invalid = error.error_dict
+    for name in names - invalid.keys():
+        try:
+            validate_length(name, getattr(instance, name))
+        except ValidationError as error:
+            invalid[name] = error.error_list
+    if invalid:
         raise ValidationError(
             {
                 field: [
                     ValidationError(item.message, code=(item.code or "invalid").upper(), params=item.params)
                     for item in errors
                 ]
-                for field, errors in error.error_dict.items()
+                for field, errors in invalid.items()
             }
-        ) from None
+        )
+
+
+def validate_length(name: str, text: Any) -> None:
+    """Raise ValidationError where `text` is too long for the field `name`, which has no limit in the database.
+
+    Only new values are checked: rows from before the limit keep theirs.
+    """
+    limit = {"description": settings.DESCRIPTION_CHARACTERS, "content": settings.COMMENT_CHARACTERS}.get(name)
+    if limit is not None:
+        MaxLengthValidator(limit)(text)
 
 
 def check_version(row: ProjectRow | TaskRow, version: int | None) -> None:
