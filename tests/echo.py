@@ -6,6 +6,7 @@ The timeouts of the server are short: for pings, for handshakes and for its stop
 import asyncio
 import sys
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import django
@@ -89,6 +90,13 @@ async def _websocket(scope: dict[str, Any], receive: Any, send: Any) -> None:
             await send({"type": "websocket.accept"})
             while (message := await receive())["type"] == "websocket.receive":
                 await send({"type": "websocket.send", "text": str(len(message["text"]))})
+        case "/large":
+            # Sends messages of the sizes that the client names, and one more when the client has left.
+            await send({"type": "websocket.accept"})
+            while (message := await receive())["type"] == "websocket.receive":
+                await send({"type": "websocket.send", "text": "x" * int(message["text"])})
+            with suppress(OSError):  # the ASGI spec lets `send` raise it
+                await send({"type": "websocket.send", "text": "late"})
         case "/now":
             # Sends as many messages as it can without waiting, then the number of them.
             await send({"type": "websocket.accept"})

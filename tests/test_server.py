@@ -225,6 +225,12 @@ class Sockets:
                 client.recv(TIMEOUT_S)
             self.assertIn(client.close_code, (1009, 1006))  # daphne sends no close frame
 
+    def test_a_sent_message_may_be_larger_than_a_received_one(self) -> None:
+        with connect(f"ws://{self.address}/large", max_size=None) as client:
+            for size in (MESSAGE_BYTES + 1, 5 * MESSAGE_BYTES, 1):
+                client.send(str(size))
+                self.assertEqual(len(client.recv(TIMEOUT_S)), size)
+
     def test_only_a_client_that_answers_no_ping_is_dropped(self) -> None:
         with connect(f"ws://{self.address}/length") as client:
             silent = self.raw()

@@ -118,6 +118,19 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
             self._abort = None
         super().connectionLost(reason)
 
+    def sendMessage(self, payload: bytes, *args: Any, **options: Any) -> None:  # noqa: N802
+        """Send a message of any size, or nothing where the connection is closing.
+
+        autobahn applies the limit on received messages to sent ones, and raises an error where the client has left.
+        """
+        if self.state != self.STATE_OPEN:
+            return
+        received_bytes, self.maxMessagePayloadSize = self.maxMessagePayloadSize, 0
+        try:
+            super().sendMessage(payload, *args, **options)
+        finally:
+            self.maxMessagePayloadSize = received_bytes
+
     def try_send(self, text: str) -> bool:
         """Send at once and return True; return False, without sending, where the client is slow or gone."""
         if self.state != self.STATE_OPEN or not self.backpressure.is_ready:
