@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import time
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any
@@ -178,6 +179,40 @@ class SlowClients:
             return frames
 
 
+class LeavingClients:
+    """Tests of both servers."""
+
+    def test_clients_that_leave_while_events_are_sent_are_no_error(self) -> None:
+        reader = self.reader()
+        self.write_and_receive(1000, reader)
+        clients = [open_client() for open_client in (self.plain_socket, self.subscription) for _ in range(5)]
+        streams = [self.stream() for _ in range(5)]
+        self.write_and_receive(4000, reader)  # more than the kernel buffers for a client
+        for number, client in enumerate(clients):
+            if number % 2:
+                client.protocol.send_close(1000)
+                client.socket.sendall(b"".join(client.protocol.data_to_send()))
+            else:
+                self._reset(client.socket)
+        for response, raw in streams:
+            response.close()
+            raw.close()
+        self.write_and_receive(BATCH, reader)
+        for client in clients[1::2]:  # uvicorn itself fails at its stop where a close frame waits to be answered
+            self._reset(client.socket)
+        self.write_and_receive(BATCH, reader)
+
+        self.stop()
+
+        assert self.server.stderr is not None
+        lines = self.server.stderr.read().splitlines()
+        self.assertEqual([line for line in lines if not line.startswith(("INFO ", "WARNING "))], [])
+
+    def _reset(self, raw: socket.socket) -> None:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raw.close()
+
+
 class Stops:
     """Tests of both servers."""
 
@@ -247,3 +282,11 @@ class DaphneStopTests(Stops, ClientCase):
 
 class UvicornStopTests(Stops, ClientCase):
     environment = {**ClientCase.environment, "SERVER": "uvicorn"}
+
+
+class DaphneLeavingClientTests(LeavingClients, ClientCase):
+    environment = {"LIVE_QUEUE_EVENTS": "10000", "SERVER": "daphne"}
+
+
+class UvicornLeavingClientTests(LeavingClients, ClientCase):
+    environment = {"LIVE_QUEUE_EVENTS": "10000", "SERVER": "uvicorn"}
