@@ -89,6 +89,8 @@ class Backpressure:
 class Socket(WebSocketProtocol):  # type: ignore[misc]
     """A WebSocket."""
 
+    maxMessagePayloadSize: int
+
     def connectionMade(self) -> None:  # noqa: N802
         """Replace the HTTP channel as the producer: Twisted notifies one producer of a full buffer."""
         self.backpressure = Backpressure(self.transport)

@@ -181,7 +181,7 @@ class _SharedOperation:
     """One document with one set of variables, shared by its subscribers."""
 
     def __init__(self, executor: Executor[Any]) -> None:
-        self._executor = executor.build_per_event_executor(None)
+        self._executor = _executor_of(None, executor)
         self._executor.context_value = None
         self._plans: dict[str, _Plan | None] = {}
         self._newest: tuple[JournalEvent, str] | None = None
@@ -210,7 +210,7 @@ class _SharedOperation:
         return await asyncio.shield(self._executed[key])
 
     async def _execute_shared(self, event: JournalEvent, execution: _SharedExecution) -> str:
-        executor = self._executor.build_per_event_executor(None)
+        executor = _executor_of(None, self._executor)
         executor.context_value = execution.context
         has_succeeded = False
         try:
@@ -269,8 +269,20 @@ def _select(plan: _Plan, data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _executor_of(event: JournalEvent | None, executor: Executor[Any]) -> Executor[Any]:
+    """A copy of `executor` for one event.
+
+    graphql-core's copies share a memo of selected fields with their original. Every execution adds entries under the
+    ids of its own lists, which no other execution finds, and the original keeps them for as long as it lives.
+    """
+    copy = executor.build_per_event_executor(event)
+    copy._relevant_sub_fields = {}
+    copy.background_futures = set()
+    return copy
+
+
 async def _execute(executor: Executor[Any], event: JournalEvent) -> ExecutionResult:
-    result = executor.build_per_event_executor(event).execute_operation(False)
+    result = _executor_of(event, executor).execute_operation(False)
     executed: ExecutionResult = result if isinstance(result, ExecutionResult) else await result  # type: ignore[misc]
     return executed
 
@@ -316,7 +328,7 @@ _data_of_events: WeakKeyDictionary[JournalEvent, dict[str, Any] | None] = WeakKe
 def _event_data(event: JournalEvent) -> dict[str, Any] | None:
     """All data that the event contains, by the schema's field names; None if a field failed."""
     if event not in _data_of_events:
-        result = _full_executor(event.kind).build_per_event_executor(event).execute_operation(False)
+        result = _executor_of(event, _full_executor(event.kind)).execute_operation(False)
         assert isinstance(result, ExecutionResult)
         _data_of_events[event] = None if result.errors else result.data
     return _data_of_events[event]
