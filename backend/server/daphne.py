@@ -89,7 +89,7 @@ class Backpressure:
 class Socket(WebSocketProtocol):  # type: ignore[misc]
     """A WebSocket."""
 
-    maxMessagePayloadSize: int
+    maxMessagePayloadSize: int  # noqa: N815
 
     def connectionMade(self) -> None:  # noqa: N802
         """Replace the HTTP channel as the producer: Twisted notifies one producer of a full buffer."""
