@@ -1,11 +1,37 @@
 """Limits open access to this machine, whatever address the server listens on."""
 
 import ipaddress
+import re
 from typing import Any
 
 from django.conf import settings
 
 from backend.web.origin import Application, refuse
+
+# Each names the clients of a proxy, or of a delivery network in front of it.
+_CLIENT_HEADERS = frozenset(
+    [
+        b"cf-connecting-ip",
+        b"client-ip",
+        b"fastly-client-ip",
+        b"forwarded-for",
+        b"true-client-ip",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
+        b"x-envoy-external-address",
+        b"x-forwarded",
+        b"x-forwarded-for",
+        b"x-original-forwarded-for",
+        b"x-real-ip",
+    ]
+)
+
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_PAIR = re.compile(rf"([\w!#$%&'*+.^`|~-]+)=([\w!#$%&'*+.^`|~:\[\]-]+|{_QUOTED})")
+_HOP = re.compile(rf'(?:[^,"]|{_QUOTED})+')
+_FORWARDED = re.compile(rf"[ \t]*(?:{_PAIR.pattern})?(?:[ \t]*[;,][ \t]*(?:{_PAIR.pattern})?)*[ \t]*")
+# `127.0.0.1:4711`, `[::1]` and `[::1]:4711`.
+_WITH_PORT = re.compile(r"([\d.]+):\w+|\[([^\]]*)\](?::\w+)?")
 
 _REFUSAL = b'{"detail": "Open access is for this machine alone."}'
 
@@ -14,7 +40,7 @@ class LoopbackOnly:
     """While `ACCESS` is open, refuses requests and sockets from other machines (403).
 
     The settings check the address that our own commands listen on. This check is for a server that was started in
-    another way, and for a proxy on this machine that names its clients.
+    another way, and for a proxy on this machine: it has to name its clients, and all have to be on this machine.
     """
 
     def __init__(self, application: Application) -> None:
@@ -31,11 +57,35 @@ class LoopbackOnly:
 
 
 def _addresses(scope: dict[str, Any]) -> list[str]:
-    """Return the addresses of the client and of the clients that it forwards for."""
+    """Return the addresses of the client and of the clients that it forwards for; "" for one that it does not name."""
     client = scope.get("client") or ("",)
-    forwarding_headers = (b"x-forwarded-for", b"x-real-ip")
-    forwarded = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name in forwarding_headers]
-    return [client[0], *(address.strip() for value in forwarded for address in value.split(","))]
+    named: list[str] = []
+    is_forwarded = False
+    for name, value in scope.get("headers", ()):
+        if name == b"forwarded":
+            named += _forwarded_for(value.decode("latin-1"))
+        elif name in _CLIENT_HEADERS:
+            named += (address.strip() for address in value.decode("latin-1").split(","))
+        elif name == b"via" or name.startswith(b"x-forwarded-"):
+            is_forwarded = True
+    return [client[0], *(named or ([""] if is_forwarded else []))]
+
+
+def _forwarded_for(value: str) -> list[str]:
+    """Return the address of each hop in a `Forwarded` header (RFC 7239); "" for a hop without one.
+
+    A value that is malformed names nobody.
+    """
+    if not _FORWARDED.fullmatch(value):
+        return [""]
+    addresses = []
+    for hop in _HOP.findall(value):
+        nodes = [node.strip('"') for name, node in _PAIR.findall(hop) if name.lower() == "for"]
+        with_port = [_WITH_PORT.fullmatch(node) for node in nodes]
+        addresses += [match[1] or match[2] if match else node for node, match in zip(nodes, with_port, strict=True)]
+        if not nodes and hop.strip():
+            addresses.append("")
+    return addresses or [""]
 
 
 def _is_loopback(text: str) -> bool:

@@ -16,7 +16,10 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 class LoopbackTests(SimpleTestCase):
     async def messages(self, kind: str, address: str | None, forwarded_for: str = "") -> list[dict[str, Any]]:
-        headers = [(b"x-forwarded-for", forwarded_for.encode())] if forwarded_for else []
+        return await self.messages_to(kind, address, *([("x-forwarded-for", forwarded_for)] if forwarded_for else []))
+
+    async def messages_to(self, kind: str, address: str | None, *fields: tuple[str, str]) -> list[dict[str, Any]]:
+        headers = [(name.encode(), value.encode()) for name, value in fields]
         scope = {"type": kind, "client": None if address is None else (address, 4711), "headers": headers}
         client = ApplicationCommunicator(LoopbackOnly(application), scope)
         await client.wait()
@@ -45,6 +48,51 @@ class LoopbackTests(SimpleTestCase):
                 start, _ = await self.messages("http", "127.0.0.1", forwarded_for)
                 self.assertEqual(start["status"], 403)
         self.assertEqual(await self.messages("http", "127.0.0.1", "127.0.0.1, ::1"), [{"type": "let.in"}])
+
+    @override_settings(ACCESS="open")
+    async def test_every_header_that_names_another_client_is_refused(self) -> None:
+        others = [
+            ("forwarded", "for=192.0.2.60"),
+            ("forwarded", "FOR=192.0.2.60;proto=http;by=127.0.0.1"),
+            ("forwarded", 'for="[2001:db8::1]:4711"'),
+            ("forwarded", "for=127.0.0.1, for=192.0.2.60"),
+            ("forwarded", 'for=127.0.0.1;ext=",for=::1", for=192.0.2.60'),
+            ("forwarded", "for=127.0.0.1;for=192.0.2.60"),
+            ("forwarded", "for=unknown"),
+            ("forwarded", "for=_hidden"),
+            ("forwarded", "for="),
+            ("forwarded", "for"),
+            ("forwarded", "127.0.0.1"),
+            ("forwarded", 'for="127.0.0.1'),
+            ("forwarded", "by=127.0.0.1"),
+            ("forwarded", ""),
+            ("x-real-ip", "192.0.2.60"),
+            ("x-client-ip", "192.0.2.60"),
+            ("true-client-ip", "192.0.2.60"),
+            ("cf-connecting-ip", "192.0.2.60"),
+            # A proxy that does not name its client.
+            ("via", "1.1 proxy"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "localhost"),
+        ]
+        for field in others:
+            with self.subTest(field):
+                self.assertEqual(await self.messages_to("websocket", "127.0.0.1", field), [{"type": "websocket.close"}])
+                start, _ = await self.messages_to("http", "127.0.0.1", field)
+                self.assertEqual(start["status"], 403)
+
+    @override_settings(ACCESS="open")
+    async def test_a_proxy_that_names_clients_on_this_machine_is_allowed(self) -> None:
+        for fields in (
+            [("forwarded", "for=127.0.0.1")],
+            [("forwarded", 'For="127.0.0.1:4711";proto=http , for="[::1]"')],
+            [("forwarded", 'for="[::1]:4711";host="a,b;for=c"')],
+            [("x-real-ip", "::1")],
+            [("x-forwarded-for", "127.0.0.1"), ("x-forwarded-host", "localhost"), ("via", "1.1 proxy")],
+        ):
+            with self.subTest(fields):
+                for kind in ("http", "websocket"):
+                    self.assertEqual(await self.messages_to(kind, "127.0.0.1", *fields), [{"type": "let.in"}])
 
     @override_settings(ACCESS="closed")
     async def test_closed_access_allows_clients_anywhere(self) -> None:
