@@ -15,7 +15,7 @@ from django.urls import path, re_path  # noqa: E402
 from backend.projects.live import keep_reading  # noqa: E402
 from backend.web.handler import Handler  # noqa: E402
 from backend.web.loopback import LoopbackOnly  # noqa: E402
-from backend.web.origin import SameSite, refuse  # noqa: E402
+from backend.web.origin import ForeignPages, SameSite, refuse  # noqa: E402
 from backend.web.response_cache import ResponseCache  # noqa: E402
 from rest.consumers import NotificationConsumer  # noqa: E402
 from schema.consumers import GraphQLConsumer  # noqa: E402
@@ -29,7 +29,8 @@ sockets = SameSite(
         ]
     )
 )
-_routes = LoopbackOnly(ProtocolTypeRouter({"http": ResponseCache(Handler()), "websocket": sockets}))
+http = ForeignPages(ResponseCache(Handler()))
+_routes = LoopbackOnly(ProtocolTypeRouter({"http": http, "websocket": sockets}))
 _reading: asyncio.Task[None] | None = None
 
 

@@ -151,6 +151,8 @@ def is_our_origin(origin: str, host: str) -> bool:
         parts = urlsplit(origin.lower())
     except ValueError:
         return False
+    if not parts.netloc:  # such as `null`
+        return False
     trusted = map(urlsplit, [*settings.CSRF_TRUSTED_ORIGINS, *settings.CORS_ALLOWED_ORIGINS])
     if parts.netloc == host.lower() and (parts.scheme == "https" or not settings.TLS_PROXY):
         return True

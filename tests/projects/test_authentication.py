@@ -212,6 +212,9 @@ class OriginTests(Case):
         others = ("https://example.org", "https://tasks.example.org.evil.org", "https://tasks.example.org:8443", "null")
         self.assertEqual(self.are_ours(*others, ""), [False] * 5)
 
+    def test_an_origin_without_a_host_is_nobodys(self) -> None:
+        self.assertFalse(authentication.is_our_origin("null", ""))
+
     @override_settings(TLS_PROXY=True)
     def test_behind_a_tls_proxy_an_http_page_has_another_origin(self) -> None:
         self.assertEqual(self.are_ours("https://tasks.example.org", "http://tasks.example.org"), [True, False])
