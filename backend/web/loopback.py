@@ -29,7 +29,8 @@ _CLIENT_HEADERS = frozenset(
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _PAIR = re.compile(rf"([\w!#$%&'*+.^`|~-]+)=([\w!#$%&'*+.^`|~:\[\]-]+|{_QUOTED})")
 _HOP = re.compile(rf'(?:[^,"]|{_QUOTED})+')
-_FORWARDED = re.compile(rf"[ \t]*(?:{_PAIR.pattern})?(?:[ \t]*[;,][ \t]*(?:{_PAIR.pattern})?)*[ \t]*")
+# Possessive: whitespace that could be matched in several ways would take exponential time.
+_FORWARDED = re.compile(rf"[ \t]*+(?:{_PAIR.pattern})?(?:[ \t]*+[;,][ \t]*+(?:{_PAIR.pattern})?)*+[ \t]*+")
 # `127.0.0.1:4711`, `[::1]` and `[::1]:4711`.
 _WITH_PORT = re.compile(r"([\d.]+):\w+|\[([^\]]*)\](?::\w+)?")
 
