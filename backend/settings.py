@@ -103,6 +103,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
     "axes.middleware.AxesMiddleware",
+    "backend.web.errors.UnavailableMiddleware",
 ]
 
 ROOT_URLCONF = "backend.urls"
@@ -126,13 +127,17 @@ TEMPLATES = [
 # --- Servers ---------------------------------------------------------------------------------------------
 _DEFAULT_URL = "postgres://taskwire@127.0.0.1:5432/taskwire"
 DATABASES = {"default": env.db("DATABASE_URL", default=_DEFAULT_URL, engine="backend.postgresql")}
-# A server that vanished is noticed within 25 s instead of a quarter of an hour. The URL can override these options.
+# Seconds after which a server that does not accept a connection, or acknowledges nothing, counts as unavailable.
+DATABASE_TIMEOUT_S = env.int("DATABASE_TIMEOUT_S", default=2)
+if not 2 <= DATABASE_TIMEOUT_S <= 60:  # libpq waits for a connection for 2 s at least
+    raise ImproperlyConfigured(f"DATABASE_TIMEOUT_S is {DATABASE_TIMEOUT_S}: set seconds, from 2 to 60.")
+# A server that vanished is noticed this soon, instead of after a quarter of an hour. The URL can override the options.
 DATABASES["default"]["OPTIONS"] = {
-    "connect_timeout": 10,  # seconds, as the next three
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 25_000,  # milliseconds
+    "connect_timeout": DATABASE_TIMEOUT_S,
+    "keepalives_idle": DATABASE_TIMEOUT_S,  # while a statement is being executed
+    "keepalives_interval": 1,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 1000 * DATABASE_TIMEOUT_S,  # milliseconds
     # JIT compilation takes longer than it saves: a plan's estimated cost includes the branches that are not executed.
     # New rows wait in a pending list before they enter the GIN index for searches. Every search scans that list, and
     # the write that finds it full flushes it.
@@ -346,7 +351,10 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
-    "filters": {"once_per_minute": {"()": "backend.web.log.OncePerMinute"}},
+    "filters": {
+        "once_per_minute": {"()": "backend.web.log.OncePerMinute"},
+        "without_unavailable": {"()": "backend.web.log.WithoutUnavailable"},
+    },
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line"},
         "access": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"},
@@ -360,6 +368,7 @@ LOGGING = {
         "axes": {"level": "CRITICAL"},
         # A mistake of the client, which gets a 400. It needs no traceback in our log.
         "django.security.DisallowedHost": {"level": "CRITICAL"},
+        "django.request": {"filters": ["without_unavailable"]},
         "uvicorn.error": {"level": "ERROR"},  # lower levels report starting and stopping
         "uvicorn.access": {"handlers": ["access"], "propagate": False},
     },

@@ -22,12 +22,14 @@ from backend.projects.errors import (
     NotSignedIn,
     ResumeRefused,
     TooManyConnections,
+    is_unavailable,
 )
 from backend.projects.journal import JournalEvent
 from backend.projects.resolvers.event import parse_position
 from backend.projects.visibility import EventFilter
 
 BAD_REQUEST, UNAUTHORIZED, NO_ACCESS, RESYNC, TOO_MANY, FAILED = 4400, 4401, 4403, 4410, 4429, 4500
+TRY_AGAIN_LATER = 1013
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     Close codes: 4400 (invalid parameters or first frame), 4401 (token or session invalid, expired or revoked), 4403 (no
     access), 4410 (resync), 4429 (too many connections of the account). The last frame has the reason. 4500 is an
-    internal error, after which the client resumes.
+    internal error, and 1013 a database that cannot be reached: the client resumes after both.
     """
 
     # A socket gets its events from `live`. Without a channel layer it opens even while Redis is down.
@@ -87,7 +89,10 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self._end(TOO_MANY, {"type": "error", "message": str(error)})
         except ResumeRefused as error:
             await self._end(RESYNC, {"type": "resync", "oldest": str(error.oldest)})
-        except Exception:
+        except Exception as error:
+            if is_unavailable(error):
+                await self.close(code=TRY_AGAIN_LATER)
+                return
             # An open socket without a relay would look like an idle one.
             logger.exception("A socket's relay failed.")
             await self.close(code=FAILED)

@@ -18,6 +18,8 @@ from backend.projects.errors import (
     NotSignedIn,
     ResumeRefused,
     TooManyConnections,
+    Unavailable,
+    is_unavailable,
 )
 from backend.projects.rows import CommentRow, TaskRow
 
@@ -62,6 +64,9 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response:
             return Response({"detail": str(error)}, 413)
         case SuspiciousOperation():
             return Response({"detail": str(error)}, 400)
+    if is_unavailable(error):
+        body = {"detail": Unavailable.message, "code": Unavailable.code}
+        return Response(body, 503, headers={"Retry-After": str(Unavailable.retry_after_s)})
     response = exception_handler(error, context)
     if response is not None:
         return response

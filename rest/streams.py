@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from asgiref.sync import async_to_sync
 from django.conf import settings
+from django.db import DatabaseError, InterfaceError
 from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from rest_framework.renderers import BaseRenderer
@@ -16,7 +17,7 @@ from rest_framework.response import Response
 
 from backend.projects import live, resolvers
 from backend.projects.access import Viewer
-from backend.projects.errors import NotFound, NotSignedIn, ResumeRefused
+from backend.projects.errors import NotFound, NotSignedIn, ResumeRefused, is_unavailable
 from backend.projects.resolvers.event import EventPage, parse_position
 from backend.projects.visibility import EventFilter
 
@@ -120,6 +121,10 @@ async def _chunks(viewer: Viewer, after: int | None, filter: EventFilter) -> Asy
                 yield f"data: {_json(type='resync', oldest=str(error.oldest))}\n\n"
             except (NotSignedIn, NotFound):
                 return  # the client reconnects and gets the error
+            except (DatabaseError, InterfaceError) as error:
+                if not is_unavailable(error):
+                    raise
+                return  # the client reconnects, and resumes once the database answers
 
 
 def _position_frame(type: str, position: int) -> str:

@@ -23,7 +23,7 @@ from strawberry.types.unset import UNSET
 from backend.projects import live
 from backend.projects.access import ANONYMOUS, Viewer
 from backend.projects.authentication import current_viewer, viewer_of_socket
-from backend.projects.errors import InvalidCredential, TooManyConnections
+from backend.projects.errors import InvalidCredential, TooManyConnections, Unavailable, is_unavailable
 
 from .context import Context
 from .errors import describe, describe_all, is_request_error
@@ -31,6 +31,8 @@ from .execution import fan_out
 from .schema import schema
 
 UNAUTHORIZED, TOO_MANY, FAILED = 4401, 4429, 4500
+# A client resumes after this code. graphql-ws gives up at 4500.
+TRY_AGAIN_LATER = 1013
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +59,10 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
             await self.websocket.close(code=UNAUTHORIZED, reason=str(error))
         except TooManyConnections as error:
             await self.websocket.close(code=TOO_MANY, reason=str(error))
-        except (DatabaseError, InterfaceError):
+        except (DatabaseError, InterfaceError) as error:
+            if is_unavailable(error):
+                await self.websocket.close(code=TRY_AGAIN_LATER, reason=Unavailable.message)
+                return
             logger.exception("A socket could not be opened.")
             await self.websocket.close(code=FAILED, reason="Something went wrong on our side.")
 
@@ -200,7 +205,10 @@ class GraphQLConsumer(GraphQLWSConsumer[Context, None]):
     async def _close_when_invalid(self, viewer: Viewer) -> None:
         try:
             reason = await live.until_invalid(viewer)
-        except Exception:
+        except Exception as error:
+            if is_unavailable(error):
+                await self.close(code=TRY_AGAIN_LATER)
+                return
             logger.exception("A socket's credential is no longer checked.")
             await self.close(code=FAILED)
         else:

@@ -10,7 +10,16 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError
 from strawberry.types import ExecutionResult
 from strawberry.utils.str_converters import to_camel_case
 
-from backend.projects.errors import BadArgument, MissingScope, NotAllowed, NotFound, NotSignedIn, ResumeRefused
+from backend.projects.errors import (
+    BadArgument,
+    MissingScope,
+    NotAllowed,
+    NotFound,
+    NotSignedIn,
+    ResumeRefused,
+    Unavailable,
+    is_unavailable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +59,8 @@ def describe(error: GraphQLError) -> GraphQLError:
             message, extensions = str(cause), {"code": cause.code, "scope": cause.scope}
         case NotSignedIn() | NotFound() | NotAllowed():
             message, extensions = str(cause), {"code": cause.code}
+        case _ if is_unavailable(cause):
+            message, extensions = Unavailable.message, {"code": Unavailable.code}
         case GraphQLSyntaxError():
             message, extensions = error.message, {"code": "GRAPHQL_PARSE_FAILED"}
         case CannotGetOperationTypeError():
@@ -78,6 +89,11 @@ def missing_scope(result: ExecutionResult) -> MissingScope | None:
     if result.data is None and causes and all(isinstance(cause, MissingScope) for cause in causes):
         return causes[0]  # type: ignore[return-value]
     return None
+
+
+def has_unavailable(result: ExecutionResult) -> bool:
+    """Whether the database could not be reached."""
+    return any(is_unavailable(_cause(error)) for error in result.errors or ())
 
 
 def _cause(error: GraphQLError) -> Exception:

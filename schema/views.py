@@ -11,6 +11,7 @@ from cross_web import HTTPException, SyncHTTPRequestAdapter
 from csp.constants import SELF
 from csp.decorators import csp_update
 from django.contrib.auth.views import redirect_to_login
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware, get_token
@@ -30,10 +31,10 @@ from strawberry.types.graphql import OperationType
 from backend.projects.access import Viewer, require_access
 from backend.projects.authentication import challenge_for, viewer_of_request
 from backend.projects.cache.responses import declare_cacheable, has_response_cache
-from backend.projects.errors import ForeignOrigin, NotSignedIn
+from backend.projects.errors import ForeignOrigin, NotSignedIn, Unavailable, is_unavailable
 
 from .context import Context, run_in_thread
-from .errors import describe_all, is_internal_error, is_request_error, missing_scope
+from .errors import describe_all, has_unavailable, is_internal_error, is_request_error, missing_scope
 
 GRAPHQL_RESPONSE = "application/graphql-response+json"
 JSON = "application/json"
@@ -51,6 +52,7 @@ _CODES = {
     HTTPStatus.NOT_ACCEPTABLE: "NOT_ACCEPTABLE",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "PAYLOAD_TOO_LARGE",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "UNSUPPORTED_MEDIA_TYPE",
+    HTTPStatus.SERVICE_UNAVAILABLE: Unavailable.code,
 }
 
 _ALLOWED = {"GET": {OperationType.QUERY}, "POST": {OperationType.QUERY, OperationType.MUTATION}}
@@ -92,6 +94,12 @@ class GraphQLView(StrawberryView[Context, None]):
         except NotSignedIn as error:
             response = _error_response(request, HTTPException(401, str(error)))
             response["WWW-Authenticate"] = challenge_for(error)
+            return response
+        except (InterfaceError, OperationalError) as error:
+            if not is_unavailable(error):
+                raise
+            response = _error_response(request, HTTPException(503, Unavailable.message))
+            response["Retry-After"] = str(Unavailable.retry_after_s)
             return response
 
     def _with_caching(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
@@ -180,6 +188,11 @@ class GraphQLView(StrawberryView[Context, None]):
             if error.operation_type is OperationType.MUTATION:
                 raise HTTPException(405, "Send a mutation by POST.") from error
             result = _request_error_result("Subscribe over a WebSocket at this address, with graphql-transport-ws.")
+        if has_unavailable(result):
+            sub_response["Retry-After"] = str(Unavailable.retry_after_s)
+            if result.data is None and sub_response["Content-Type"].startswith(GRAPHQL_RESPONSE):
+                sub_response.status_code = 503
+                return result
         # A request error has an error status, except in application/json, where every GraphQL response has 200.
         if is_request_error(result) and sub_response["Content-Type"].startswith(GRAPHQL_RESPONSE):
             describe_all(result)

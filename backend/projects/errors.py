@@ -7,6 +7,10 @@ none: they concern the credential, not the requested object.
 from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied, ValidationError
+from django.db import InterfaceError, OperationalError
+
+# SQLSTATEs of a server that stops, is starting, or has no connection left. Class 08 are connection errors.
+_UNAVAILABLE = {"53300", "57P01", "57P02", "57P03"}
 
 
 class NotSignedIn(Exception):
@@ -41,6 +45,24 @@ class TooManyConnections(Exception):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"There are {limit} sockets and streams of yours open already: close one first.")
+
+
+class Unavailable:
+    """What every edge responds where PostgreSQL cannot be reached (`is_unavailable`)."""
+
+    code = "UNAVAILABLE"
+    message = "The database is not available. Try again in a few seconds."
+    retry_after_s = 2
+
+
+def is_unavailable(error: object) -> bool:
+    """Whether PostgreSQL could not be reached: it refused or lost a connection. Other errors of it are ours."""
+    if isinstance(error, InterfaceError):
+        return True  # psycopg2: "connection already closed"
+    if not isinstance(error, OperationalError):
+        return False
+    sqlstate: str | None = getattr(error.__cause__, "pgcode", None)
+    return sqlstate is None or sqlstate.startswith("08") or sqlstate in _UNAVAILABLE
 
 
 class NotFound(ObjectDoesNotExist):

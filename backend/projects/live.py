@@ -281,8 +281,12 @@ class _Reader:
 
     # -- lifetime --
     @asynccontextmanager
-    async def attached(self) -> AsyncIterator[None]:
-        """Keep the reader running. It knows the journal's newest position when the block begins."""
+    async def attached(self, *, awaits_start: bool = True) -> AsyncIterator[None]:
+        """Keep the reader running. It knows the journal's newest position when the block begins.
+
+        Raises the error of a database that cannot be read before the reader knows that position. `awaits_start=False`
+        does not wait for it.
+        """
         self._attached += 1
         try:
             if self._started is None:
@@ -290,7 +294,8 @@ class _Reader:
                 self._own_thread = DatabaseThreads(1, "journal")
                 self._threads = DatabaseThreads(_THREADS, "listeners")
                 self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._receive_notifications())]
-            await asyncio.shield(self._started)
+            if awaits_start:
+                await asyncio.shield(self._started)
             yield
         finally:
             self._attached -= 1
@@ -333,12 +338,20 @@ class _Reader:
                 await self._poll()
             except (DatabaseError, InterfaceError) as error:
                 logger.warning("The journal could not be read; it is read again at the next poll: %s", error)
+                self._refuse_waiting(error)
             except Exception:
                 logger.exception("The journal's reader failed; it goes on at the next poll.")
             with suppress(TimeoutError):
                 async with asyncio.timeout(settings.LIVE_POLL_S):
                     await self._notified.wait()
             self._notified.clear()
+
+    def _refuse_waiting(self, error: Exception) -> None:
+        """Raise `error` in the connections that wait for the first read. Their clients try again."""
+        if self._started is not None and not self._started.done():
+            started, self._started = self._started, asyncio.get_running_loop().create_future()
+            started.set_exception(error)
+            started.exception()  # marks it as retrieved, where no connection waits
 
     async def _poll(self) -> None:
         """Read the new events and offer them to the listeners."""
@@ -472,7 +485,7 @@ def _reader() -> _Reader:
 
 async def keep_reading() -> None:
     """Run the reader as long as the process runs. It bumps tags, so cached lists need it without listeners too."""
-    async with _reader().attached():
+    async with _reader().attached(awaits_start=False):
         await asyncio.Event().wait()
 
 

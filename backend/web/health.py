@@ -2,6 +2,8 @@ from django.db import Error, connection
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
+from backend.projects.errors import Unavailable
+
 
 @csrf_exempt  # a POST gets a 405, not a 403 for its missing token
 def healthz(request: HttpRequest) -> JsonResponse:
@@ -12,5 +14,6 @@ def healthz(request: HttpRequest) -> JsonResponse:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except Error:
-        return JsonResponse({"status": "no database"}, status=503)
+        headers = {"Retry-After": str(Unavailable.retry_after_s)}
+        return JsonResponse({"status": "no database"}, status=503, headers=headers)
     return JsonResponse({"status": "ok"})

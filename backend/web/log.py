@@ -20,3 +20,10 @@ class OncePerMinute(logging.Filter):
             record.msg, record.args = f"{record.getMessage()}: {record.exc_info[1]}", None
             record.exc_info = record.exc_text = None
         return True
+
+
+class WithoutUnavailable(logging.Filter):
+    """Drops Django's line for each response with a 503: whatever is not available is logged by itself, once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return getattr(record, "status_code", None) != 503

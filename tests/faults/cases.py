@@ -239,7 +239,7 @@ class GraphQLListener(Listener):
                     self.record_event(event["kind"].lower().replace("_", "."), event)
                 case "ping":
                     await socket.send(json.dumps({"type": "pong"}))
-                case "error" if message["payload"][0]["extensions"]["code"] == "INTERNAL_SERVER_ERROR":
+                case "error" if message["payload"][0]["extensions"]["code"] == "UNAVAILABLE":
                     return
                 case _:
                     raise Refused(f"At {self.position}: {text!r}")

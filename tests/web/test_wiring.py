@@ -5,6 +5,7 @@ from django.db import OperationalError, connection
 from django.test import SimpleTestCase, override_settings
 
 from backend.web.log import OncePerMinute
+from backend.web.sessions import SessionStore
 from tests.cases import Case, OpenCase
 
 
@@ -28,6 +29,17 @@ class SessionTests(Case):
             with self.subTest(cookie):
                 response = self.client.get("/projects/", headers={"cookie": f"sessionid={cookie}"})
                 self.assertEqual(response.status_code, 401)
+
+    def test_a_database_that_cannot_be_reached_does_not_end_the_session(self) -> None:
+        """Django takes every error of the database for the deletion of the session, which is a 400."""
+        session = SessionStore()
+        session.create()
+
+        def refuse(*args: object) -> None:
+            raise OperationalError
+
+        with connection.execute_wrapper(refuse), self.assertRaises(OperationalError):
+            session.save()
 
 
 class LogTests(SimpleTestCase):
