@@ -235,6 +235,10 @@ LIVE_LISTENERS_PER_VIEWER = 100
 LIVE_SUBSCRIPTIONS_PER_SOCKET = 100
 # Seconds that a socket may take to authenticate.
 SOCKET_INIT_S = 5.0
+# Frames per second that a client may send on one socket, and three times as many at once. More close the socket (1008).
+SOCKET_FRAMES_PER_S = env.int("SOCKET_FRAMES_PER_S", default=100)
+if not 1 <= SOCKET_FRAMES_PER_S <= 100_000:
+    raise ImproperlyConfigured(f"SOCKET_FRAMES_PER_S is {SOCKET_FRAMES_PER_S}: set a number from 1 to 100000.")
 # Maximum seconds that a cached list is stored. The versions of its tags keep it current, not this lifetime.
 CACHE_LIST_S = env.int("CACHE_LIST_S", default=60)
 

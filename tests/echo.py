@@ -18,6 +18,7 @@ server.HANDSHAKE_S = server.STOP_S = 1
 
 # Requests whose client disconnected before the end of the response, by path.
 disconnected: Counter[str] = Counter()
+gate = asyncio.Event()
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -59,6 +60,9 @@ async def _http(scope: dict[str, Any], receive: Any, send: Any) -> None:
             while await _is_open(*scope["server"]):
                 pass
             await send({"type": "http.response.body", "body": b"shut\n"})
+        case "/open":
+            gate.set()
+            await respond(b"open")
         case "/hang":
             await asyncio.Event().wait()
 
@@ -105,6 +109,12 @@ async def _websocket(scope: dict[str, Any], receive: Any, send: Any) -> None:
                 count += 1
             await send({"type": "websocket.send", "text": str(count)})
             await receive()
+        case "/gate":
+            # Receives once a request to /open has opened the gate.
+            await send({"type": "websocket.accept"})
+            await gate.wait()
+            while (message := await receive())["type"] == "websocket.receive":
+                await send({"type": "websocket.send", "text": str(len(message["text"]))})
         case "/hang":
             await send({"type": "websocket.accept"})
             await asyncio.Event().wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -238,6 +239,59 @@ class Sockets:
             self.assertIn(b"\x89", silent.receive_all().partition(b"\r\n\r\n")[2])  # a ping, and then the end
             client.send("ab")
             self.assertEqual(client.recv(TIMEOUT_S), "2")
+
+    def test_more_frames_than_allowed_close_with_1008(self) -> None:
+        small, ping, pong = b"\x81\x81\x00\x00\x00\x00x", b"\x89\x80\x00\x00\x00\x00", b"\x8a\x80\x00\x00\x00\x00"
+        fragment = b"\x00\x81\x00\x00\x00\x00x"
+        for frames in (small * 20_000, ping * 20_000, pong * 20_000, b"\x01" + small[1:] + fragment * 20_000):
+            with self.subTest(frames[:1]):
+                self.assertEqual(self._code_after(frames), 1008)
+
+    def test_an_empty_fragment_closes_with_1008(self) -> None:
+        self.assertEqual(self._code_after(b"\x01\x81\x00\x00\x00\x00x" + b"\x00\x80\x00\x00\x00\x00"), 1008)
+
+    def test_a_burst_of_a_page_that_opens_passes(self) -> None:
+        with connect(f"ws://{self.address}/length") as client:
+            for length in range(1, 203):  # `connection_init`, 100 subscriptions and their ends
+                client.send("x" * length)
+            self.assertEqual([client.recv(TIMEOUT_S) for _ in range(202)], [str(n) for n in range(1, 203)])
+
+    def test_a_message_in_fragments_passes(self) -> None:
+        with connect(f"ws://{self.address}/length") as client:
+            client.send(iter(["ab", "c" * 70_000, "d"]))  # ends with an empty fragment
+            self.assertEqual(client.recv(TIMEOUT_S), "70003")
+
+    def test_nothing_is_read_while_messages_wait_for_the_application(self) -> None:
+        client = self.raw()
+        client.sendall(HANDSHAKE.format(path="/gate").encode())
+        client.receive_until(b"\r\n\r\n")
+        client.setblocking(False)
+        message = b"\x81\xff" + MESSAGE_BYTES.to_bytes(8, "big") + bytes(4) + b"x" * MESSAGE_BYTES
+        unsent = memoryview(message * 64)
+        while select.select([], [client], [], 1)[1]:  # until the server has read nothing for a second
+            unsent = unsent[client.send(unsent) :]
+            self.assertTrue(unsent, "the server has read everything")
+
+        connection = self.http()
+        connection.request("GET", "/open")
+        connection.getresponse().read()
+
+        client.settimeout(TIMEOUT_S)
+        client.sendall(unsent)
+        reply, received = b"\x81\x07" + str(MESSAGE_BYTES).encode(), b""
+        while received.count(reply) < 64:  # there are pings too
+            received += client.recv(65536)
+
+    def _code_after(self, frames: bytes) -> int:
+        """Send raw frames, and return the code of the close frame that follows."""
+        client = self.raw()
+        client.sendall(HANDSHAKE.format(path="/length").encode())
+        client.receive_until(b"\r\n\r\n")
+        client.sendall(frames)
+        received = client.receive_all()
+        found = re.search(rb"\x88\x02(..)", received, re.DOTALL)
+        assert found is not None, received[-100:]
+        return int.from_bytes(found[1], "big")
 
     def _code_of(self, path: str) -> int | None:
         with connect(f"ws://{self.address}{path}") as client:

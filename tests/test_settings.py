@@ -98,6 +98,7 @@ class RefusalTests(SimpleTestCase):
             ({"SERVER": "nginx"}, "SERVER"),
             ({"DESCRIPTION_CHARACTERS": "0"}, "DESCRIPTION_CHARACTERS"),
             ({"COMMENT_CHARACTERS": "1000001"}, "COMMENT_CHARACTERS"),
+            ({"SOCKET_FRAMES_PER_S": "0"}, "SOCKET_FRAMES_PER_S"),
         ):
             with self.subTest(environment):
                 error = self.load_error(**environment)

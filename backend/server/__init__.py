@@ -23,6 +23,8 @@ PING_INTERVAL_S, PING_TIMEOUT_S = 20, 30
 HANDSHAKE_S = 5
 # A larger message closes its socket (1009).
 MESSAGE_BYTES = 1024 * 1024
+# While as many messages, or as many bytes of them, wait for the application, nothing more is read from a socket.
+UNREAD_MESSAGES, UNREAD_BYTES = 16, 64 * 1024
 # A client that reads no byte for this long while a sender waits for it is disconnected, within twice this time.
 STALLED_S = 5.0
 # Seconds that a client has for reading what was sent and answering the close frame.
@@ -32,7 +34,7 @@ CLOSE_S = 5
 STOP_S = 3.0
 
 # Close codes that servers send.
-GOING_AWAY, INTERNAL_ERROR, RESTART, TRY_LATER = 1001, 1011, 1012, 1013
+GOING_AWAY, POLICY_VIOLATION, INTERNAL_ERROR, RESTART, TRY_LATER = 1001, 1008, 1011, 1012, 1013
 
 
 def serve(application: Application) -> int:

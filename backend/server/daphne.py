@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 # Imported first: it installs the reactor that all of Twisted uses.
@@ -29,13 +30,19 @@ from . import (
     MESSAGE_BYTES,
     PING_INTERVAL_S,
     PING_TIMEOUT_S,
+    POLICY_VIOLATION,
     RESTART,
     STALLED_S,
     STOP_S,
     TRY_LATER,
     TRY_SEND,
+    UNREAD_BYTES,
+    UNREAD_MESSAGES,
     Application,
 )
+from .frames import FrameMeter
+
+_SOCKET = "taskwire.socket"
 
 # An object in place of a module, so it has no types.
 reactor: Any = daphne.reactor
@@ -95,16 +102,57 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
         """Replace the HTTP channel as the producer: Twisted notifies one producer of a full buffer."""
         self.backpressure = Backpressure(self.transport)
         self._abort: Any = None
+        self._meter = FrameMeter()
+        self._is_refused = self._is_reading_paused = False
+        self._unread_bytes = 0
         self.transport.unregisterProducer()
         self.transport.registerProducer(self.backpressure, True)
         super().connectionMade()
 
     def serverClose(self, code: int | None = None) -> None:  # noqa: N802
         """Also send codes that autobahn does not let an application send."""
-        if code in (GOING_AWAY, INTERNAL_ERROR, RESTART, TRY_LATER):
+        if code in (GOING_AWAY, POLICY_VIOLATION, INTERNAL_ERROR, RESTART, TRY_LATER):
             self.sendCloseFrame(code=code)
         else:
             super().serverClose(code)
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802
+        """Close the socket of a client that sends too many frames, before autobahn parses them."""
+        if self._is_refused:
+            return  # unread bytes would make the kernel reset the connection, and the client would miss the close code
+        if self._meter.admits(data):
+            super().dataReceived(data)
+            return
+        self._is_refused = True
+        if self.state != self.STATE_OPEN:
+            self.transport.abortConnection()
+            return
+        self.sendCloseFrame(code=POLICY_VIOLATION)  # autobahn aborts after `CLOSE_S`
+        self.transport.loseWriteConnection()  # the client ends the connection on its side
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N802, N803
+        """Read no further while messages wait for the application."""
+        super().onMessage(payload, isBinary)
+        self._unread_bytes += len(payload)
+        if self._is_reading_paused or self.muted:
+            return
+        if self._unread_bytes >= UNREAD_BYTES or self.application_queue.qsize() >= UNREAD_MESSAGES:
+            self._is_reading_paused = True
+            self.transport.pauseProducing()
+
+    def receiver(self, get: Callable[[], Awaitable[dict[str, Any]]]) -> Callable[[], Awaitable[dict[str, Any]]]:
+        """Return the application's `receive`: it reads on once the application has received all messages."""
+
+        async def receive() -> dict[str, Any]:
+            message = await get()
+            if self.application_queue.empty():
+                self._unread_bytes = 0
+                if self._is_reading_paused:
+                    self._is_reading_paused = False
+                    self.transport.resumeProducing()
+            return message
+
+        return receive
 
     def dropConnection(self, abort: bool = False) -> None:  # noqa: N802
         """Abort after `CLOSE_S`: Twisted closes once everything is sent, and the client may have stopped reading."""
@@ -216,6 +264,15 @@ def _log_errors(event: dict[str, Any]) -> None:
 class Server(daphne.Server):  # type: ignore[misc]
     is_stopping = False
 
+    def __init__(self, application: Application, **options: Any) -> None:
+        super().__init__(self._start, **options)
+        self._application = application
+
+    def _start(self, scope: dict[str, Any], receive: Any, send: Any) -> Awaitable[None]:
+        """Call the application. A socket is in the scope, from `create_application` to here, for its `receiver`."""
+        protocol = scope.pop(_SOCKET, None)
+        return self._application(scope, receive if protocol is None else protocol.receiver(receive), send)
+
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. A copy of daphne's `run`, which has no hook, with our classes and our stop."""
         self.connections: dict[Any, dict[str, Any]] = {}
@@ -255,6 +312,7 @@ class Server(daphne.Server):  # type: ignore[misc]
         """Add `Socket.try_send` to the ASGI scope as an extension."""
         if isinstance(protocol, Socket):
             scope["extensions"] = {TRY_SEND: {"send": protocol.try_send}}
+            scope[_SOCKET] = protocol
         return super().create_application(protocol, scope)
 
     async def handle_reply(self, protocol: Socket | Request, message: dict[str, Any]) -> None:

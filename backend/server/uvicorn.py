@@ -6,20 +6,63 @@ import asyncio
 import logging
 import signal
 import socket
+import struct
 import sys
 from contextlib import suppress
 from typing import Any
 
 import uvicorn
 from django.conf import settings
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from . import INTERNAL_ERROR, MESSAGE_BYTES, PING_INTERVAL_S, PING_TIMEOUT_S, STOP_S, Application
+from . import INTERNAL_ERROR, MESSAGE_BYTES, PING_INTERVAL_S, PING_TIMEOUT_S, POLICY_VIOLATION, STOP_S, Application
+from .frames import FrameMeter
 
 # Seconds without a request before a connection is closed, and the most bytes of a request's head.
 IDLE_S, HEAD_BYTES = 60, 16 * 1024
 STREAM = b"text/event-stream"
+# A close frame, and seconds that a client has for reading it once it has sent too many frames.
+_REFUSAL, REFUSED_S = b"\x88\x02" + struct.pack("!H", POLICY_VIOLATION), 1.0
 
 logger = logging.getLogger(__name__)
+
+
+class MeteredSocket(asyncio.Protocol):
+    """Closes the socket of a client that sends too many frames, before uvicorn parses them.
+
+    Stands between a connection and uvicorn's own protocol, and uses nothing of it but what asyncio does.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._protocol = WebSocketsSansIOProtocol(**options)
+        self._meter = FrameMeter()
+        self._is_refused = False
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._protocol.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return  # unread bytes would make the kernel reset the connection, and the client would miss the close code
+        if self._meter.admits(data):
+            self._protocol.data_received(data)
+            return
+        self._is_refused = True
+        self._transport.write(_REFUSAL)
+        asyncio.get_running_loop().call_later(REFUSED_S, self._transport.abort)
+
+    def eof_received(self) -> None:
+        self._protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._protocol.connection_lost(error)
 
 
 class Guard:
@@ -97,7 +140,7 @@ def run(application: Application) -> int:
         loop="asyncio",
         http="h11",  # httptools limits no head, and takes lines after a chunked body for headers
         h11_max_incomplete_event_size=HEAD_BYTES,
-        ws="websockets-sansio",
+        ws=MeteredSocket,
         ws_max_size=MESSAGE_BYTES,
         ws_ping_interval=PING_INTERVAL_S,
         ws_ping_timeout=PING_TIMEOUT_S,
