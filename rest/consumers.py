@@ -29,7 +29,7 @@ from backend.projects.resolvers.event import parse_position
 from backend.projects.visibility import EventFilter
 
 BAD_REQUEST, UNAUTHORIZED, NO_ACCESS, RESYNC, TOO_MANY, FAILED = 4400, 4401, 4403, 4410, 4429, 4500
-TRY_AGAIN_LATER = 1013
+POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
 
 logger = logging.getLogger(__name__)
 
@@ -38,17 +38,19 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     """Parameters: `after`, `project`, `kinds` (separated by commas).
 
     A client without a session that cannot set headers, such as a browser's script, sends its token in the first frame:
-    `{"type": "authenticate", "token": "..."}`. All other frames of the client are ignored.
+    `{"type": "authenticate", "token": "..."}`. A client has nothing else to send: a second frame closes the socket.
 
-    Close codes: 4400 (invalid parameters or first frame), 4401 (token or session invalid, expired or revoked), 4403 (no
-    access), 4410 (resync), 4429 (too many connections of the account). The last frame has the reason. 4500 is an
-    internal error, and 1013 a database that cannot be reached: the client resumes after both.
+    Close codes: 1008 (a second frame), 4400 (invalid parameters or first frame), 4401 (token or session invalid,
+    expired or revoked), 4403 (no access), 4410 (resync), 4429 (too many connections of the account). The last frame has
+    the reason, except for 1008. 4500 is an internal error, and 1013 a database that cannot be reached: the client
+    resumes after both.
     """
 
     # A socket gets its events from `live`. Without a channel layer it opens even while Redis is down.
     channel_layer_alias = "none"
     _relay_task: asyncio.Task[None] | None = None
     _first_frame: asyncio.Future[str | None]
+    _is_refused = False
 
     async def connect(self) -> None:
         self._first_frame = asyncio.get_running_loop().create_future()
@@ -56,13 +58,22 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._relay_task = asyncio.create_task(self._relay())
 
     async def disconnect(self, code: int) -> None:
-        if self._relay_task is not None:
-            self._relay_task.cancel()
-            await asyncio.gather(self._relay_task, return_exceptions=True)
+        await self._end_relay()
+
+    async def _end_relay(self) -> None:
+        """Cancel the relay once, and wait for its end: a second cancellation would interrupt its cleanup."""
+        relay_task, self._relay_task = self._relay_task, None
+        if relay_task is not None:
+            relay_task.cancel()
+            await asyncio.gather(relay_task, return_exceptions=True)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         if not self._first_frame.done():
             self._first_frame.set_result(text_data)
+        elif not self._is_refused:
+            self._is_refused = True
+            await self._end_relay()
+            await self.close(code=POLICY_VIOLATION)
 
     async def _relay(self) -> None:
         try:

@@ -33,6 +33,8 @@ from .schema import schema
 UNAUTHORIZED, TOO_MANY, FAILED = 4401, 4429, 4500
 # A client resumes after this code. graphql-ws gives up at 4500.
 TRY_AGAIN_LATER = 1013
+# Messages of one socket that may wait for its handler.
+UNREAD_MESSAGES = 16
 
 logger = logging.getLogger(__name__)
 
@@ -166,16 +168,28 @@ class GraphQLConsumer(GraphQLWSConsumer[Context, None]):
             max_subscriptions_per_connection=settings.LIVE_SUBSCRIPTIONS_PER_SOCKET,
         )
         self._open = ExitStack()
+        self._taken = asyncio.Event()
 
     def is_websocket_origin_allowed(self, request: GraphQLWSConsumer, origin: str) -> bool:
         return True  # the `SameSite` middleware has checked it against the trusted origins
 
     def decode_json(self, data: str | bytes) -> object:
         """Raises JSONDecodeError for all malformed input. Any other exception would end the handler."""
+        self._taken.set()  # the handler calls this for each message that it takes
         try:
             return super().decode_json(data)
         except (ValueError, RecursionError):
             raise JSONDecodeError("This is not JSON.", "", 0) from None
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """Wait while many messages wait for the handler. The server reads nothing from the client meanwhile."""
+        await super().receive(text_data, bytes_data)
+        assert self.run_task is not None
+        while self.message_queue.qsize() >= UNREAD_MESSAGES and not self.run_task.done():
+            self._taken.clear()
+            taking = asyncio.ensure_future(self._taken.wait())
+            await asyncio.wait({taking, self.run_task}, return_when=asyncio.FIRST_COMPLETED)
+            taking.cancel()
 
     async def get_context(self, request: GraphQLWSConsumer, response: GraphQLWSConsumer) -> Context:
         """The viewer is unknown until the first message, `connection_init`."""

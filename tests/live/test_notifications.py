@@ -156,14 +156,34 @@ class FrameTests(SocketCase):
         self.assertEqual(frame, {"type": "cursor", "cursor": "1"})
         await socket.disconnect()
 
-    async def test_frames_of_a_client_are_ignored(self) -> None:
+    async def test_the_first_frame_of_a_client_that_is_signed_in_is_ignored(self) -> None:
+        for frame in ({"text_data": "[]"}, {"text_data": "nonsense"}, {"text_data": "\x00"}, {"bytes_data": b"\xff"}):
+            with self.subTest(frame):
+                socket = await self.connect()
+                await self.frame(socket)
+                await socket.send_to(**frame)
+                await self.rename(f"heard {frame}")
+                self.assertEqual((await self.frame(socket))["type"], "task.updated")
+                await socket.disconnect()
+
+    async def test_a_second_frame_of_the_client_closes_the_socket(self) -> None:
+        for frames in (["x", "x"], ['{"type": "authenticate", "token": "x"}', "again"], ["a", "b", "c", "d"]):
+            with self.subTest(frames):
+                socket = await self.connect()
+                self.assertEqual((await self.frame(socket))["type"], "ready")
+                for frame in frames:
+                    await socket.send_to(text_data=frame)
+                self.assertEqual(await socket.receive_output(timeout=10), {"type": "websocket.close", "code": 1008})
+                await socket.disconnect()
+
+    async def test_a_listener_that_is_refused_hears_nothing_more(self) -> None:
         socket = await self.connect()
         await self.frame(socket)
-        for text in ("[]", "nonsense", "\x00"):
-            await socket.send_to(text_data=text)
-        await socket.send_to(bytes_data=b"\xff")
-        await self.rename("heard")
-        self.assertEqual((await self.frame(socket))["type"], "task.updated")
+        for _ in range(2):
+            await socket.send_to(text_data="x")
+        await socket.receive_output(timeout=10)
+        await self.rename("New")
+        self.assertTrue(await socket.receive_nothing())
         await socket.disconnect()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.test import override_settings
 
+from backend.asgi import sockets
 from backend.projects.models import Project
 from schema.execution.limits import MAX_ALIASES
 from tests.cases import CommittingCase
@@ -203,6 +204,52 @@ class ProtocolTests(CommittingCase):
             await socket.send("pong")
             await socket.send("complete", id="unknown")
             self.assertEqual(await socket.answer(CURSOR), {"data": {"cursor": "0"}})
+
+
+@override_settings(ACCESS="open")
+class UnreadTests(CommittingCase):
+    """Messages that arrive faster than they are handled."""
+
+    async def test_no_more_messages_are_received_while_many_wait(self) -> None:
+        received, sent, may_send = 0, 0, asyncio.Event()
+        messages = ['{"type": "connection_init"}', *['{"type": "ping"}'] * 1000]
+
+        async def receive() -> dict[str, Any]:
+            nonlocal received
+            received += 1
+            if received == 1:
+                return {"type": "websocket.connect"}
+            if received - 2 < len(messages):
+                return {"type": "websocket.receive", "text": messages[received - 2]}
+            await all_sent.wait()
+            return {"type": "websocket.disconnect", "code": 1000}
+
+        async def send(message: dict[str, Any]) -> None:
+            nonlocal sent
+            if "pong" in message.get("text", ""):
+                await may_send.wait()
+                sent += 1
+                if sent == 1000:
+                    all_sent.set()
+
+        all_sent = asyncio.Event()
+        scope = {
+            "type": "websocket",
+            "path": "/graphql/",
+            "headers": [(b"host", b"localhost")],
+            "subprotocols": ["graphql-transport-ws"],
+            "query_string": b"",
+        }
+        serving = asyncio.ensure_future(sockets(scope, receive, send))
+        while received < 18:
+            await asyncio.sleep(0)
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        self.assertLess(received, 25)
+
+        may_send.set()
+        await asyncio.wait_for(serving, TIMEOUT_S)
+        self.assertEqual(sent, 1000)
 
 
 @override_settings(ACCESS="open")
