@@ -47,6 +47,28 @@ class SaveTests(Case):
             [("account_changed", "ada to countess"), ("account_changed", "no staff, active to superuser, active")],
         )
 
+    def test_a_change_of_any_flag_bumps_the_access_tag(self) -> None:
+        """A superuser who is no longer staff stays a superuser, but sees less."""
+        user = UserFactory(is_staff=True, is_superuser=True)
+        tag = versions.access_tag(user.pk)
+        versions.bump({tag: 0})
+        for flag, value, detail in (
+            ("is_staff", False, "superuser, active to superuser, no staff, active"),
+            ("is_superuser", False, "superuser, no staff, active to no staff, active"),
+            ("is_staff", True, "no staff, active to staff, active"),
+            ("is_superuser", True, "staff, active to superuser, active"),
+            ("is_active", False, "superuser, active to superuser, not active"),
+            ("is_active", True, "superuser, not active to superuser, active"),
+        ):
+            with self.subTest(flag, value=value):
+                known = versions.versions_at([tag], Event.head())
+                assert known is not None
+                setattr(user, flag, value)
+                with self.committed():
+                    self.save(user, flag)
+                self.assertFalse(versions.is_current(known))
+                self.assertEqual(self.audit()[-1], ("account_changed", detail))
+
     def test_another_name_bumps_the_project_and_global_tags_alone(self) -> None:
         member = MembershipFactory()
         other = MembershipFactory(project=member.project).user

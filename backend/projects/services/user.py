@@ -17,9 +17,9 @@ from .task import unassign_tasks, unassigned_events
 def save_user(*, actor: Viewer, user: User, fields: Collection[str] | None = None) -> User:
     """Store a new account, or `fields` of an existing one; all fields where it is None.
 
-    A change of password, staff or active flag, or display name takes a position: it ends the sessions of the old
-    password, and bumps the tags of what the user sees and, for the name, of what their projects show. Locks the row.
-    Raises User.DoesNotExist.
+    A change of password, of the staff, superuser or active flag, or of the display name takes a position: it ends the
+    sessions of the old password, and bumps the user's access tag, which all of their lists carry, and for the name the
+    tags of what their projects show. Locks the row. Raises User.DoesNotExist.
     """
     if user.pk is None:
         user.save(force_insert=True)
@@ -74,5 +74,12 @@ def _project_ids(user: User) -> list[int]:
 
 
 def _flags(user: User) -> str:
-    staff = "superuser" if user.is_superuser else "staff" if user.is_staff else "no staff"
+    """The flags of an account, different wherever one of them is."""
+    match user.is_superuser, user.is_staff:
+        case True, True:
+            staff = "superuser"
+        case True, False:
+            staff = "superuser, no staff"
+        case _, is_staff:
+            staff = "staff" if is_staff else "no staff"
     return f"{staff}, {'active' if user.is_active else 'not active'}"
