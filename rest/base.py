@@ -125,7 +125,7 @@ class ListView(View):
             response_headers["X-Total-Count"] = str(count())
             project_ids = None if cached.project_id is None else [cached.project_id]
             tag_versions = versions_after_reading(tag_versions, self.viewer, project_ids)
-        declare_cacheable(self.request._request, tag_versions)
+        declare_cacheable(self.request._request, self.viewer, tag_versions)
         return Response([row.as_json() for row in page.rows], headers=response_headers)
 
 

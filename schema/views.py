@@ -106,7 +106,7 @@ class GraphQLView(StrawberryView[Context, None]):
         """Add caching headers to a cacheable response and declare it to the response cache; or return a 304."""
         if self.context.tag_versions is None:
             return response
-        declare_cacheable(request, self.context.tag_versions)
+        declare_cacheable(request, self.context.viewer, self.context.tag_versions)
         if self.context.etag is not None:
             if self.context.etag_matches:
                 response = HttpResponse(status=304, headers=response.headers)

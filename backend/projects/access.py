@@ -51,10 +51,16 @@ class Viewer:
 
     @property
     def key(self) -> str:
-        """Equal for viewers who see the same rows; part of every cache key."""
+        """Equal for viewers who see the same rows for the same reason; part of every cache key.
+
+        A user as staff and the same user as a member have different keys, and so have two members of the staff: what
+        is cached for a viewer never depends on the permissions of another.
+        """
         if self.observed_project_id is not None:
             return f"project:{self.observed_project_id}"
-        return "all" if self.sees_all else f"user:{self.user_id}"
+        if self.user_id is not None:
+            return f"{'staff' if self.sees_all else 'user'}:{self.user_id}"
+        return "all" if self.sees_all else "nobody"
 
     @property
     def may_see_anything(self) -> bool:

@@ -29,7 +29,7 @@ from backend.projects.access import Viewer
 from backend.projects.authentication import checked_viewer
 from backend.projects.cache.lists import list_name, store_command
 from backend.projects.cache.redis import server
-from backend.projects.cache.responses import TAG_VERSIONS
+from backend.projects.cache.responses import CACHEABLE, Cacheable
 from backend.projects.cache.validators import etag_matches
 from backend.projects.cache.versions import BatchedGet, TagVersions, ask_async, version_key
 
@@ -180,7 +180,7 @@ class ResponseCache:
         """Let Django respond. Requests like this one wait until the response is stored or proves uncacheable."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._in_progress[request.key] = done
-        scope = {**scope, TAG_VERSIONS: None}
+        scope = {**scope, CACHEABLE: None}
         response: list[Message] = []
 
         def release_waiting() -> None:
@@ -194,12 +194,13 @@ class ResponseCache:
                 await send(message)
                 return
             response.append(message)
-            if not _is_cacheable(response[0], scope[TAG_VERSIONS]):
-                if scope[TAG_VERSIONS] is None and response[0]["status"] == 200:
+            cacheable: Cacheable | None = scope[CACHEABLE]
+            if cacheable is None or not _may_store(request, cacheable, response[0]):
+                if cacheable is None and response[0]["status"] == 200:
                     self._remember_uncacheable(request.key)
                 release_waiting()
             elif message["type"] == "http.response.body" and not message.get("more_body"):
-                await self._store(request, scope[TAG_VERSIONS], response)
+                await self._store(request, cacheable.tag_versions, response)
                 release_waiting()
             if done.done():
                 for buffered in response:
@@ -225,9 +226,14 @@ class ResponseCache:
             self._remember(request.key, _Head.parse(b"%d %b" % (tag_versions.position, head)))
 
 
-def _is_cacheable(start: Message, tag_versions: TagVersions | None) -> bool:
+def _may_store(request: _Request, cacheable: Cacheable, start: Message) -> bool:
+    """Whether the response may be stored under the request's key.
+
+    The key contains the viewer that this process remembered. Django has checked the credential again: if the viewer has
+    become staff meanwhile, or is no longer, the response belongs under another key.
+    """
     is_personal = any(name.lower() == b"set-cookie" for name, _ in start["headers"])
-    return tag_versions is not None and start["status"] == 200 and not is_personal
+    return cacheable.viewer == request.viewer and start["status"] == 200 and not is_personal
 
 
 def _is_current(request: _Request, head: _Head, versions: list[bytes | None]) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -356,6 +357,100 @@ class FreshnessTests(ResponseCacheCase):
             await sync_to_async(services.task.update_task)(actor=SYSTEM, task_id=self.task.pk, changes={"title": "New"})
             self.assertEqual((await self.request("/tasks/")).json[0]["title"], "New")
         self.assertEqual((await self.request("/tasks/")).json[0]["title"], "New")
+
+
+class RightsTests(ResponseCacheCase):
+    """Answers to a user whose permissions change, requested by a token or a session."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.user = self.membership.user
+        TaskFactory(title="Foreign")
+        self.staff_token = token_of(UserFactory(is_staff=True))
+        query = urlencode({"query": TASKS})
+        body = json.dumps({"query": TASKS}).encode()
+        self.doors: dict[str, Callable[..., Awaitable[Response]]] = {
+            "REST": partial(self.request, "/tasks/?page_size=97"),
+            "GraphQL by GET": partial(self.request, f"/graphql/?{query}"),
+            "GraphQL by POST": partial(self.request, "/graphql/", method="POST", body=body),
+        }
+
+    async def change(self, **flags: bool) -> None:
+        for name, value in flags.items():
+            setattr(self.user, name, value)
+        await sync_to_async(services.user.save_user)(actor=SYSTEM, user=self.user, fields=list(flags))
+
+    async def titles(self, door: str, **request: Any) -> list[str]:
+        response = await self.doors[door](**request)
+        self.assertEqual(response.status, 200, response)
+        tasks = response.json if door == "REST" else response.json["data"]["tasks"]["nodes"]
+        return [task["title"] for task in tasks]
+
+    async def test_a_user_who_was_staff_sees_no_foreign_task_any_more(self) -> None:
+        for door in self.doors:
+            for removed in ("is_staff", "both"):
+                with self.subTest(door, removed=removed):
+                    await self.warm()
+                    await self.change(is_staff=True, is_superuser=removed == "both")
+                    for _ in range(2):
+                        self.assertEqual(await self.titles(door), ["Foreign", "Old"])
+                    await self.change(is_staff=False)
+                    for _ in range(2):
+                        self.assertEqual(await self.titles(door), ["Old"])
+
+    async def test_a_response_to_a_user_who_has_just_become_staff_is_theirs_alone(self) -> None:
+        """The only request between the two changes is the one whose viewer the process remembers differently."""
+        for door in self.doors:
+            with self.subTest(door):
+                await self.warm()
+                await self.change(is_staff=True)
+                self.assertEqual(await self.titles(door), ["Foreign", "Old"])
+                await self.change(is_staff=False)
+                self.assertEqual(await self.titles(door), ["Old"])
+
+    async def test_staff_never_get_the_response_to_a_user_who_was_staff(self) -> None:
+        await self.request("/events/", token=self.staff_token)
+        for door in self.doors:
+            with self.subTest(door):
+                await self.change(is_staff=True)
+                await self.warm()
+                await self.change(is_staff=False)
+                self.assertEqual(await self.titles(door), ["Old"])
+                for _ in range(2):
+                    self.assertEqual(await self.titles(door, token=self.staff_token), ["Foreign", "Old"])
+
+    async def test_an_etag_from_before_the_change_is_answered_with_the_rows(self) -> None:
+        for door in ("REST", "GraphQL by GET"):
+            with self.subTest(door):
+                await self.warm()
+                for is_staff, titles in ((True, ["Foreign", "Old"]), (False, ["Old"])):
+                    etag = (await self.doors[door]()).headers["etag"]
+                    self.assertEqual((await self.doors[door](If_None_Match=etag)).status, 304)
+                    await self.change(is_staff=is_staff)
+                    self.assertEqual(await self.titles(door, If_None_Match=etag), titles)
+
+    async def test_a_session_follows_the_change_too(self) -> None:
+        csrf = "a" * 32
+        await sync_to_async(self.client.force_login)(self.user)
+        cookie = f"csrftoken={csrf}; sessionid={self.client.cookies['sessionid'].value}"
+        request = {"token": "", "Cookie": cookie, "X_CSRFToken": csrf}
+        for door in self.doors:
+            with self.subTest(door):
+                for is_staff, titles in ((True, ["Foreign", "Old"]), (False, ["Old"]), (True, ["Foreign", "Old"])):
+                    await self.change(is_staff=is_staff)
+                    for _ in range(2):
+                        self.assertEqual(await self.titles(door, **request), titles)
+                await self.change(is_staff=False)
+
+    async def test_an_account_that_is_not_active_gets_nothing(self) -> None:
+        for door in self.doors:
+            with self.subTest(door):
+                await self.warm()
+                await self.titles(door)
+                await self.change(is_active=False)
+                self.assertEqual((await self.doors[door]()).status, 401)
+                await self.change(is_active=True)
+                self.assertEqual(await self.titles(door), ["Old"])
 
 
 class ConcurrencyTests(ResponseCacheCase):

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from django.http import HttpRequest
 
+from ..access import Viewer
 from .versions import TagVersions
 
 # The key in the ASGI scope. It is present where a response cache is in front.
-TAG_VERSIONS = "taskwire.tag_versions"
+CACHEABLE = "taskwire.cacheable"
 
 
-def declare_cacheable(request: HttpRequest, tag_versions: TagVersions) -> None:
-    """Allow the response, read at `tag_versions`, to be stored and served to every viewer who sees the same rows."""
+@dataclass(frozen=True, slots=True)
+class Cacheable:
+    """What a response was read from, and for whom."""
+
+    viewer: Viewer
+    tag_versions: TagVersions
+
+
+def declare_cacheable(request: HttpRequest, viewer: Viewer, tag_versions: TagVersions) -> None:
+    """Allow the response, read for `viewer` at `tag_versions`, to be stored for further requests of this viewer."""
     scope = getattr(request, "scope", {})
-    if TAG_VERSIONS in scope:
-        scope[TAG_VERSIONS] = tag_versions
+    if CACHEABLE in scope:
+        scope[CACHEABLE] = Cacheable(viewer, tag_versions)
 
 
 def has_response_cache(request: HttpRequest) -> bool:
-    return TAG_VERSIONS in getattr(request, "scope", {})
+    return CACHEABLE in getattr(request, "scope", {})

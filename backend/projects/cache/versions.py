@@ -186,7 +186,9 @@ def versions_before_reading(
     """
     reader = _VersionReader()
     if viewer.sees_all:
-        return reader.read([GLOBAL_TAG] if project_ids is None else map(project_tag, project_ids))
+        # Staff may be demoted, which bumps their access tag. In open mode, an anonymous viewer has no tag.
+        access_tags = [] if viewer.user_id is None else [access_tag(viewer.user_id)]
+        return reader.read([*access_tags, *([GLOBAL_TAG] if project_ids is None else map(project_tag, project_ids))])
     reader.read([access_tag(viewer.user_id)])
     if project_ids is not None:
         # The tag version of a project that the viewer does not see would reveal its changes to them.
