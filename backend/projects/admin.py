@@ -10,8 +10,10 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminPasswordChangeForm
+from django.contrib.auth.models import Group
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponseRedirect
@@ -200,8 +202,30 @@ class _PasswordForm(AdminPasswordChangeForm):  # type: ignore[type-arg]
         return services.user.save_user(actor=self.actor, user=super().save(commit=False), fields=["password"])
 
 
+def _is_superuser(request: HttpRequest) -> bool:
+    return isinstance(request.user, User) and request.user.is_superuser
+
+
 @admin.register(User)
 class UserAdmin(ServiceAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
+    """Only superusers grant permissions, and only they change or delete a superuser's account.
+
+    Otherwise staff who may change accounts could make themselves superusers, or sign in as one.
+    """
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> tuple[str, ...]:
+        return () if _is_superuser(request) else ("is_staff", "is_superuser", "groups", "user_permissions")
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return self._may_touch(request, obj) and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return self._may_touch(request, obj) and super().has_delete_permission(request, obj)
+
+    @staticmethod
+    def _may_touch(request: HttpRequest, obj: User | None) -> bool:
+        return obj is None or not obj.is_superuser or _is_superuser(request)
+
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         columns = {field.name for field in User._meta.concrete_fields}
         changed = columns.intersection(form.changed_data) if change else None
@@ -217,6 +241,23 @@ class UserAdmin(ServiceAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
         return self._show_errors(
             request, lambda: super(UserAdmin, admin_for_request).user_change_password(request, id, form_url)
         )
+
+
+admin.site.unregister(Group)
+
+
+@admin.register(Group)
+class GroupAdmin(DjangoGroupAdmin):
+    """A group grants its permissions to users, so only superusers change one."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return _is_superuser(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return _is_superuser(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return _is_superuser(request)
 
 
 @admin.register(Token)

@@ -1,12 +1,17 @@
 import json
+from copy import copy
 from typing import Any
 
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import Group, Permission
 from django.test import Client, override_settings
 from django.urls import reverse
 
+from backend.projects import services
+from backend.projects.access import viewer_for
+from backend.projects.errors import NotAllowed
 from backend.projects.models import AuditEntry, Comment, Event, Membership, Project, Role, Task, Token, User
 from tests.cases import Case
 from tests.factories import (
@@ -194,6 +199,107 @@ class PasswordAdminTests(AdminCase):
         with self.nothing_changes():
             response = self.set_password(self.ada, password1=self.NEW, password2="another")
             self.assertContains(response, "The two password fields didn")
+
+
+@override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"])
+class EscalationTests(AdminCase):
+    """A member of the staff with every permission on accounts and groups, who is no superuser."""
+
+    @classmethod
+    def setUpTestData(cls) -> None:
+        super().setUpTestData()
+        cls.clerk = UserFactory(is_staff=True, username="clerk", password=make_password("staple horse battery"))
+        accounts = Permission.objects.filter(content_type__model__in=["user", "group"])
+        cls.clerk.user_permissions.set(accounts)
+        cls.ada = UserFactory(username="ada")
+        cls.group = Group.objects.create(name="readers")
+
+    def setUp(self) -> None:
+        self.client.force_login(self.clerk)
+
+    def fields(self, user: User, **changes: Any) -> dict[str, Any]:
+        names = ("username", "first_name", "last_name", "email")
+        date = {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+        return {name: getattr(user, name) for name in names} | {"is_active": "on"} | date | changes
+
+    def permissions(self) -> list[Any]:
+        users = User.objects.order_by("pk").values_list("username", "is_staff", "is_superuser", "password")
+        return [*users, *(sorted(user.get_all_permissions()) for user in User.objects.order_by("pk"))]
+
+    def test_staff_who_may_change_accounts_grant_no_permissions(self) -> None:
+        before = self.permissions()
+        permission = Permission.objects.get(codename="delete_project")
+        for user in (self.clerk, self.ada):
+            for field, value in (
+                ("is_superuser", "on"),
+                ("is_staff", "on"),
+                ("groups", [self.group.pk]),
+                ("user_permissions", [permission.pk]),
+            ):
+                with self.subTest(user.username, field=field):
+                    self.post("user_change", user.pk, **self.fields(user, **{field: value}))
+                    self.assertEqual(self.permissions(), before)
+
+    def test_staff_who_may_change_accounts_still_change_the_rest(self) -> None:
+        self.post("user_change", self.ada.pk, **self.fields(self.ada, first_name="Ada"))
+        self.ada.refresh_from_db()
+        self.assertEqual((self.ada.first_name, self.ada.is_active), ("Ada", True))
+        data = self.fields(self.ada)
+        del data["is_active"]
+        self.post("user_change", self.ada.pk, **data)
+        self.ada.refresh_from_db()
+        self.assertFalse(self.ada.is_active)
+
+    def test_the_account_of_a_superuser_is_changed_by_superusers_only(self) -> None:
+        with self.nothing_changes():
+            change = self.post("user_change", self.boss.pk, **self.fields(self.boss, email="clerk@example.org"))
+            delete = self.post("user_delete", self.boss.pk, post="yes")
+            form = {"action": "delete_selected", "post": "yes", "_selected_action": [self.boss.pk]}
+            bulk = self.client.post(reverse("admin:projects_user_changelist"), form)
+            page = reverse("admin:auth_user_password_change", args=[self.boss.pk])
+            new = "correct horse battery"
+            data = {"usable_password": "true", "set-password": "1", "password1": new, "password2": new}
+            password = self.client.post(page, data)
+        self.assertEqual([response.status_code for response in (change, delete, bulk, password)], [403] * 4)
+        self.client.force_login(UserFactory(is_staff=True, is_superuser=True))
+        self.assertContains(self.client.post(page, data, follow=True), "Password changed successfully.")
+
+    def test_a_new_account_has_no_permissions(self) -> None:
+        new = "correct horse battery"
+        form = {"usable_password": "true", "password1": new, "password2": new}
+        self.post("user_add", username="eve", is_superuser="on", is_staff="on", **form)
+        eve = User.objects.get(username="eve")
+        self.assertEqual((eve.is_staff, eve.is_superuser), (False, False))
+
+    def test_groups_are_changed_by_superusers_only(self) -> None:
+        self.clerk.groups.add(self.group)
+        before = self.permissions()
+        permission = Permission.objects.get(codename="delete_project")
+        page = reverse("admin:auth_group_change", args=[self.group.pk])
+        data = {"name": "readers", "permissions": [permission.pk]}
+        self.assertEqual(self.client.post(page, data).status_code, 403)
+        self.assertEqual(self.permissions(), before)
+        self.client.force_login(self.boss)
+        self.assertEqual(self.client.post(page, data).status_code, 302)
+        self.assertIn("projects.delete_project", User.objects.get(pk=self.clerk.pk).get_all_permissions())
+
+    def test_the_service_refuses_what_the_page_does_not_offer(self) -> None:
+        """The account may have become a superuser's after the page was checked."""
+        clerk = viewer_for(self.clerk)
+        for user, flags in (
+            (self.clerk, {"is_superuser": True}),
+            (self.ada, {"is_staff": True}),
+            (self.boss, {"is_staff": False}),
+            (self.boss, {"password": "!"}),
+            (User(username="eve", is_superuser=True), {}),
+        ):
+            with self.subTest(user.username, flags=flags), self.nothing_changes(), self.assertRaises(NotAllowed):
+                changed = copy(user)
+                for name, value in flags.items():
+                    setattr(changed, name, value)
+                services.user.save_user(actor=clerk, user=changed, fields=list(flags) or None)
+        with self.nothing_changes(), self.assertRaises(NotAllowed):
+            services.user.delete_user(actor=clerk, user_id=self.boss.pk)
 
 
 class TokenAdminTests(AdminCase):
