@@ -1,5 +1,8 @@
 """No read that starts after the response to a write returns an older list, in thousands of interleavings.
 
+Some of the writes change what a user may see: their membership and its role, or the staff or active flag. A read that
+starts after the response to such a write is one with the new permissions, whichever way the user signs in.
+
 A seed determines a schedule: its reads, its writes, its faults, and which actor runs at every Redis command and every
 SQL statement (`turns`). INTERLEAVINGS is the number of schedules: 200 by default, 2,000 in CI and `make faults`.
 INTERLEAVINGS_SEED is the first seed. A schedule that fails is printed step by step.
@@ -13,10 +16,13 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+from unittest.mock import patch
+from urllib.parse import urlencode
 
 import orjson
 import pytest
@@ -29,12 +35,16 @@ from backend.local.console import say
 from backend.local.testing import throwaway_folder
 from backend.projects import journal, services
 from backend.projects.access import SYSTEM, Viewer, viewer_for
+from backend.projects.authentication import current_viewer, viewer_by_token
 from backend.projects.cache import versions
 from backend.projects.cache.validators import NotModified
-from backend.projects.models import Event, Membership, Project, Task
+from backend.projects.errors import InvalidCredential, ProjectNotFound
+from backend.projects.models import Event, Membership, Project, Role, Task, User
+from backend.projects.resolvers.membership import list_members
 from backend.projects.resolvers.page import Order, PageRequest
 from backend.projects.resolvers.project import ProjectFilter, list_projects
 from backend.projects.resolvers.task import TaskFilter, list_tasks
+from backend.web import response_cache
 from backend.web.handler import Handler
 from backend.web.response_cache import ResponseCache
 from tests.cases import IS_THOROUGH, CommittingCase
@@ -49,6 +59,10 @@ MIN_HIT_RATIO = 0.15
 
 # The share of schedules with some reads over HTTP, through all of the web process: each costs as much as two others.
 HTTP_SHARE = 0.2
+# The share of schedules in which the member's permissions change, and of concentrated ones: one list is read over HTTP,
+# by the member and by staff, while the member gets and loses the staff flag.
+RIGHTS_SHARE = 0.2
+CONCENTRATED_SHARE = 0.1
 
 PROCESSES = 3
 ACTORS_PER_PROCESS = 2
@@ -78,12 +92,52 @@ READS = [80, 5, 0, 5, 10]
 WRITES = [5, 75, 10, 5, 5]
 CLIENT_WEIGHTS = [READS, WRITES, [60, 25, 4, 5, 6]]
 
-# Each written subject and its number: the name of a project, the title of its task, or the membership.
+# Each written subject and its number: the name of a project, the title of its task, or the member's permissions.
 Facts = dict[Any, int]
+
+# How a client reads: from a resolver as a viewer that it has already, as one that it gets from a token or from the
+# account (as a socket does), or over HTTP with a token.
+RESOLVER, TOKEN, ACCOUNT = "resolver", "token", "account"
+REST, GRAPHQL_GET, GRAPHQL_POST = "REST", "GraphQL by GET", "GraphQL by POST"
+BY_HTTP = (REST, GRAPHQL_GET, GRAPHQL_POST)
 
 
 class Stale(AssertionError):
     pass
+
+
+@dataclass(frozen=True)
+class Rights:
+    """What the member may see. `role` is their role in the other project, None without a membership."""
+
+    role: str | None
+    is_staff: bool = False
+    is_active: bool = True
+
+    @property
+    def sees_other(self) -> bool:
+        return self.is_staff or self.role is not None
+
+    def after(self, change: str) -> Rights:
+        """The permissions after a change. An account that is not active is activated before it joins a project."""
+        match change:
+            case "staff":
+                return replace(self, is_staff=not self.is_staff)
+            case "active":
+                return replace(self, is_active=not self.is_active)
+            case "role" if self.role is not None:
+                return replace(self, role=Role.VIEWER if self.role == Role.EDITOR else Role.EDITOR)
+        if self.role is not None:
+            return replace(self, role=None)
+        return replace(self, role=Role.EDITOR) if self.is_active else replace(self, is_active=True)
+
+
+# The changes of permissions, which are written subjects.
+RIGHTS = ("staff", "active", "role", "member")
+
+# What was read: a number per project, or the members' roles in the other project. None: the viewer was refused, or does
+# not see the project.
+Rows = dict[Any, Any] | None
 
 
 @dataclass
@@ -131,9 +185,9 @@ class World:
         self.snapshot = []
         for process in self.processes:
             process.reset()
-        self.members = [rng.random() < 0.5]
-        self.case.reset_rows(is_member=self.members[0])
-        self.known_by_all.add({"member": 0})
+        self.rights = [Rights(Role.EDITOR if rng.random() < 0.5 else None)]
+        self.case.reset_rows(self.rights[0])
+        self.known_by_all.add({"rights": 0})
         self.polled = Event.head()
 
     def start(self, snapshot: list[tuple[bytes, int, bytes]]) -> None:
@@ -220,42 +274,70 @@ class World:
         known.add(self.known_by_process[process.name].facts)
         return known.facts
 
-    def check(self, query: ListQuery, rows: dict[int, int], expected: Facts) -> None:
-        """Raise Stale where a read is older than `expected`. `rows` maps project ids to the numbers that were read."""
+    def check(self, query: ListQuery, rows: Rows, expected: Facts) -> None:
+        """Raise Stale where a read is older than `expected`."""
+        possible = self.rights[expected["rights"] :]
+        is_member = query.viewer.user_id == self.case.member.pk
+        if rows is None:
+            # Signed in while the account was not active, or not allowed to see the project.
+            is_refused = is_member and not all(rights.is_active for rights in possible)
+            is_hidden = is_member and query.noun == "member" and _may_be_hidden(possible)
+            if not (is_refused or is_hidden):
+                raise Stale(f"{query}: it was refused, but the member's permissions are {possible}.")
+            return
+        if is_member and query.door is not RESOLVER and not any(rights.is_active for rights in possible):
+            raise Stale(f"{query}: {rows} was read, but the account is not active.")
+        if query.noun == "member":
+            if is_member and not any(rights.sees_other for rights in possible):
+                raise Stale(f"{query}: {rows} was read, but the member's permissions are {possible}.")
+            if rows.get(self.case.member.pk) not in {rights.role for rights in possible}:
+                raise Stale(f"{query}: {rows} was read, but the member's role must be one of {possible}.")
+            return
         for project_id in query.projects:
-            least = expected.get((query.noun, project_id), 0)
-            if project_id == self.case.other.pk and not query.viewer.sees_all:
-                possible = set(self.members[expected["member"] :])
-                if (project_id in rows) not in possible:
-                    raise Stale(
-                        f"{query}: {rows} was read, but membership of project {project_id} must be in {possible}."
-                    )
-                if project_id not in rows:
+            if is_member and project_id == self.case.other.pk:
+                is_visible = project_id in rows
+                if not (any(rights.sees_other for rights in possible) if is_visible else _may_be_hidden(possible)):
+                    raise Stale(f"{query}: {rows} was read, but the member's permissions are {possible}.")
+                if not is_visible:
                     continue
+            least = expected.get((query.noun, project_id), 0)
             if rows.get(project_id, -1) < least:
                 raise Stale(f"{query}: {rows} was read, but number {least} of project {project_id} was written before.")
         if not rows.keys() <= set(query.projects):
             raise Stale(f"{query}: {rows} was read.")
 
 
+def _may_be_hidden(possible: list[Rights]) -> bool:
+    """Whether the other project may be hidden from the member: the flag and the membership are read one by one."""
+    return not all(rights.is_staff for rights in possible) and any(rights.role is None for rights in possible)
+
+
 @dataclass(frozen=True)
 class ListQuery:
-    """One list, as one viewer reads it, from a resolver or over HTTP."""
+    """One list, as one user reads it."""
 
     noun: str
     viewer: Viewer
     projects: tuple[int, ...]
     project_id: int | None = None
-    token: str | None = None
+    door: str = RESOLVER
+    token: str = ""
 
     def __str__(self) -> str:
         who = "staff" if self.viewer.sees_all else "member"
         where = "everywhere" if self.project_id is None else f"in project {self.project_id}"
-        return f"{self.noun}s {where} for {who} {'by resolver' if self.token is None else 'by HTTP'}"
+        return f"{self.noun}s {where} for {who} by {self.door}"
 
     @property
     def path_and_query(self) -> tuple[str, str]:
+        if self.noun == "member":
+            return f"/projects/{self.project_id}/members/", ""
         return f"/{self.noun}s/", "" if self.project_id is None else f"project={self.project_id}"
+
+    @property
+    def document(self) -> str:
+        arguments = "" if self.project_id is None else f"(filter: {{projectId: {self.project_id}}})"
+        return f"{{ {self.noun}s{arguments} {{ nodes {{ id {'name' if self.noun == 'project' else 'title'} }} }} }}"
 
 
 class Client(Actor):
@@ -263,7 +345,7 @@ class Client(Actor):
 
     def prepare(self, world: World) -> None:
         self.world = world
-        self.last_reads: dict[ListQuery, tuple[str, dict[int, int]]] = {}
+        self.last_reads: dict[ListQuery, tuple[str, Rows]] = {}
         self.application = ResponseCache(world.django)
         if not hasattr(self, "loop"):
             self.loop = asyncio.new_event_loop()
@@ -274,53 +356,90 @@ class Client(Actor):
         expected = self.world.must_see(self.process)
         before = self.statements
         last_etag, last_rows = self.last_reads.get(query, (None, {}))
-        read = self.read_resolver if query.token is None else self.read_http
+        read = self.read_http if query.door in BY_HTTP else self.read_resolver
         etag, rows = read(query, last_etag, last_rows)
         if etag is not None:
             self.last_reads[query] = etag, rows
         counts = self.world.case.counts
         counts["reads"] += 1
-        counts[f"{'hits' if self.statements == before else 'misses'} {'HTTP' if query.token else 'resolver'}"] += 1
+        by = "HTTP" if query.door in BY_HTTP else "resolver"
+        counts[f"{'hits' if self.statements == before else 'misses'} {by}"] += 1
+        counts["refused"] += rows is None
         counts["not modified"] += rows is last_rows
         assert self.schedule is not None
         self.schedule.trace.append(f"{self.name}: has read {rows}")
         self.world.check(query, rows, expected)
 
-    def read_resolver(
-        self, query: ListQuery, etag: str | None, last_rows: dict[int, int]
-    ) -> tuple[str, dict[int, int]]:
-        arguments: dict[str, Any] = {"order": Order(), "page": PageRequest(default_size=9), "if_none_match": etag}
+    def read_resolver(self, query: ListQuery, etag: str | None, last_rows: Rows) -> tuple[str | None, Rows]:
+        page, arguments = PageRequest(default_size=9), {"order": Order(), "if_none_match": etag}
         try:
-            if query.noun == "project":
-                projects = list_projects(query.viewer, filter=ProjectFilter(), **arguments)
-                return projects.etag, {row.id: int(row.name) for row in projects.page.rows}
-            tasks = list_tasks(query.viewer, filter=TaskFilter(project_id=query.project_id), **arguments)
+            viewer = self.sign_in(query)
+            match query.noun:
+                case "project":
+                    projects = list_projects(viewer, filter=ProjectFilter(), page=page, **arguments)
+                    return projects.etag, {row.id: int(row.name) for row in projects.page.rows}
+                case "member":
+                    members = list_members(viewer, query.project_id, page=page, if_none_match=etag)
+                    return members.etag, {row.user_id: row.role for row in members.page.rows}
+            tasks = list_tasks(viewer, filter=TaskFilter(project_id=query.project_id), page=page, **arguments)
             return tasks.etag, {row.project_id: int(row.title) for row in tasks.page.rows}
         except NotModified as not_modified:
             return not_modified.etag, last_rows
+        except (InvalidCredential, ProjectNotFound):
+            return None, None
 
-    def read_http(self, query: ListQuery, etag: str | None, last_rows: dict[int, int]) -> tuple[str, dict[int, int]]:
-        status, headers, body = self.loop.run_until_complete(self.get(query, etag))
+    def sign_in(self, query: ListQuery) -> Viewer:
+        """Raises InvalidCredential."""
+        match query.door:
+            case "token":
+                return viewer_by_token(query.token, address="")
+            case "account":
+                return current_viewer(query.viewer)
+        return query.viewer
+
+    def read_http(self, query: ListQuery, etag: str | None, last_rows: Rows) -> tuple[str | None, Rows]:
+        status, headers, body = self.loop.run_until_complete(self.request(query, etag))
         if status == 304:
             return headers[b"etag"], last_rows
+        if status in (401, 404):
+            return None, None
         assert status == 200, body
+        etag = headers.get(b"etag")
+        found = orjson.loads(body)
+        if query.door != REST:
+            [(_, found)] = found["data"].items()
+            if query.noun == "project":
+                return etag, {int(row["id"]): int(row["name"]) for row in found["nodes"]}
+            project_of = {task_id: project_id for project_id, task_id in self.world.case.tasks.items()}
+            return etag, {project_of[int(row["id"])]: int(row["title"]) for row in found["nodes"]}
+        if query.noun == "member":
+            return etag, {row["user"]: row["role"] for row in found}
         project, number = ("id", "name") if query.noun == "project" else ("project", "title")
-        return headers[b"etag"], {row[project]: int(row[number]) for row in orjson.loads(body)}
+        return etag, {row[project]: int(row[number]) for row in found}
 
-    async def get(self, query: ListQuery, etag: str | None) -> tuple[int, dict[bytes, str], bytes]:
-        path, query_string = query.path_and_query
+    async def request(self, query: ListQuery, etag: str | None) -> tuple[int, dict[bytes, str], bytes]:
+        method, body = "GET", b""
         headers = [(b"host", b"testserver"), (b"authorization", f"Bearer {query.token}".encode())]
+        match query.door:
+            case "REST":
+                path, query_string = query.path_and_query
+            case "GraphQL by GET":
+                path, query_string = "/graphql/", urlencode({"query": query.document})
+            case _:
+                method, path, query_string = "POST", "/graphql/", ""
+                body = orjson.dumps({"query": query.document})
+                headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         if etag is not None:
             headers.append((b"if-none-match", etag.encode()))
         scope = {
             "type": "http",
-            "method": "GET",
+            "method": method,
             "scheme": "http",
             "path": path,
             "query_string": query_string.encode(),
             "headers": headers,
         }
-        request_messages = [{"type": "http.request", "body": b"", "more_body": False}]
+        request_messages = [{"type": "http.request", "body": body, "more_body": False}]
         response_messages: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, Any]:
@@ -344,12 +463,15 @@ class Client(Actor):
         def on_commit() -> None:
             run_numbers.append(world.run_number)
             failures.append(self.process.failures)
-            if "member" in facts:
-                world.members.append(not world.members[-1])
+            if "rights" in facts:
+                world.rights.append(world.rights[-1].after(subject))
 
         with self.writing(on_commit):
             world.number += 1
-            facts[subject] = len(world.members) if subject == "member" else world.number
+            if subject in RIGHTS:
+                facts["rights"] = len(world.rights)
+            else:
+                facts[subject] = world.number
             write = partial(self.change, subject, str(world.number))
             if is_announced:
                 write()
@@ -365,15 +487,28 @@ class Client(Actor):
     def change(self, subject: Any, number: str) -> None:
         case = self.world.case
         match subject:
-            case "member" if self.world.members[-1]:
-                services.membership.remove_member(actor=SYSTEM, project_id=case.other.pk, user_id=case.member.pk)
-            case "member":
-                services.membership.add_member(actor=SYSTEM, project_id=case.other.pk, username=case.member.username)
+            case str():
+                self.change_rights(self.world.rights[-1], self.world.rights[-1].after(subject))
             case "project", project_id:
                 services.project.update_project(actor=SYSTEM, project_id=project_id, changes={"name": number})
             case "task", project_id:
                 task_id = case.tasks[project_id]
                 services.task.update_task(actor=SYSTEM, task_id=task_id, changes={"title": number})
+
+    def change_rights(self, before: Rights, after: Rights) -> None:
+        project, member = self.world.case.other, self.world.case.member
+        if before.role == after.role:
+            user = copy(member)
+            user.is_staff, user.is_active = after.is_staff, after.is_active
+            services.user.save_user(actor=SYSTEM, user=user, fields=["is_staff", "is_active"])
+        elif after.role is None:
+            services.membership.remove_member(actor=SYSTEM, project_id=project.pk, user_id=member.pk)
+        elif before.role is None:
+            services.membership.add_member(
+                actor=SYSTEM, project_id=project.pk, username=member.username, role=after.role
+            )
+        else:
+            services.membership.change_role(actor=SYSTEM, project_id=project.pk, user_id=member.pk, role=after.role)
 
     def poll(self) -> None:
         """Poll the journal, as the reader in every live process does."""
@@ -415,16 +550,50 @@ class InterleavingTests(CommittingCase):
         secrets = {user.pk: f"tw_{user.pk:043}" for user in (self.member, staff)}
         for user in (self.member, staff):
             TokenFactory(user=user, secret=secrets[user.pk], last_used_at=last_used_at)
+        lists = [("project", None), ("task", None), ("task", self.other.pk)]
+
+        def query(user: User, door: str, noun: str, project_id: int | None) -> ListQuery:
+            of = projects if project_id is None else (project_id,)
+            return ListQuery(noun, viewer_for(user), of, project_id, door, secrets[user.pk])
+
         self.queries = [
-            ListQuery(noun, viewer_for(user), projects if project_id is None else (project_id,), project_id, token)
+            query(user, door, *of) for user in (self.member, staff) for door in (RESOLVER, REST) for of in lists
+        ]
+        # For schedules in which the member's permissions change: each read signs in first.
+        self.rights_queries = [
+            query(user, door, *of)
             for user in (self.member, staff)
-            for token in (None, secrets[user.pk])
-            for noun, project_id in (("project", None), ("task", None), ("task", self.other.pk))
+            for door in (TOKEN, ACCOUNT, REST, GRAPHQL_GET, GRAPHQL_POST)
+            for of in [*lists, ("member", self.other.pk)]
+            if door not in (GRAPHQL_GET, GRAPHQL_POST) or of in lists
         ]
         logging.disable(logging.WARNING)  # thousands of faults are logged, as they should be
         self.addCleanup(logging.disable, logging.NOTSET)
 
     def test_no_read_after_the_response_to_a_write_is_stale(self) -> None:
+        self.play_all()
+        hits = self.counts["hits resolver"] + self.counts["hits HTTP"]
+        say(f"{SCHEDULES} schedules: {', '.join(f'{count} {name}' for name, count in sorted(self.counts.items()))}")
+        if SCHEDULES > 1:
+            self.assertGreater(hits, MIN_HIT_RATIO * self.counts["reads"])
+
+    def test_a_response_stored_under_the_remembered_viewer_is_found(self) -> None:
+        """The schedules are concentrated, so that a few are enough to find a fault that the product once had."""
+
+        def key(viewer: Viewer) -> str:
+            return "all" if viewer.sees_all else f"user:{viewer.user_id}"
+
+        def may_store(request: Any, cacheable: Any, start: Any) -> bool:
+            return bool(start["status"] == 200)
+
+        with (
+            patch.object(response_cache, "_may_store", may_store),
+            patch.object(Viewer, "key", property(key)),
+            self.assertRaisesRegex(AssertionError, "Stale"),
+        ):
+            self.play_all(is_concentrated=True)
+
+    def play_all(self, *, is_concentrated: bool = False) -> None:
         with throwaway_folder() as folder, FaultyValkey(folder) as valkey, Redis.from_url(valkey.url) as redis:
             options = {
                 **settings.CACHES["default"]["OPTIONS"],
@@ -442,36 +611,32 @@ class InterleavingTests(CommittingCase):
                 faults = Client("faults", Process("faults", lambda: world.run_number))
                 try:
                     for seed in range(FIRST_SEED, FIRST_SEED + SCHEDULES):
-                        self.play(seed, world, clients, faults)
+                        self.play(seed, world, clients, faults, is_concentrated=is_concentrated)
                 finally:
                     for client in (*clients, faults):
                         client.stop()
-        hits = self.counts["hits resolver"] + self.counts["hits HTTP"]
-        say(f"{SCHEDULES} schedules: {', '.join(f'{count} {name}' for name, count in sorted(self.counts.items()))}")
-        if SCHEDULES > 1:
-            self.assertGreater(hits, MIN_HIT_RATIO * self.counts["reads"])
 
-    def play(self, seed: int, world: World, clients: list[Client], faults: Client) -> None:
+    def play(
+        self, seed: int, world: World, clients: list[Client], faults: Client, *, is_concentrated: bool = False
+    ) -> None:
         rng = random.Random(seed)
         world.begin(rng)
         schedule = Schedule(rng)
         actors = rng.sample(clients, rng.choice((2, 2, 2, 3)))
-        uses_http = rng.random() < HTTP_SHARE
-        candidates = [query for query in self.queries if uses_http or query.token is None]
-        if rng.random() < 0.5:
-            # Lists that share their tags.
-            viewer = rng.choice(candidates).viewer
-            candidates = [query for query in candidates if query.viewer == viewer and query.project_id is None]
-        queries = rng.sample(candidates, min(len(candidates), rng.choice((1, 2))))
-        subjects = [(query.noun, project_id) for query in queries for project_id in query.projects]
-        if rng.random() < 0.5 and not all(query.viewer.sees_all for query in queries):
-            # A new member must see every later change of that project.
-            subjects = ["member", (queries[0].noun, self.other.pk)]
+        if is_concentrated or rng.random() < CONCENTRATED_SHARE:
+            is_concentrated = True
+            queries, subjects = self.staff_flag(rng)
+        elif rng.random() >= RIGHTS_SHARE:
+            queries, subjects = self.rows(rng)
+        else:
+            queries, subjects = self.rights(rng)
         jobs: dict[Actor, Callable[[], None]] = {}
         for client in actors:
             client.prepare(world)
-            weights = rng.choice(CLIENT_WEIGHTS)
-            steps = [self.random_step(client, queries, subjects, weights, rng) for _ in range(rng.choice((2, 3)))]
+            weights, number = rng.choice(CLIENT_WEIGHTS), rng.choice((2, 3))
+            if is_concentrated:
+                weights, number = (WRITES if client is actors[0] else READS), 4
+            steps = [self.random_step(client, queries, subjects, weights, rng) for _ in range(number)]
             if weights is not WRITES:
                 steps.insert(0, partial(client.read, rng.choice(queries)))
             jobs[client] = partial(self.run_all, steps)
@@ -493,15 +658,51 @@ class InterleavingTests(CommittingCase):
         finally:
             versions._MAX_TAGS = max_tags
 
-    def reset_rows(self, *, is_member: bool) -> None:
+    def rows(self, rng: random.Random) -> tuple[list[ListQuery], list[Any]]:
+        """The lists that a schedule reads, and the subjects that it writes."""
+        uses_http = rng.random() < HTTP_SHARE
+        candidates = [query for query in self.queries if uses_http or query.door == RESOLVER]
+        if rng.random() < 0.5:
+            # Lists that share their tags.
+            viewer = rng.choice(candidates).viewer
+            candidates = [query for query in candidates if query.viewer == viewer and query.project_id is None]
+        queries = rng.sample(candidates, min(len(candidates), rng.choice((1, 2))))
+        subjects = [(query.noun, project_id) for query in queries for project_id in query.projects]
+        if rng.random() < 0.5 and not all(query.viewer.sees_all for query in queries):
+            # A new member must see every later change of that project.
+            subjects = ["member", (queries[0].noun, self.other.pk)]
+        return queries, subjects
+
+    def rights(self, rng: random.Random) -> tuple[list[ListQuery], list[Any]]:
+        """As `rows`, for a schedule in which the member's permissions change."""
+        uses_http = rng.random() < HTTP_SHARE / 2
+        candidates = [query for query in self.rights_queries if uses_http == (query.door in BY_HTTP)]
+        queries = [rng.choice([query for query in candidates if query.viewer.user_id == self.member.pk])]
+        if rng.random() < 0.3:
+            queries.append(rng.choice(candidates))
+        # Few kinds of changes, so that one is undone while the entries of before are still in Redis.
+        subjects: list[Any] = rng.sample(RIGHTS, rng.choice((1, 1, 2)))
+        if rng.random() < 0.2:
+            subjects.append(("task", self.other.pk))
+        return queries, subjects
+
+    def staff_flag(self, rng: random.Random) -> tuple[list[ListQuery], list[Any]]:
+        """As `rows`, for a concentrated schedule."""
+        door, noun = rng.choice(BY_HTTP), rng.choice(("project", "task"))
+        read = [query for query in self.rights_queries if query.door == door and query.noun == noun]
+        return [query for query in read if query.project_id is None], ["staff"]
+
+    def reset_rows(self, rights: Rights) -> None:
         """Reset the rows to those that every schedule starts with. Positions go on."""
         Project.objects.exclude(name="0").update(name="0")
         Task.objects.exclude(title="0").update(title="0")
+        flags = {"is_staff": rights.is_staff, "is_active": rights.is_active}
+        User.objects.filter(pk=self.member.pk).exclude(**flags).update(**flags)
         membership = Membership.objects.filter(user=self.member, project=self.other)
-        if is_member and not membership.exists():
-            MembershipFactory(user=self.member, project=self.other)
-        elif not is_member:
+        if rights.role is None:
             membership.delete()
+        elif not membership.exclude(role=rights.role).update(role=rights.role) and not membership.exists():
+            MembershipFactory(user=self.member, project=self.other, role=rights.role)
 
     def run_all(self, steps: list[Callable[[], None]]) -> None:
         for step in steps:
