@@ -228,6 +228,18 @@ LIVE_POLL_S = env.float("LIVE_POLL_S", default=3.0)
 LIVE_IDLE_S = env.float("LIVE_IDLE_S", default=20.0)
 # Events in the queue of one listener. A listener with a full queue is closed with `resync`.
 LIVE_QUEUE_EVENTS = env.int("LIVE_QUEUE_EVENTS", default=1000)
+# Bytes of the events in the queue of one listener. A listener with a full queue is closed with `resync`.
+LIVE_QUEUE_BYTES = env.int("LIVE_QUEUE_BYTES", default=4 * 1024 * 1024)
+# Bytes of the longest event that is sent whole. A longer one is sent with the beginnings of its long texts.
+EVENT_BYTES = env.int("EVENT_BYTES", default=256 * 1024)
+# Bytes of events after which one read of the journal ends: of live delivery, of a listener that resumes, of a page.
+JOURNAL_PAGE_BYTES = env.int("JOURNAL_PAGE_BYTES", default=512 * 1024)
+if not 64 * 1024 <= LIVE_QUEUE_BYTES <= 1024**3:
+    raise ImproperlyConfigured(f"LIVE_QUEUE_BYTES is {LIVE_QUEUE_BYTES}: set bytes, from 65536 to 1073741824.")
+if not 16 * 1024 <= EVENT_BYTES <= 1_000_000:
+    raise ImproperlyConfigured(f"EVENT_BYTES is {EVENT_BYTES}: set bytes, from 16384 to 1000000.")
+if not 64 * 1024 <= JOURNAL_PAGE_BYTES <= 64 * 1024**2:
+    raise ImproperlyConfigured(f"JOURNAL_PAGE_BYTES is {JOURNAL_PAGE_BYTES}: set bytes, from 65536 to 67108864.")
 # Sockets and streams that one account may have open in one process, far above what a person's tabs and scripts need.
 # With open access, all clients count as one account.
 LIVE_LISTENERS_PER_VIEWER = 100

@@ -309,6 +309,12 @@ class Event(serializers.Serializer[Any]):
     report = SummaryReport(required=False)
     object = Project(required=False)
     changes = serializers.ListField(child=serializers.CharField(), required=False)
+    truncated = serializers.BooleanField(
+        required=False, help_text="True if the event is too large to be sent whole: long texts are cut. Else absent."
+    )
+    url = serializers.CharField(
+        required=False, allow_null=True, help_text="With `truncated`: where the object is whole. Null if it is deleted."
+    )
 
 
 class EventPage(serializers.Serializer[Any]):

@@ -53,6 +53,8 @@ class Events(View):
     def get(self, request: Request) -> HttpResponseBase:
         """List the events after a position, oldest first, as a JSON page; or stream them and all later events.
 
+        A page of large events may be short while `more` is true. An event that is too large is truncated.
+
         A stream resumes from `Last-Event-ID`, else from `after`, else starts now. Its first frame is
         `{"type": "ready", "cursor": ...}`. While idle it regularly sends its position as
         `{"type": "cursor", "cursor": ...}`. If it falls behind it ends with `{"type": "resync", "oldest": ...}`.

@@ -47,6 +47,10 @@ def _changes(root: _Event) -> list[str]:
     return [to_camel_case(name) for name in root.data["changes"]]
 
 
+def _truncated(root: _Event) -> bool:
+    return root.is_truncated
+
+
 @strawberry.interface(description="A change, as recorded in the journal.")
 class Event:
     of_kind: ClassVar[DomainEventKind]
@@ -56,6 +60,11 @@ class Event:
     at: datetime
     actor: User | None = strawberry.field(resolver=_actor, description="Null if the actor was not signed in.")
     project_id: strawberry.ID
+    truncated: bool = strawberry.field(
+        resolver=_truncated,
+        description="True if the event is too large to be sent whole: descriptions and comments in it may be shortened"
+        " to their beginnings. Query the object for the rest.",
+    )
 
     @classmethod
     def is_type_of(cls, obj: Any, info: Any) -> bool:

@@ -97,6 +97,9 @@ class RefusalTests(SimpleTestCase):
             ({"AUDIT_DAYS": "0"}, "AUDIT_DAYS"),
             ({"SERVER": "nginx"}, "SERVER"),
             ({"DESCRIPTION_CHARACTERS": "0"}, "DESCRIPTION_CHARACTERS"),
+            ({"LIVE_QUEUE_BYTES": "65535"}, "LIVE_QUEUE_BYTES"),
+            ({"EVENT_BYTES": "1000001"}, "EVENT_BYTES"),
+            ({"JOURNAL_PAGE_BYTES": "0"}, "JOURNAL_PAGE_BYTES"),
             ({"COMMENT_CHARACTERS": "1000001"}, "COMMENT_CHARACTERS"),
             ({"SOCKET_FRAMES_PER_S": "0"}, "SOCKET_FRAMES_PER_S"),
         ):

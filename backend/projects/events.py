@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import orjson
 from django.db.models import TextChoices
 
 from .rows import CommentRow, ProjectRow, ReportRow, TaskRow
@@ -177,3 +178,39 @@ class AccessChanged(Payload):
     @property
     def data(self) -> dict[str, Any]:
         return {"users": sorted(self.users), "projects": sorted(self.shown_in)}
+
+
+# --- Events that are too large to be sent whole ----------------------------------------------------------
+# The long text of each object in a payload.
+_LONG_TEXTS = {"task": "description", "object": "description", "comment": "content"}
+# Characters of such a text that a truncated event has.
+_EXCERPT = 1_000
+_DELETED = (EventKind.TASK_DELETED, EventKind.PROJECT_DELETED)
+
+
+def truncated(kind: str, data: dict[str, Any], *, max_bytes: int) -> dict[str, Any] | None:
+    """`data` of at most `max_bytes` as JSON, with the beginnings of its longest texts; None where it has no long text.
+
+    It has `truncated`, and as `url` the address at which REST shows the object whole; null for a deleted object.
+    """
+    texts = {key: data[key][name] for key, name in _LONG_TEXTS.items() if key in data}
+    shortened: dict[str, Any] = {"truncated": True, "url": None, **data}
+    cut: list[str] = []
+    for key in sorted(texts, key=lambda key: len(texts[key]), reverse=True):
+        if len(texts[key]) <= _EXCERPT:
+            break
+        cut.append(key)
+        shortened[key] = {**data[key], _LONG_TEXTS[key]: texts[key][:_EXCERPT]}
+        if len(orjson.dumps(shortened)) <= max_bytes:
+            break
+    if not cut:
+        return None
+    if kind not in _DELETED:
+        shortened["url"] = _url(data, cut)
+    return shortened
+
+
+def _url(data: dict[str, Any], cut: Sequence[str]) -> str:
+    if "object" in cut:
+        return f"/projects/{data['object']['id']}/"
+    return f"/tasks/{data['task']['id']}/{'comments/' if 'comment' in cut else ''}"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from dataclasses import fields as dataclass_fields
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property, partial
 from typing import Any
 
 import orjson
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Max, Min
 
@@ -22,7 +22,7 @@ from . import notifier
 from .access import Viewer
 from .cache.versions import GLOBAL_TAG, access_tag, bump, project_tag
 from .errors import ResumeRefused
-from .events import ACCESS_CHANGED, Payload
+from .events import ACCESS_CHANGED, Payload, truncated
 from .models import Event
 from .rows import iso
 
@@ -128,6 +128,10 @@ class JournalEvent:
     at: datetime
     payload: str
     audience: list[int] | None
+    # Bytes of the payload.
+    size: int
+    # Whether the payload has only the beginnings of long texts, since it has more than `EVENT_BYTES` in the journal.
+    is_truncated: bool = False
 
     @cached_property
     def data(self) -> dict[str, Any]:
@@ -148,6 +152,18 @@ class JournalEvent:
         return f"{orjson.dumps(head).decode()[:-1]},{self.payload[1:]}"
 
 
+# The size of a stored text is read without the text, so rows after the end of the page cost little.
+_READ = f"""
+SELECT position, kind, project_id, task_id, actor_id, actor_name, at, payload, audience, size
+  FROM (SELECT *, sum(size) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) - size AS size_before
+          FROM (SELECT *, octet_length(payload) AS size
+                  FROM {Event._meta.db_table} WHERE position > %s ORDER BY position LIMIT %s) AS following
+       ) AS summed
+ WHERE size_before < %s
+ ORDER BY position
+"""
+
+
 @dataclass(frozen=True)
 class Retained:
     """What the journal retains: `oldest` is the oldest position to resume from, `head` the newest position."""
@@ -161,18 +177,41 @@ def retained() -> Retained:
     return Retained(oldest=(bounds["first"] or 1) - 1, head=bounds["newest"] or 0)
 
 
-def read_after(position: int, *, limit: int) -> list[JournalEvent]:
-    """Up to `limit` events after `position`, in order. They are not restricted to what a viewer may see.
+@dataclass(frozen=True, slots=True)
+class JournalPage:
+    """Events in order, and whether the journal had more after them when it was read."""
 
-    Bump their tags (`bump_tags`) before delivering them. Raises ResumeRefused where events after `position` are no
-    longer retained: positions have no holes and are trimmed from the oldest end, so the first event read shows it.
+    events: list[JournalEvent]
+    has_more: bool
+
+
+def read_after(position: int, *, limit: int) -> JournalPage:
+    """Up to `limit` events after `position`. They are not restricted to what a viewer may see.
+
+    A page ends with the event that fills `JOURNAL_PAGE_BYTES`: the memory of a read does not depend on the size of the
+    events. An event over `EVENT_BYTES` is truncated. Bump the tags of the events (`bump_tags`) before delivering them.
+    Raises ResumeRefused where events after `position` are no longer retained: positions have no holes and are trimmed
+    from the oldest end, so the first event read shows it.
     """
-    fields = [field.name for field in dataclass_fields(JournalEvent)]
-    rows = Event.objects.filter(position__gt=position).order_by("position").values_list(*fields)[:limit]
-    events = [JournalEvent(*row) for row in rows]
-    if events and events[0].position != position + 1:
-        raise ResumeRefused("CURSOR_EXPIRED", events[0].position - 1)
-    return events
+    max_bytes: int = settings.JOURNAL_PAGE_BYTES
+    with connection.cursor() as cursor:
+        cursor.execute(_READ, [position, limit, max_bytes])
+        rows = cursor.fetchall()
+    if rows and rows[0][0] != position + 1:
+        raise ResumeRefused("CURSOR_EXPIRED", rows[0][0] - 1)
+    has_more = len(rows) == limit or sum(row[-1] for row in rows) >= max_bytes
+    return JournalPage([_event(*row) for row in rows], has_more)
+
+
+def _event(*row: Any) -> JournalEvent:
+    event = JournalEvent(*row)
+    if event.size <= settings.EVENT_BYTES:
+        return event
+    data = truncated(event.kind, event.data, max_bytes=settings.EVENT_BYTES)
+    if data is None:
+        return event
+    payload = orjson.dumps(data)
+    return replace(event, payload=payload.decode(), size=len(payload), is_truncated=True)
 
 
 def bump_tags(events: Sequence[JournalEvent]) -> None:

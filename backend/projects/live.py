@@ -29,7 +29,7 @@ from .access import Viewer
 from .authentication import current_viewer
 from .errors import InvalidCredential, NotFound, ResumeRefused, TooManyConnections
 from .events import ACCESS_CHANGED
-from .journal import JournalEvent, Retained
+from .journal import JournalEvent, JournalPage, Retained
 from .threads import DatabaseThreads
 from .visibility import EventFilter, EventVisibility
 
@@ -42,7 +42,7 @@ EVERY_EVENT = EventFilter()
 # Hands an event to the server at once and returns True. Where it returns False, the event waits for `next`.
 TrySend: TypeAlias = Callable[[JournalEvent], bool]
 
-# Events per read, by the reader and by a listener that catches up.
+# The most events per read, by the reader and by a listener that catches up. `JOURNAL_PAGE_BYTES` may end it earlier.
 _PAGE = 500
 # Threads that read for listeners. With two, one slow read does not block all listeners.
 _THREADS = 2
@@ -50,17 +50,17 @@ _THREADS = 2
 _MARGIN_S = 30
 
 
-def _read_on(position: int) -> tuple[Retained, list[JournalEvent]]:
+def _read_on(position: int) -> tuple[Retained, JournalPage]:
     """What the journal retains, and the next page of events after `position`. Raises ResumeRefused."""
     retained = journal.retained()
-    return retained, _read_and_bump(position) if retained.head > position else []
+    return retained, _read_and_bump(position) if retained.head > position else JournalPage([], has_more=False)
 
 
-def _read_and_bump(position: int) -> list[JournalEvent]:
+def _read_and_bump(position: int) -> JournalPage:
     """The next page of events after `position`, their tags bumped. Raises ResumeRefused."""
-    events = journal.read_after(position, limit=_PAGE)
-    journal.bump_tags(events)
-    return events
+    page = journal.read_after(position, limit=_PAGE)
+    journal.bump_tags(page.events)
+    return page
 
 
 class Listener:
@@ -82,7 +82,9 @@ class Listener:
         self.read_up_to = position
         self._queue: deque[JournalEvent] = deque()
         self._try_send = try_send
+        self._queued_bytes = 0
         self._max_queue: int = settings.LIVE_QUEUE_EVENTS
+        self._max_queued_bytes: int = settings.LIVE_QUEUE_BYTES
         self._end: Exception | None = None
         self._loop = asyncio.get_running_loop()
         self._wakeup: asyncio.Future[None] | None = None
@@ -115,6 +117,7 @@ class Listener:
                 raise self._end
             while self._queue:
                 event = self._queue.popleft()
+                self._queued_bytes -= event.size
                 if self.permissions.visibility.shows(event):  # the permission may have been lost meanwhile
                     return event
             if timeout_s is not None:
@@ -149,7 +152,8 @@ class Listener:
             self._wakeup.set_result(None)
 
     async def _catch_up(self) -> None:
-        found = await self._reader.query(_read_and_bump, self.read_up_to)
+        page = await self._reader.query(_read_and_bump, self.read_up_to)
+        found = page.events
         # The reader may not have read this change yet. The events after it are checked against the new permissions.
         if any(event.kind == ACCESS_CHANGED and self.viewer.user_id in event.data["users"] for event in found):
             await self.permissions.load()
@@ -158,14 +162,14 @@ class Listener:
         for event in found:
             self._take(event)
         # No await between this comparison and going live: the reader offers every event that it has not read yet.
-        if len(found) < _PAGE and self.read_up_to >= self._reader.position:
+        if not page.has_more and self.read_up_to >= self._reader.position:
             self.is_live = True
 
     def offer(self, event: JournalEvent) -> None:
         """Take an event from the reader, which offers every event in order."""
         if event.position <= self.read_up_to:
             return
-        if len(self._queue) >= self._max_queue:
+        if len(self._queue) >= self._max_queue or self._queued_bytes >= self._max_queued_bytes:
             self.end(ResumeRefused("RESYNC", self._reader.oldest))
             return
         is_idle = self._try_send is not None and not self._queue and self._is_awaited
@@ -182,7 +186,7 @@ class Listener:
         except Exception as error:
             self.end(error)  # not raised: the reader goes on to other listeners
             return True
-        self._queue.clear()
+        self._clear_queue()
         if self._idle_s is not None:
             self._deadline = self._loop.time() + self._idle_s
         return True
@@ -196,11 +200,16 @@ class Listener:
         self.read_up_to = event.position
         if self.filter.passes(event) and self.permissions.visibility.shows(event):
             self._queue.append(event)
+            self._queued_bytes += event.size
+
+    def _clear_queue(self) -> None:
+        self._queue.clear()
+        self._queued_bytes = 0
 
     def end(self, reason: Exception) -> None:
         """Let `next` raise `reason`. The queue is dropped, and the reader offers no more events."""
         self._end = reason
-        self._queue.clear()
+        self._clear_queue()
         self._reader.listeners.discard(self)
         self._wake()
 
@@ -366,7 +375,7 @@ class _Reader:
                 (listener, listener.read_up_to) for listener in self.listeners if listener.read_up_to > self.position
             ]
             try:
-                retained, found = await self._own_thread.call(_read_on, self.position)
+                retained, page = await self._own_thread.call(_read_on, self.position)
             except ResumeRefused as trimmed:
                 await self._skip(trimmed)
                 continue
@@ -378,6 +387,7 @@ class _Reader:
             for listener, position in ahead:
                 if position > retained.head:
                     listener.end(ResumeRefused("RESYNC", retained.oldest))
+            found = page.events
             if not found:
                 break
             # Once per page: a user whose access keeps changing does not delay the others.
@@ -394,7 +404,7 @@ class _Reader:
                 for listener in list(self.listeners):
                     if listener.is_live:
                         listener.offer(event)
-            if len(found) < _PAGE:
+            if not page.has_more:
                 break
         if not self._started.done():
             self._started.set_result(None)

@@ -176,6 +176,35 @@ class DeliveryTests(ListenerCase):
         async with live.listen(SYSTEM, after=2) as listener:
             self.assertEqual(await names(listener, 8), expected[2:])
 
+    @override_settings(LIVE_QUEUE_BYTES=65_536, LIVE_QUEUE_EVENTS=1000)
+    async def test_a_listener_with_too_many_bytes_in_its_queue_has_to_resync(self) -> None:
+        await sync_to_async(Project.objects.update)(description="x" * 20_000)
+        async with live.listen(SYSTEM) as slow, live.listen(SYSTEM) as quick:
+            await self.write("first")
+            for listener in (slow, quick):
+                self.assertEqual(await names(listener, 1), ["first"])
+            await self.write("1", "2", "3")
+            self.assertEqual(await names(quick, 3), ["1", "2", "3"])
+            self.assertEqual(await names(slow, 3), ["1", "2", "3"])
+            await self.write("4", "5", "6", "7", "8")  # the fourth of them fills the queue
+            self.assertEqual(await names(quick, 5), ["4", "5", "6", "7", "8"])
+            with self.assertRaises(ResumeRefused) as refused:
+                await names(slow, 1)
+            self.assertEqual((refused.exception.code, refused.exception.oldest), ("RESYNC", 0))
+
+    @override_settings(JOURNAL_PAGE_BYTES=65_536)
+    async def test_a_listener_catches_up_and_goes_live_by_pages_of_bounded_bytes(self) -> None:
+        await sync_to_async(Project.objects.update)(description="x" * 30_000)
+        expected = [f"name {number}" for number in range(10)]
+        await self.write(*expected)
+        async with live.listen(SYSTEM, after=0) as listener:
+            self.assertEqual(await names(listener, 3), expected[:3])
+            self.assertLess(len(listener._queue), 3)
+            self.assertEqual(await names(listener, 7), expected[3:])
+            await self.write("live")
+            self.assertEqual(await names(listener, 1), ["live"])
+            self.assertTrue(listener.is_live)
+
     async def test_a_filtered_event_still_advances_the_position(self) -> None:
         other = await sync_to_async(ProjectFactory)()
         async with live.listen(SYSTEM, filter=EventFilter(project_id=other.pk)) as listener:

@@ -514,7 +514,7 @@ class Client(Actor):
         """Poll the journal, as the reader in every live process does."""
         self.step("polls the journal")
         world, failures = self.world, self.process.failures
-        events = journal.read_after(world.polled, limit=1000)
+        events = journal.read_after(world.polled, limit=1000).events
         journal.bump_tags(events)
         world.polled = max(world.polled, *(event.position for event in events)) if events else world.polled
         for write in [write for write in world.unannounced if write[0] <= world.polled]:

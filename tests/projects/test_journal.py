@@ -1,21 +1,35 @@
 import threading
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
+from django.conf import settings
 from django.db import connection, transaction
+from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
+from django.urls import resolve
 
 from backend.projects import journal, services
 from backend.projects.access import SYSTEM, viewer_for
 from backend.projects.cache.versions import bump, is_current, project_tag, versions_at
 from backend.projects.errors import BadArgument, ResumeRefused
-from backend.projects.events import AccessChanged, ProjectDeleted, ProjectUpdated
-from backend.projects.journal import Retained
+from backend.projects.events import (
+    AccessChanged,
+    Payload,
+    ProjectCreated,
+    ProjectDeleted,
+    ProjectUpdated,
+    TaskCommented,
+    TaskCreated,
+    TaskDeleted,
+    TaskUpdated,
+)
+from backend.projects.journal import JournalEvent, Retained
 from backend.projects.models import Event, Project, Role
-from backend.projects.rows import ProjectRow
+from backend.projects.rows import CommentRow, ProjectRow, TaskRow
 from backend.projects.visibility import EventFilter, EventVisibility
 from tests.cases import Case, CommittingCase
-from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
+from tests.factories import CommentFactory, MembershipFactory, ProjectFactory, TaskFactory, UserFactory
 
 
 def updated(project: Project) -> ProjectUpdated:
@@ -37,7 +51,7 @@ class AppendTests(Case):
         project = ProjectFactory(name="Engine")
         before = datetime.now(UTC)
         journal.append(updated(project), actor=viewer_for(user))
-        (event,) = journal.read_after(0, limit=10)
+        (event,) = journal.read_after(0, limit=10).events
         frame = orjson.loads(event.frame)
         self.assertLessEqual(before, datetime.fromisoformat(frame.pop("at")))
         self.assertEqual(
@@ -63,7 +77,7 @@ class AppendTests(Case):
         events = [*map(updated, projects), ProjectDeleted(ProjectRow.of(projects[0]), [5, 7]), AccessChanged([5])]
         with self.assertNumQueries(1):
             last = journal.append_all(events, actor=SYSTEM)
-        found = journal.read_after(1, limit=10)
+        found = journal.read_after(1, limit=10).events
         self.assertEqual((last, [event.position for event in found]), (6, [2, 3, 4, 5, 6]))
         self.assertEqual([event.kind for event in found], [event.kind for event in events])
         self.assertEqual([event.data for event in found], [event.data for event in events])
@@ -109,7 +123,7 @@ class AppendOutsideTests(CommittingCase):
         def quick_writer() -> None:
             with transaction.atomic():
                 journal.append(updated(project), actor=SYSTEM)
-            seen.append([event.position for event in journal.read_after(0, limit=10)])
+            seen.append([event.position for event in journal.read_after(0, limit=10).events])
             connection.close()
 
         slow = threading.Thread(target=slow_writer)
@@ -118,7 +132,7 @@ class AppendOutsideTests(CommittingCase):
         quick = threading.Thread(target=quick_writer)
         quick.start()
         self.wait_for_lock()
-        self.assertEqual(journal.read_after(0, limit=10), [])
+        self.assertEqual(journal.read_after(0, limit=10).events, [])
         may_commit.set()
         slow.join(10)
         quick.join(10)
@@ -140,9 +154,40 @@ class ReadTests(Case):
         project = services.project.create_project(actor=SYSTEM, name="One")
         for number in range(4):
             services.project.update_project(actor=SYSTEM, project_id=project.pk, changes={"name": f"Name {number}"})
-        self.assertEqual([event.position for event in journal.read_after(2, limit=2)], [3, 4])
-        self.assertEqual([event.position for event in journal.read_after(4, limit=2)], [5])
-        self.assertEqual(journal.read_after(5, limit=2), [])
+        self.assertEqual([event.position for event in journal.read_after(2, limit=2).events], [3, 4])
+        self.assertEqual([event.position for event in journal.read_after(4, limit=2).events], [5])
+        self.assertEqual(journal.read_after(5, limit=2).events, [])
+
+    @override_settings(JOURNAL_PAGE_BYTES=250_000)
+    def test_a_page_ends_with_the_event_that_fills_its_bytes(self) -> None:
+        project = ProjectFactory(description="é" * 50_000)
+        for _ in range(5):
+            journal.append(updated(project), actor=SYSTEM)
+        sizes = [len(payload.encode()) for payload in Event.objects.values_list("payload", flat=True)]
+        self.assertTrue(all(100_000 < size < 101_000 for size in sizes), sizes)
+        read = []
+        position, has_more = 0, True
+        while has_more:
+            page = journal.read_after(position, limit=100)
+            self.assertEqual([event.size for event in page.events], sizes[: len(page.events)])
+            read.append([event.position for event in page.events])
+            position, has_more = page.events[-1].position, page.has_more
+        self.assertEqual(read, [[1, 2, 3], [4, 5]])
+
+    @override_settings(JOURNAL_PAGE_BYTES=250_000)
+    def test_an_event_larger_than_a_page_is_a_page(self) -> None:
+        for size in (10, 1_000_000, 10):
+            journal.append(updated(ProjectFactory(description="x" * size)), actor=SYSTEM)
+        first, last = journal.read_after(0, limit=100), journal.read_after(2, limit=100)
+        self.assertEqual([event.position for event in first.events], [1, 2])
+        self.assertEqual([event.position for event in last.events], [3])
+        self.assertEqual((first.has_more, last.has_more), (True, False))
+
+    def test_a_page_of_the_greatest_number_of_events_has_more(self) -> None:
+        project = ProjectFactory()
+        for _ in range(3):
+            journal.append(updated(project), actor=SYSTEM)
+        self.assertEqual([journal.read_after(0, limit=limit).has_more for limit in (2, 4)], [True, False])
 
     def test_reading_bumps_no_tags_and_bump_tags_does(self) -> None:
         project = ProjectFactory()
@@ -152,7 +197,7 @@ class ReadTests(Case):
         before = versions_at([tag], Event.head())
         assert before is not None
 
-        events = journal.read_after(0, limit=10)
+        events = journal.read_after(0, limit=10).events
         self.assertTrue(is_current(before))
 
         journal.bump_tags(events)
@@ -177,6 +222,74 @@ class ReadTests(Case):
             self.assertEqual((refused.exception.code, refused.exception.oldest), (code, 2))
 
 
+class TruncationTests(Case):
+    """Events over `EVENT_BYTES`."""
+
+    def read(self, event: Payload) -> JournalEvent:
+        journal.append(event, actor=SYSTEM)
+        [found] = journal.read_after(Event.head() - 1, limit=1).events
+        frame = orjson.loads(found.frame)
+        self.assertEqual(found.size, len(found.payload.encode()))
+        self.assertLess(len(found.frame.encode()), settings.EVENT_BYTES)
+        self.assertEqual({key: frame[key] for key in found.data}, found.data)
+        return found
+
+    def test_a_large_event_has_the_beginning_of_its_text_and_the_address_of_the_object(self) -> None:
+        text = "Weed the beds. " * 70_000
+        project = ProjectFactory(description=text)
+        task = TaskFactory(project=project, description=text)
+        long_comment, comment = CommentFactory(task=task, content=text), CommentFactory(task=task)
+        short_task = TaskFactory()
+        project_row, task_row = ProjectRow.of(project), TaskRow.of(task)
+        project_url, task_url = f"/projects/{project.pk}/", f"/tasks/{task.pk}/"
+        for event, url, cut in (
+            (TaskCreated(task_row), task_url, {"task"}),
+            (TaskUpdated(task_row, changes=["title"]), task_url, {"task"}),
+            (TaskDeleted(task_row), None, {"task"}),
+            (TaskCommented(task_row, CommentRow.of(comment)), task_url, {"task"}),
+            (TaskCommented(task_row, CommentRow.of(long_comment)), f"{task_url}comments/", {"task", "comment"}),
+            (
+                TaskCommented(TaskRow.of(short_task), CommentRow.of(long_comment)),
+                f"/tasks/{short_task.pk}/comments/",
+                {"comment"},
+            ),
+            (ProjectCreated(project_row), project_url, {"object"}),
+            (ProjectUpdated(project_row, changes=["name"]), project_url, {"object"}),
+            (ProjectDeleted(project_row, [5]), None, {"object"}),
+        ):
+            with self.subTest(kind=event.kind, cut=cut):
+                found = self.read(event)
+                self.assertTrue(found.is_truncated)
+                expected: dict[str, Any] = {**event.data, "truncated": True, "url": url}
+                for key in cut:
+                    name = "content" if key == "comment" else "description"
+                    expected[key] = {**expected[key], name: text[:1000]}
+                self.assertEqual(found.data, expected)
+        self.assertEqual(resolve(project_url).view_name, "rest:project")
+        self.assertEqual(resolve(task_url).view_name, "rest:task")
+        self.assertEqual(resolve(f"{task_url}comments/").view_name, "rest:comments")
+
+    def test_the_longest_texts_of_today_are_sent_whole(self) -> None:
+        task = TaskFactory(description="é" * 65_536)
+        for event in (
+            TaskUpdated(TaskRow.of(task), changes=["title"]),
+            TaskCommented(TaskRow.of(task), CommentRow.of(CommentFactory(task=task, content="é" * 16_384))),
+        ):
+            found = self.read(event)
+            self.assertEqual((found.is_truncated, found.data), (False, event.data))
+
+    def test_an_event_without_a_long_text_is_never_truncated(self) -> None:
+        users = list(range(100_000))
+        journal.append(AccessChanged(users), actor=SYSTEM)
+        [found] = journal.read_after(0, limit=1).events
+        self.assertEqual((found.is_truncated, found.data["users"]), (False, users))
+
+    def test_the_journal_keeps_the_whole_event(self) -> None:
+        project = ProjectFactory(description="x" * 1_000_000)
+        journal.append(updated(project), actor=SYSTEM)
+        self.assertEqual(orjson.loads(Event.objects.get().payload)["object"]["description"], project.description)
+
+
 class VisibilityTests(Case):
     def test_a_member_sees_the_events_of_their_projects_alone(self) -> None:
         membership = MembershipFactory(role=Role.VIEWER)
@@ -186,7 +299,7 @@ class VisibilityTests(Case):
         viewer = viewer_for(membership.user)
         shown = [
             event.project_id
-            for event in journal.read_after(0, limit=9)
+            for event in journal.read_after(0, limit=9).events
             if EventVisibility.since(viewer, 0).shows(event)
         ]
         self.assertEqual(shown, [membership.project_id])
@@ -195,7 +308,7 @@ class VisibilityTests(Case):
         membership, stranger = MembershipFactory(role=Role.OWNER), UserFactory()
         viewer = viewer_for(membership.user)
         services.project.delete_project(actor=viewer, project_id=membership.project_id)
-        (event,) = journal.read_after(0, limit=9)
+        (event,) = journal.read_after(0, limit=9).events
         self.assertTrue(EventVisibility.since(viewer, 0).shows(event))
         self.assertFalse(EventVisibility.since(viewer_for(stranger), 0).shows(event))
         self.assertTrue(EventVisibility.since(viewer_for(UserFactory(is_staff=True)), 0).shows(event))
@@ -208,7 +321,7 @@ class EventFilterTests(Case):
     def test_a_filter_passes_events_that_match_all_its_conditions(self) -> None:
         task = TaskFactory()
         services.task.update_task(actor=SYSTEM, task_id=task.pk, changes={"title": "New"})
-        (event,) = journal.read_after(0, limit=9)
+        (event,) = journal.read_after(0, limit=9).events
         kinds = frozenset({"task.updated"})
         self.assertTrue(EventFilter().passes(event))
         self.assertTrue(EventFilter(task.project_id, task.pk, kinds).passes(event))
@@ -219,7 +332,7 @@ class EventFilterTests(Case):
 
     def test_a_change_of_access_is_not_delivered(self) -> None:
         journal.append(AccessChanged([1], of_project=7), actor=SYSTEM)
-        (event,) = journal.read_after(0, limit=9)
+        (event,) = journal.read_after(0, limit=9).events
         self.assertFalse(EventFilter().passes(event))
 
     def test_a_kind_that_is_never_delivered_is_refused(self) -> None:

@@ -139,7 +139,7 @@ class JournalTests(BatchCase, Case):
     def test_reading_from_before_the_retained_events_is_refused(self) -> None:
         write_events(40, 40, 40, 1, 1)
         services.retention.trim_journal(now=timezone.now())
-        self.assertEqual([event.position for event in journal.read_after(3, limit=9)], [4, 5])
+        self.assertEqual([event.position for event in journal.read_after(3, limit=9).events], [4, 5])
         for position in (0, 2):
             with self.assertRaises(ResumeRefused) as refused:
                 journal.read_after(position, limit=9)

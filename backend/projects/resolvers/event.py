@@ -49,7 +49,8 @@ def list_events(viewer: Viewer, *, after: int | None, filter: EventFilter, size:
         return EventPage([], journal.retained().head, has_more=False)
     # Events are read before permissions, so that a project joined in between is in both. Retention is checked last, as
     # only the journal records who could see a deleted project.
-    found = journal.read_after(after, limit=_MAX_READ)
+    read = journal.read_after(after, limit=_MAX_READ)
+    found = read.events
     journal.bump_tags(found)
     visibility = EventVisibility.since(viewer, after)
     journal.check_resumable(after, journal.retained())
@@ -59,6 +60,4 @@ def list_events(viewer: Viewer, *, after: int | None, filter: EventFilter, size:
             if len(events) == size:
                 return EventPage(events, events[-1].position, has_more=True)
             events.append(event)
-    if len(found) == _MAX_READ:
-        return EventPage(events, found[-1].position, has_more=True)
-    return EventPage(events, found[-1].position if found else after, has_more=False)
+    return EventPage(events, found[-1].position if found else after, has_more=read.has_more)

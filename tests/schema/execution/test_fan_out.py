@@ -75,7 +75,7 @@ class EqualTests(CommittingCase):
         generate(project.pk, date(2024, 3, 1))
         delete_task(actor=SYSTEM, task_id=TaskFactory(project=project).pk)
         delete_project(actor=SYSTEM, project_id=ProjectFactory().pk)
-        events = journal.read_after(0, limit=100)
+        events = journal.read_after(0, limit=100).events
         self.assertEqual(len({event.kind for event in events}), 8)
         for query in DOCUMENTS:
             variables = {"is": True, "n": 1, "after": "0"}

@@ -29,7 +29,7 @@ class LevelTests(CommittingCase):
         task = TaskFactory()
         CommentFactory(task=task)
         update_task(actor=SYSTEM, task_id=task.pk, changes={"title": "Weed"})
-        [self.event] = journal.read_after(0, limit=1)
+        [self.event] = journal.read_after(0, limit=1).events
 
     def events(self, first: int, count: int) -> list[JournalEvent]:
         return [replace(self.event, position=position) for position in range(first, first + count)]
