@@ -259,6 +259,14 @@ BUILD = env.str("BUILD", default="0.1.0")
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024  # bytes of a request's body; a larger one gets a 413
 
+# Seconds that the head of a request, and then its body, may take to arrive, however busy the connection is meanwhile.
+REQUEST_HEAD_S = env.float("REQUEST_HEAD_S", default=20.0)
+REQUEST_BODY_S = env.float("REQUEST_BODY_S", default=60.0)
+if not 1 <= REQUEST_HEAD_S <= 3600:
+    raise ImproperlyConfigured(f"REQUEST_HEAD_S is {REQUEST_HEAD_S}: set seconds, from 1 to 3600.")
+if not 1 <= REQUEST_BODY_S <= 3600:
+    raise ImproperlyConfigured(f"REQUEST_BODY_S is {REQUEST_BODY_S}: set seconds, from 1 to 3600.")
+
 # --- Accounts and browsers -------------------------------------------------------------------------------
 AUTH_USER_MODEL = "projects.User"
 AUTH_PASSWORD_VALIDATORS = [

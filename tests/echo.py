@@ -4,9 +4,11 @@ The timeouts of the server are short: for pings, for handshakes and for its stop
 """
 
 import asyncio
+import os
 import sys
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import django
@@ -44,6 +46,15 @@ async def _http(scope: dict[str, Any], receive: Any, send: Any) -> None:
             while (await receive())["more_body"]:
                 pass
             await respond(b",".join(name for name, _ in scope["headers"]))
+        case "/address":
+            hosts = [value for name, value in scope["headers"] if name == b"host"]
+            await respond(b" ".join([*hosts, scope["path"].encode(), scope["query_string"]]))
+        case "/files":
+            # The number of open files that have no name, as those of `tempfile` have none.
+            while (await receive())["more_body"]:
+                pass
+            names = [os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+            await respond(str(sum(name.startswith("/") and name.endswith("(deleted)") for name in names)).encode())
         case "/disconnected":
             await respond(str(disconnected[scope["query_string"].decode()]).encode())
         case "/stream":

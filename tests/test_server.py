@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import select
 import signal
@@ -11,6 +12,7 @@ from contextlib import suppress
 from http.client import HTTPConnection
 
 import pytest
+from django.conf import settings
 from django.test import SimpleTestCase
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import connect
@@ -19,6 +21,7 @@ from backend.server import CLOSE_S, MESSAGE_BYTES, STOP_S
 from tests.cases import start_server
 
 TIMEOUT_S = 20
+BODY_BYTES = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
 HANDSHAKE = (
     "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -60,12 +63,13 @@ class EchoCase(SimpleTestCase):
     """`tests.echo` behind the server that `SERVER` names, one for all tests of the class."""
 
     SERVER: str
+    ENVIRONMENT: dict[str, str] = {}
     address: str
 
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        _, cls.address = start_server("tests.echo", {"SERVER": cls.SERVER}, cls.addClassCleanup)
+        _, cls.address = start_server("tests.echo", {"SERVER": cls.SERVER, **cls.ENVIRONMENT}, cls.addClassCleanup)
 
     def http(self) -> HTTPConnection:
         connection = HTTPConnection(self.address, timeout=TIMEOUT_S)
@@ -186,6 +190,137 @@ class Http:
             if self.disconnected(path) == count:
                 return
         self.fail(f"{path} has not ended")
+
+
+class Targets:
+    """Tests of both servers: the first line of a request, and its Host (RFC 9112, section 3)."""
+
+    def test_a_request_has_exactly_one_host(self) -> None:
+        for head, status in (
+            ("GET /address HTTP/1.1\n\n", 400),
+            ("GET http://localhost/address HTTP/1.1\n\n", 400),
+            ("GET /address HTTP/1.1\nHost: localhost\nHost: localhost\n\n", 400),
+            ("GET /address HTTP/1.0\n\n", 200),
+        ):
+            with self.subTest(head):
+                self.assertEqual(self._status_of(head), status)
+
+    def test_an_absolute_target_names_the_host(self) -> None:
+        for target, expected in (
+            ("http://example.org:8000/address?x=1", b"example.org:8000 /address x=1"),
+            ("HTTPS://example.org/address", b"example.org /address "),
+            ("http://[::1]:80/addres%73", b"[::1]:80 /address "),
+        ):
+            with self.subTest(target):
+                client = self.raw()
+                client.send_text(f"GET {target} HTTP/1.1\nHost: localhost\nConnection: close\n\n")
+                self.assertEqual(client.receive_all().partition(b"\r\n\r\n")[2], expected)
+
+    def test_another_target_is_refused(self) -> None:
+        for target in ("address", "http:///address", "http://user@localhost/address", "ftp://localhost/address", "*"):
+            with self.subTest(target):
+                self.assertEqual(self._status_of(f"GET {target} HTTP/1.1\nHost: localhost\n\n"), 400)
+
+    def test_a_socket_may_have_an_absolute_target(self) -> None:
+        client = self.raw()
+        client.sendall(HANDSHAKE.format(path="http://localhost/length").encode())
+        self.assertTrue(client.receive_until(b"\r\n\r\n").startswith(b"HTTP/1.1 101 "))
+
+    def test_methods_are_case_sensitive(self) -> None:
+        for method in ("get", "Post", "delete"):
+            with self.subTest(method):
+                self.assertEqual(self._status_of(f"{method} /address HTTP/1.1\nHost: localhost\n\n"), 501)
+
+    def _status_of(self, head: str) -> int:
+        client = self.raw()
+        client.send_text(head)
+        return int(client.receive_until(b"\r\n").split()[1])
+
+
+class Bodies:
+    """Tests of both servers, with short deadlines."""
+
+    ENVIRONMENT = {"REQUEST_HEAD_S": "1", "REQUEST_BODY_S": "1"}
+
+    def test_a_body_over_the_limit_is_refused_before_it_is_sent(self) -> None:
+        for expect in ("", "Expect: 100-continue\n"):
+            for path in ("/echo", "/nowhere/"):
+                with self.subTest(expect=expect, path=path):
+                    client = self.raw()
+                    client.send_text(
+                        f"POST {path} HTTP/1.1\nHost: localhost\nContent-Length: {BODY_BYTES + 1}\n{expect}\n"
+                    )
+                    self.assert_refused(client, 413, f"The body may have at most {BODY_BYTES} bytes.")
+
+    def test_a_length_that_is_no_length_is_refused(self) -> None:
+        for length in ("9" * 5000, "-1", "+1", "1_0", "x", ""):
+            with self.subTest(length[:9]):
+                client = self.raw()
+                client.send_text(f"POST /echo HTTP/1.1\nHost: localhost\nContent-Length: {length}\n\n")
+                self.assertTrue(client.receive_until(b"\r\n").startswith(b"HTTP/1.1 400 "))
+
+    def test_a_chunked_body_over_the_limit_is_refused_before_its_end(self) -> None:
+        client = self.raw()
+        client.send_text("POST /echo HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked\n\n")
+        for _ in range(BODY_BYTES // 65536 + 1):
+            client.send_text(f"10000\n{'x' * 65536}\n")
+        self.assert_refused(client, 413, f"The body may have at most {BODY_BYTES} bytes.")
+
+    def test_a_client_that_sends_the_whole_body_reads_the_refusal(self) -> None:
+        connection = self.http()
+        for body in (b"x" * (8 * BODY_BYTES), iter([b"x" * BODY_BYTES] * 8)):
+            connection.request("POST", "/echo", body, encode_chunked=True)
+            response = connection.getresponse()
+            self.assertEqual((response.status, response.headers["Connection"]), (413, "close"))
+            connection.close()
+
+    def test_a_body_of_exactly_the_limit_is_read(self) -> None:
+        connection = self.http()
+        for body in (b"x" * BODY_BYTES, iter([b"x" * (BODY_BYTES - 1), b"x"])):
+            connection.request("POST", "/echo", body, encode_chunked=True)
+            self.assertEqual(len(connection.getresponse().read()), BODY_BYTES)
+
+    def test_no_body_is_written_to_a_file(self) -> None:
+        connection = self.http()
+        counts = set()
+        for body in (b"x", b"x" * BODY_BYTES, iter([b"x" * BODY_BYTES])):
+            connection.request("POST", "/files", body, encode_chunked=True)
+            counts.add(connection.getresponse().read())
+        self.assertEqual(len(counts), 1)
+
+    def test_a_body_that_trickles_is_refused(self) -> None:
+        idle = self.http()
+        idle.request("POST", "/echo", b"ab")
+        self.assertEqual(idle.getresponse().read(), b"ab")
+        for head, part in (("Content-Length: 10000", b"x"), ("Transfer-Encoding: chunked", b"1\r\nx\r\n")):
+            with self.subTest(head):
+                client = self.raw()
+                client.send_text(f"POST /echo HTTP/1.1\nHost: localhost\n{head}\n\n")
+                self.trickle(client, part)
+                self.assert_refused(client, 408, "The request took too long to arrive.")
+        # The deadline begins with a request: this connection has been open for longer.
+        idle.request("POST", "/echo", b"ab")
+        self.assertEqual(idle.getresponse().read(), b"ab")
+
+    def trickle(self, client: Client, part: bytes) -> None:
+        """Send `part` again and again until the server responds or closes the connection."""
+        poll = select.poll()
+        poll.register(client, select.POLLIN)
+        for _ in range(400):
+            if poll.poll(20):
+                return
+            with suppress(ConnectionError):
+                client.sendall(part)
+        self.fail("The server reads on.")
+
+    def assert_refused(self, client: Client, status: int, detail: str) -> None:
+        """The response is this error, and nothing follows it."""
+        head, _, body = client.receive_until(b"}").partition(b"\r\n\r\n")
+        self.assertRegex(head, rf"^HTTP/1.1 {status} ".encode())
+        self.assertRegex(head.lower(), rb"\r\nconnection: close(\r\n|$)")
+        self.assertEqual(json.loads(body), {"detail": detail})
+        client.shutdown(socket.SHUT_WR)
+        self.assertEqual(client.receive_all(), b"")
 
 
 class Sockets:
@@ -364,6 +499,38 @@ class DaphneHttpTests(Http, EchoCase):
     def test_a_stream_ends_when_its_client_disconnects_even_with_a_request_behind_it(self) -> None:
         """uvicorn does not read on, so it does not see the disconnect."""
         self.assert_stream_ends("GET /echo HTTP/1.1\nHost: localhost\n\n")
+
+
+class DaphneTargetTests(Targets, EchoCase):
+    SERVER = "daphne"
+
+
+class UvicornTargetTests(Targets, EchoCase):
+    SERVER = "uvicorn"
+
+
+class DaphneBodyTests(Bodies, EchoCase):
+    SERVER = "daphne"
+
+    def test_a_head_that_trickles_is_refused(self) -> None:
+        """uvicorn has no option for it."""
+        for start in ("", "GET /echo HTTP/1.1\nHost: localhost\nX-Slow: "):
+            with self.subTest(start):
+                client = self.raw()
+                client.send_text(start)
+                self.trickle(client, b"x")
+                self.assert_refused(client, 408, "The request took too long to arrive.")
+
+    def test_a_second_head_that_trickles_is_refused(self) -> None:
+        client = self.raw()
+        client.send_text("POST /echo HTTP/1.1\nHost: localhost\nContent-Length: 2\n\nabGET")
+        client.receive_until(b"\r\n\r\nab")
+        self.trickle(client, b"x")
+        self.assert_refused(client, 408, "The request took too long to arrive.")
+
+
+class UvicornBodyTests(Bodies, EchoCase):
+    SERVER = "uvicorn"
 
 
 class UvicornHttpTests(Http, EchoCase):

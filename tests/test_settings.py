@@ -96,6 +96,8 @@ class RefusalTests(SimpleTestCase):
             ({"JOURNAL_DAYS": "9"}, "JOURNAL_DAYS"),
             ({"AUDIT_DAYS": "0"}, "AUDIT_DAYS"),
             ({"SERVER": "nginx"}, "SERVER"),
+            ({"REQUEST_HEAD_S": "0"}, "REQUEST_HEAD_S"),
+            ({"REQUEST_BODY_S": "0.5"}, "REQUEST_BODY_S"),
             ({"DESCRIPTION_CHARACTERS": "0"}, "DESCRIPTION_CHARACTERS"),
             ({"LIVE_QUEUE_BYTES": "65535"}, "LIVE_QUEUE_BYTES"),
             ({"EVENT_BYTES": "1000001"}, "EVENT_BYTES"),

@@ -7,6 +7,8 @@ the limits that both servers share (docs/decisions/0006-servers.md).
 from __future__ import annotations
 
 import gc
+import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -33,8 +35,44 @@ CLOSE_S = 5
 # longer: `GRACE_S` of `make run`, `stop_grace_period` of the compose file.
 STOP_S = 3.0
 
+# Seconds that a client has for sending the rest of a request that is refused. A connection that is closed with unread
+# bytes is reset, and the client may not get to read the response.
+REST_S = 5.0
+
 # Close codes that servers send.
 GOING_AWAY, POLICY_VIOLATION, INTERNAL_ERROR, RESTART, TRY_LATER = 1001, 1008, 1011, 1012, 1013
+
+_ABSOLUTE = re.compile(rb"(?:https?|wss?)://([^/?#@]+)([/?][^#]*)?", re.IGNORECASE)
+
+
+class Refused(Exception):
+    """A request that the server itself responds to."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.body = json.dumps({"detail": detail}).encode()
+
+
+def too_large() -> Refused:
+    return Refused(413, f"The body may have at most {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes.")
+
+
+def too_slow() -> Refused:
+    return Refused(408, "The request took too long to arrive.")
+
+
+def parse_target(method: bytes, target: bytes) -> tuple[bytes | None, bytes]:
+    """The host that the target of a request names, and its path and query (RFC 9112, section 3.2). Raises Refused."""
+    if method.upper() != method or method == b"CONNECT":  # methods are case-sensitive
+        raise Refused(501, "This method is not implemented.")
+    if target.startswith(b"/") or (target, method) == (b"*", b"OPTIONS"):
+        return None, target
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        raise Refused(400, "The target of the request is neither a path nor an absolute URI.")
+    path = absolute[2] or b"/"
+    return absolute[1], path if path.startswith(b"/") else b"/" + path
 
 
 def serve(application: Application) -> int:

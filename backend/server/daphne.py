@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from io import BytesIO
 from typing import Any
 
 # Imported first: it installs the reactor that all of Twisted uses.
@@ -19,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import LogLevel, STDLibLogObserver, globalLogBeginner
-from twisted.web.http import HTTPChannel
+from twisted.web.http import RESPONSES, HTTPChannel
 from zope.interface import implementer
 
 from . import (
@@ -31,6 +32,7 @@ from . import (
     PING_INTERVAL_S,
     PING_TIMEOUT_S,
     POLICY_VIOLATION,
+    REST_S,
     RESTART,
     STALLED_S,
     STOP_S,
@@ -39,13 +41,18 @@ from . import (
     UNREAD_BYTES,
     UNREAD_MESSAGES,
     Application,
+    Refused,
+    parse_target,
+    too_large,
+    too_slow,
 )
 from .frames import FrameMeter
 
 _SOCKET = "taskwire.socket"
 
-# An object in place of a module, so it has no types.
+# An object in place of a module, so it has no types. Nor have the methods of the class.
 reactor: Any = daphne.reactor
+UntypedChannel: Any = HTTPChannel
 
 
 @implementer(IPushProducer)
@@ -196,21 +203,125 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
             self.sendCloseFrame(code=RESTART)
 
 
+class Channel(UntypedChannel):  # type: ignore[misc]
+    """A connection that sends HTTP requests: each has to arrive in time, and its body within its limit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._deadline: Any = None
+        self._is_receiving_body = False
+        self._is_refused = False
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802
+        """Start the deadline of a request that has not arrived as a whole. Most have, and need no timer."""
+        if self._is_refused:
+            return
+        super().dataReceived(data)
+        is_incomplete = not self._handlingRequest and (self._buffer or self.requests)
+        if is_incomplete and self._deadline is None and not self._is_refused:
+            timeout_s = settings.REQUEST_BODY_S if self._is_receiving_body else settings.REQUEST_HEAD_S
+            self._deadline = reactor.callLater(timeout_s, self._refuse_slow)
+
+    def headerReceived(self, line: bytes) -> bool:  # noqa: N802
+        """Refuse a Content-Length that has more digits than Python converts, at which Twisted raises an error."""
+        try:
+            is_valid: bool = super().headerReceived(line)
+        except ValueError:
+            self._respondToBadRequestAndDisconnect()
+            return False
+        return is_valid
+
+    def allHeadersReceived(self) -> None:  # noqa: N802
+        self._cancel_deadline()
+        self._is_receiving_body = True
+        super().allHeadersReceived()
+
+    def allContentReceived(self) -> None:  # noqa: N802
+        self._cancel_deadline()
+        self._is_receiving_body = False
+        if not self._is_refused:
+            super().allContentReceived()
+
+    def refuse(self, refused: Refused) -> None:
+        """Respond before the request has arrived, and discard the rest of it."""
+        if self._is_refused:
+            return
+        self._is_refused = True
+        self._cancel_deadline()
+        self.setTimeout(None)
+        head = (
+            f"HTTP/1.1 {refused.status} {RESPONSES[refused.status].decode()}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(refused.body)}\r\nConnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + refused.body)
+        self._networkProducer.unregisterProducer()
+        self.transport.loseWriteConnection()
+        self._deadline = reactor.callLater(REST_S, self.transport.abortConnection)
+
+    def connectionLost(self, reason: Any) -> None:  # noqa: N802
+        self._cancel_deadline()
+        super().connectionLost(reason)
+
+    def _refuse_slow(self) -> None:
+        self._deadline = None
+        self.refuse(too_slow())
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
 class Request(WebRequest):  # type: ignore[misc]
     """An HTTP request, which may be the handshake of a WebSocket."""
+
+    uri: bytes
 
     def __init__(self, channel: HTTPChannel, *args: Any) -> None:
         """Leave forms to the application: Twisted would parse them, and refuse those that it cannot parse."""
         self.backpressure = Backpressure(channel.transport)
         super().__init__(channel, *args, parsePOSTFormSubmission=False)
 
+    def gotLength(self, length: int | None) -> None:  # noqa: N802
+        """Hold the body in memory. Twisted would write one of 100 KB and more, and each chunked one, to a file."""
+        self.content = BytesIO()
+        if length is not None and length > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            self.requestHeaders.removeHeader(b"expect")  # it gets no `100 Continue`
+            self.channel.refuse(too_large())
+
+    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
+        """Receive a part of the body, up to its limit."""
+        if self.content.tell() + len(data) <= settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            super().handleContentChunk(data)
+        else:
+            self.channel.refuse(too_large())
+
     def process(self) -> Any:
         """Respond with 503 while the server stops: open connections still send requests."""
-        if not self.server.is_stopping:
-            return super().process()
+        try:
+            if self.server.is_stopping:
+                raise Refused(503, "The server is stopping.")
+            self._parse_target()
+        except Refused as refused:
+            self._respond(refused)
+            return None
+        return super().process()
+
+    def _parse_target(self) -> None:
+        """Check the target and the host; the host in an absolute target replaces the header. Raises Refused."""
+        host, target = parse_target(self.method, self.uri)
+        hosts = self.requestHeaders.getRawHeaders(b"host", [])
+        if len(hosts) > 1 or (not hosts and self.clientproto == b"HTTP/1.1"):
+            raise Refused(400, "A request has exactly one Host header.")
+        if host is not None:
+            self.requestHeaders.setRawHeaders(b"host", [host])
+            self.uri, self.path = target, target.partition(b"?")[0]
+
+    def _respond(self, refused: Refused) -> None:
         self.channel.persistent = 0
-        self.basic_error(503, b"Service Unavailable", "The server is stopping.")
-        return None
+        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        self.handle_reply({"type": "http.response.start", "status": refused.status, "headers": headers})
+        self.handle_reply({"type": "http.response.body", "body": refused.body})
 
     def handle_reply(self, message: dict[str, Any]) -> None:
         """Register the producer before the first byte of the response."""
@@ -239,6 +350,10 @@ class Request(WebRequest):  # type: ignore[misc]
 
 
 class RequestFactory(HTTPFactory):  # type: ignore[misc]
+    def protocol(self) -> Channel:
+        """Use our channel class, directly: a server without TLS negotiates no HTTP/2."""
+        return Channel()
+
     def buildProtocol(self, addr: Any) -> Any:  # noqa: N802
         """Use our request class: daphne sets its own here."""
         protocol = super().buildProtocol(addr)

@@ -10,12 +10,26 @@ import struct
 import sys
 from contextlib import suppress
 from typing import Any
+from urllib.parse import unquote
 
 import uvicorn
 from django.conf import settings
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from . import INTERNAL_ERROR, MESSAGE_BYTES, PING_INTERVAL_S, PING_TIMEOUT_S, POLICY_VIOLATION, STOP_S, Application
+from . import (
+    INTERNAL_ERROR,
+    MESSAGE_BYTES,
+    PING_INTERVAL_S,
+    PING_TIMEOUT_S,
+    POLICY_VIOLATION,
+    REST_S,
+    STOP_S,
+    Application,
+    Refused,
+    parse_target,
+    too_large,
+    too_slow,
+)
 from .frames import FrameMeter
 
 # Seconds without a request before a connection is closed, and the most bytes of a request's head.
@@ -65,8 +79,77 @@ class MeteredSocket(asyncio.Protocol):
         self._protocol.connection_lost(error)
 
 
+class Body:
+    """The body of one request, bounded in size and time, and the response to it."""
+
+    def __init__(self, receive: Any, send: Any) -> None:
+        self._receive = receive
+        self._send = send
+        self._deadline = asyncio.get_running_loop().time() + settings.REQUEST_BODY_S
+        self._size = 0
+        self._is_complete = False
+        self._is_refused = False
+        self._has_response_begun = False
+        # Whether the last message of the response waits for the rest of the body.
+        self._is_response_open = False
+
+    async def receive(self) -> dict[str, Any]:
+        """The next message for the application: a disconnect once the body is refused."""
+        if self._is_refused:
+            return {"type": "http.disconnect"}
+        if self._is_complete:
+            return await self._receive()  # type: ignore[no-any-return]
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message: dict[str, Any] = await self._receive()
+        except TimeoutError:
+            return await self.refuse(too_slow())
+        self._size += len(message.get("body", b""))
+        if self._size > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            return await self.refuse(too_large())
+        self._is_complete = not message.get("more_body")  # or a disconnect
+        return message
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Send a message of the response. One that precedes the end of the body is the last of its connection."""
+        if self._is_refused:
+            return
+        if not self._has_response_begun:
+            self._has_response_begun = True
+            if not self._is_complete:
+                self._is_response_open = True
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        if self._is_response_open and message["type"] == "http.response.body":
+            message = {**message, "more_body": True}
+        await self._send(message)
+
+    async def refuse(self, refused: Refused) -> dict[str, Any]:
+        """Respond, unless the application has begun to. Returns the message that the application receives."""
+        if not self._has_response_begun:
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(refused.body)).encode())]
+            await self.send({"type": "http.response.start", "status": refused.status, "headers": headers})
+            await self.send({"type": "http.response.body", "body": refused.body})
+        self._is_refused = True
+        return {"type": "http.disconnect"}
+
+    async def end(self) -> None:
+        """End a response that precedes the end of the body, when the client has sent the rest or for too long."""
+        if not self._is_response_open:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REST_S):
+                while not self._is_complete:
+                    message = await self._receive()
+                    self._is_complete = not message.get("more_body")
+        await self._send({"type": "http.response.body"})
+
+
 class Guard:
-    """Ends streams when the server stops, and closes a socket if its application raises, as daphne does."""
+    """Adds what daphne does and uvicorn has no option for.
+
+    Refuses bodies that are too large or too slow, takes targets and methods as RFC 9112 has them, ends streams when the
+    server stops, and closes a socket if its application raises.
+    """
 
     def __init__(self, application: Application, listener: socket.socket) -> None:
         self._application = application
@@ -79,12 +162,34 @@ class Guard:
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         try:
+            scope = _with_host_of_target(scope)
+        except Refused as refused:
+            if scope["type"] == "http":
+                body = Body(receive, send)
+                await body.refuse(refused)
+                await body.end()
+            else:
+                await send({"type": "websocket.close"})
+            return
+        try:
             await (self._http if scope["type"] == "http" else self._websocket)(scope, receive, send)
         except asyncio.CancelledError:
             if not self.is_stopping:
                 raise
 
     async def _http(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        size = _announced_size(scope)
+        if size == 0:
+            await self._exchange(scope, receive, send)
+            return
+        body = Body(receive, send)
+        if size is not None and size > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            await body.refuse(too_large())
+        else:
+            await self._exchange(scope, body.receive, body.send)
+        await body.end()
+
+    async def _exchange(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         ending: asyncio.Task[None] | None = None
 
         async def end() -> None:
@@ -119,6 +224,26 @@ class Guard:
         except Exception:
             logger.exception("Exception inside application.")
             await send_while_open({"type": "websocket.close", "code": INTERNAL_ERROR})
+
+
+def _announced_size(scope: dict[str, Any]) -> int | None:
+    """The size of the body; None where it is chunked."""
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding":
+            return None
+        if name == b"content-length":
+            return int(value)
+    return 0
+
+
+def _with_host_of_target(scope: dict[str, Any]) -> dict[str, Any]:
+    """The scope with the host of an absolute target in place of its header. Raises Refused."""
+    raw_path = scope["raw_path"]
+    host, path = parse_target(scope.get("method", "GET").encode(), raw_path)
+    if host is None:
+        return scope
+    headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    return {**scope, "raw_path": path, "path": unquote(path.decode("ascii")), "headers": [(b"host", host), *headers]}
 
 
 def run(application: Application) -> int:

@@ -12,6 +12,7 @@ ALLOWED_HOSTS = ["127.0.0.1"]
 BIND = env.str("BIND", default="127.0.0.1")
 PORT = env.int("PORT", default=8000)
 SERVER = env.str("SERVER", default="daphne")
+REQUEST_HEAD_S, REQUEST_BODY_S = 20.0, 60.0
 
 INSTALLED_APPS = [
     "django.contrib.admin",
