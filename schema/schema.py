@@ -8,7 +8,7 @@ from .events import EVENT_TYPES
 from .execution.cacheable import RecordTagVersions
 from .execution.columns import Executor
 from .execution.documents import CacheDocuments
-from .execution.limits import LIMITS, OneOperation
+from .execution.limits import LIMITS, OneOperation, Validation
 from .execution.position import ReadCursorBeforeRows
 from .mutations import Mutation
 from .queries import Query
@@ -42,7 +42,14 @@ schema = Schema(
     mutation=Mutation,
     subscription=Subscription,
     types=EVENT_TYPES,
-    extensions=[*LIMITS, CacheDocuments, OneOperation, RecordTagVersions, ReadCursorBeforeRows],
+    extensions=[
+        *LIMITS,
+        CacheDocuments,
+        OneOperation,
+        Validation,
+        RecordTagVersions,
+        ReadCursorBeforeRows,
+    ],
     execution_context_class=Executor,
     config=StrawberryConfig(scalar_map=SCALARS),
 )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
+from django.conf import settings
 from graphql import (
     GraphQLBoolean,
     GraphQLField,
@@ -159,6 +160,11 @@ def _log_fault(info: GraphQLResolveInfo[Any]) -> None:
 
 class Executor(StrawberryGraphQLCoreExecutionContext):
     """The schema's `execution_context_class`."""
+
+    @classmethod
+    def build(cls, *args: Any, **options: Any) -> Any:
+        """As graphql-core's. Errors of variables suggest similar names with DEBUG only."""
+        return super().build(*args, **{**options, "hide_suggestions": not settings.DEBUG})
 
     def complete_iterable_value(
         self,

@@ -33,8 +33,6 @@ from graphql import (
     get_named_type,
     is_object_type,
     parse,
-    specified_rules,
-    validate,
     visit,
 )
 from graphql.execution import ExecutionResult, Executor, create_source_event_stream
@@ -52,7 +50,7 @@ from ..errors import describe
 from ..events import EVENT_TYPES
 from ..loaders import Loader
 from ..schema import schema
-from .limits import MAX_TOKENS, RULES
+from .limits import MAX_TOKENS, validate_document
 
 T = TypeVar("T")
 
@@ -86,7 +84,7 @@ def _parse_subscription(query: str, operation_name: str | None) -> _Subscription
         operation = get_operation_ast(document, operation_name)
         if operation is None or operation.operation is not OperationType.SUBSCRIPTION:
             return None
-        if validate(_core, document, [*specified_rules, *RULES]):
+        if validate_document(_core, document):
             return None
     except (GraphQLError, RecursionError, ValueError):
         return None

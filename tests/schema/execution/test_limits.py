@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
 from unittest.mock import patch
 
+from django.test.utils import override_settings
 from graphql import get_introspection_query, parse
 
 from schema.execution import documents
-from schema.execution.limits import MAX_ALIASES, MAX_DEPTH, MAX_TOKENS
+from schema.execution.limits import MAX_ALIASES, MAX_DEPTH, MAX_ERRORS, MAX_TOKENS
 from tests.factories import TaskFactory
 from tests.schema.cases import OpenCase
 
@@ -16,7 +18,7 @@ def nested(depth: int) -> str:
     """A selection on a task of this depth."""
     document = "totalCount" if depth % 3 == 2 else "id"
     for level in range(depth, 0, -1):
-        document = f"{['project', 'tasks', 'nodes'][(level - 1) % 3]} {{ {document} }}"
+        document = f"{['project', 'tasks(first: 1)', 'nodes'][(level - 1) % 3]} {{ {document} }}"
     return document
 
 
@@ -73,8 +75,20 @@ class LimitTests(OpenCase):
             self.assertEqual(self.data(document), data)
 
     def test_the_standard_introspection_query_passes(self) -> None:
-        schema = self.data(get_introspection_query())["__schema"]
-        self.assertEqual(schema["subscriptionType"]["name"], "Subscription")
+        """Apollo, the code generators and Relay send it, with 7 or 9 levels of `ofType`."""
+        for levels in (7, 9):
+            schema = self.data(get_introspection_query(type_depth=levels))["__schema"]
+            self.assertEqual(schema["subscriptionType"]["name"], "Subscription")
+
+    def test_introspection_that_nests_its_lists_is_refused(self) -> None:
+        fields = "fields { name type { ...%s } }"
+        fragments = " ".join(f"fragment F{n} on __Type {{ {fields % f'F{n + 1}'} }}" for n in range(20))
+        document = f"{{ __schema {{ types {{ ...F0 }} }} }} {fragments} fragment F20 on __Type {{ name }}"
+        self.assert_over(document, "Maximum introspection depth exceeded")
+
+    def test_aliases_in_introspection_count(self) -> None:
+        aliases = " ".join(f"a{n}: name" for n in range(MAX_ALIASES + 1))
+        self.assert_over(f"{{ __schema {{ types {{ {aliases} }} }} }}", "aliases found")
 
     def test_the_introspection_of_graphiql_passes(self) -> None:
         document = get_introspection_query(
@@ -86,6 +100,41 @@ class LimitTests(OpenCase):
         )
         types = {type_["name"] for type_ in self.data(document)["__schema"]["types"]}
         self.assertLess({"Query", "Mutation", "Subscription", "Event", "Cursor", "OperationInfo"}, types)
+
+
+class ValidationTests(OpenCase):
+    """Validation takes a bounded time, however many errors a document has."""
+
+    def errors(self, query: str, **variables: Any) -> list[str]:
+        response = self.post(query, variables)
+        self.assertEqual(response.status_code, 400)
+        return [error["message"] for error in response.json()["errors"]]
+
+    def test_validation_stops_after_the_first_errors(self) -> None:
+        errors = self.errors(f"{{ {' '.join(f'nothing{n}' for n in range(100))} }}")
+        self.assertEqual(errors[:-1], [f"Cannot query field 'nothing{n}' on type 'Query'." for n in range(MAX_ERRORS)])
+        self.assertIn("Validation aborted", errors[-1])
+
+    def test_errors_suggest_no_names(self) -> None:
+        mistakes: list[tuple[str, dict[str, Any]]] = [
+            ("{ taskz { totalCount } }", {}),
+            ("{ tasks(firzt: 1) { totalCount } }", {}),
+            ("{ tasks(filter: {statuz: PENDING}) { totalCount } }", {}),
+            ("{ tasks(filter: {status: PENDNG}) { totalCount } }", {}),
+            ("{ node: task(id: 1) { ... on Tazk { id } } }", {}),
+            ("query ($filter: TaskFilter) { tasks(filter: $filter) { totalCount } }", {"filter": {"statuz": "x"}}),
+            ("query ($filter: TaskFilter) { tasks(filter: $filter) { totalCount } }", {"filter": {"status": "PENDNG"}}),
+        ]
+        for query, variables in mistakes:
+            with self.subTest(query, variables=variables):
+                self.assertNotIn("Did you mean", " ".join(self.errors(query, **variables)))
+                with override_settings(DEBUG=True):
+                    self.assertIn("Did you mean", " ".join(self.errors(query, **variables)))
+
+    def test_a_document_that_compares_too_many_fields_is_refused(self) -> None:
+        """graphql-core compares each pair of fields with the same response key."""
+        [error] = self.errors("{" + " me { id }" * 390 + "}")
+        self.assertIn("Validation aborted", error)
 
 
 class CachedDocumentTests(OpenCase):
