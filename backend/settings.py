@@ -254,6 +254,15 @@ if not 1 <= SOCKET_FRAMES_PER_S <= 100_000:
 # Maximum seconds that a cached list is stored. The versions of its tags keep it current, not this lifetime.
 CACHE_LIST_S = env.int("CACHE_LIST_S", default=60)
 
+# What an operation may cost (docs/cost.md): at most COST_MAX, and for one viewer COST_BUDGET at once and
+# COST_RESTORE_RATE per second. With COST_MODE=measure costs are reported, and nothing is refused.
+COST_MODE = env.str("COST_MODE", default="enforce")
+COST_MAX = env.int("COST_MAX", default=10_000)
+if COST_MODE not in {"enforce", "measure"}:
+    raise ImproperlyConfigured(f"COST_MODE is {COST_MODE!r}: set it to 'enforce' or 'measure'.")
+if COST_MAX < 1:
+    raise ImproperlyConfigured(f"COST_MAX is {COST_MAX}: set 1 or more.")
+
 # Identifies the running code. Cached lists and ETags of another build are not current.
 BUILD = env.str("BUILD", default="0.1.0")
 

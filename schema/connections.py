@@ -19,17 +19,21 @@ from strawberry.types.field import StrawberryField
 
 from backend.projects.resolvers.page import MAX_PAGE, Page, PageRequest
 
-T = TypeVar("T")
+from .directives import COUNT, PAGE_SIZE, PAGED
 
-PAGE_SIZE = 50
+T = TypeVar("T")
 
 
 class PageArguments(FieldExtension):
-    """Replaces the resolver's argument `page: PageRequest` by `first`, `after`, `last` and `before`."""
+    """Replaces the resolver's argument `page: PageRequest` by `first`, `after`, `last` and `before`.
+
+    Declares the size of the page in the schema.
+    """
 
     def apply(self, field: StrawberryField) -> None:
         [index] = [index for index, argument in enumerate(field.arguments) if argument.python_name == "page"]
         field.arguments = [*field.arguments[:index], *_page_arguments(), *field.arguments[index + 1 :]]
+        field.directives = [*field.directives, PAGED]
 
     async def resolve_async(
         self,
@@ -114,7 +118,7 @@ class Connection(Generic[T]):
             end_cursor=page.page_cursor(page.rows[-1]) if page.rows else None,
         )
 
-    @strawberry.field(description="The number of rows on all pages. Counted only if selected.")
+    @strawberry.field(directives=[COUNT], description="The number of rows on all pages. Counted only if selected.")
     async def total_count(self) -> int:
         count: int = await self._once("count", self.load_count)
         return count

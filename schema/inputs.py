@@ -22,6 +22,7 @@ from backend.projects.services.project import ProjectChanges
 from backend.projects.services.task import TaskChanges
 from backend.projects.services.token import DAYS, MAX_DAYS
 
+from .directives import SEARCH
 from .enums import Direction, ProjectOrderField, Role, TaskOrderField, TaskStatus, TokenScope
 
 
@@ -34,7 +35,9 @@ def id_filter(id: ID | None) -> int | None:
 @strawberry.input
 class ProjectFilter:
     search: str | None = strawberry.field(
-        default=None, description="A substring of the name or description, at least 3 letters."
+        default=None,
+        directives=[SEARCH],
+        description="A substring of the name or description, at least 3 letters.",
     )
 
     def to_domain(self) -> DomainProjectFilter:
@@ -49,7 +52,9 @@ class TaskFilter:
     due_after: datetime | None = strawberry.field(default=None, description="Due at this moment or later.")
     due_before: datetime | None = strawberry.field(default=None, description="Due before this moment.")
     search: str | None = strawberry.field(
-        default=None, description="A substring of the title or description, at least 3 letters."
+        default=None,
+        directives=[SEARCH],
+        description="A substring of the title or description, at least 3 letters.",
     )
 
     def to_domain(self) -> DomainTaskFilter:

@@ -12,6 +12,7 @@ from backend.projects.access import parse_id
 from backend.projects.rows import CommentRow, MemberRow, ProjectRow, TaskRow, TokenRow
 
 from .context import Info, viewer
+from .directives import MUTATION, each_field_costs
 from .inputs import (
     AddCommentInput,
     AddMemberInput,
@@ -29,6 +30,7 @@ from .inputs import (
 from .types import Comment, Member, NewToken, Project, Task, Token
 
 
+@each_field_costs(MUTATION)
 @strawberry.type
 class Mutation:
     @strawberry_django.mutation(description="Create a project that you own.")

@@ -20,6 +20,7 @@ from backend.projects.visibility import EventFilter
 
 from .connections import Connection, PageArguments
 from .context import Info, viewer
+from .directives import EVENT_PAGE, LIST
 from .events import Event, EventPage
 from .execution.position import cursor_before_rows
 from .inputs import ProjectFilter, ProjectOrder, TaskFilter, TaskOrder, domain_order, id_filter
@@ -58,7 +59,9 @@ class Query:
     async def project(self, info: Info, id: ID) -> Project | None:
         return cast(Project | None, await _find(info, resolvers.project.get_project, id))
 
-    @strawberry.field(extensions=[PageArguments()], description="Newest first, unless `order` is set.")
+    @strawberry.field(
+        extensions=[PageArguments()], directives=[LIST], description="Newest first, unless `order` is set."
+    )
     async def projects(
         self,
         info: Info,
@@ -76,7 +79,9 @@ class Query:
     async def task(self, info: Info, id: ID) -> Task | None:
         return cast(Task | None, await _find(info, resolvers.task.get_task, id))
 
-    @strawberry.field(extensions=[PageArguments()], description="Newest first, unless `order` is set.")
+    @strawberry.field(
+        extensions=[PageArguments()], directives=[LIST], description="Newest first, unless `order` is set."
+    )
     async def tasks(
         self,
         info: Info,
@@ -94,7 +99,7 @@ class Query:
     async def report(self, info: Info, id: ID) -> SummaryReport | None:
         return cast(SummaryReport | None, await _find(info, resolvers.report.get_report, id))
 
-    @strawberry.field(extensions=[PageArguments()], description="Newest first.")
+    @strawberry.field(extensions=[PageArguments()], directives=[LIST], description="Newest first.")
     async def reports(
         self, info: Info, project_id: ID | None = None, *, page: PageRequest
     ) -> Connection[SummaryReport]:
@@ -103,13 +108,14 @@ class Query:
         read = partial(resolvers.report.list_reports, filter=domain_filter, page=page)
         return _cached_connection(info, read, partial(resolvers.report.count_reports, filter=domain_filter))
 
-    @strawberry.field(extensions=[PageArguments()], description="Your tokens, newest first.")
+    @strawberry.field(extensions=[PageArguments()], directives=[LIST], description="Your tokens, newest first.")
     async def tokens(self, info: Info, page: PageRequest) -> Connection[Token]:
         resolvers.token.TOKENS.check(page)
         return _connection(info, partial(resolvers.token.list_tokens, page=page), resolvers.token.count_tokens)
 
     @strawberry.field(
         extensions=[PageArguments()],
+        directives=[LIST],
         description="Sign-ins, changes of access and imported comments, newest first. For staff only.",
     )
     async def audit_log(self, info: Info, page: PageRequest) -> Connection[AuditEntry]:
@@ -117,7 +123,8 @@ class Query:
         return _connection(info, partial(resolvers.audit.list_entries, page=page), resolvers.audit.count_entries)
 
     @strawberry.field(
-        description="The events after a position, oldest first. Without `after`: no events, but the current position."
+        directives=[LIST, EVENT_PAGE],
+        description="The events after a position, oldest first. Without `after`: no events, but the current position.",
     )
     async def events(
         self, info: Info, after: Cursor | None = None, project_id: ID | None = None, first: int | None = None

@@ -6,6 +6,7 @@ from strawberry.schema.config import StrawberryConfig
 
 from .events import EVENT_TYPES
 from .execution.cacheable import RecordTagVersions
+from .execution.charging import Charge
 from .execution.columns import Executor
 from .execution.documents import CacheDocuments
 from .execution.limits import LIMITS, OneOperation, Validation
@@ -47,6 +48,7 @@ schema = Schema(
         CacheDocuments,
         OneOperation,
         Validation,
+        Charge,
         RecordTagVersions,
         ReadCursorBeforeRows,
     ],

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.cache import cache
+from django.test.utils import override_settings
 
 from backend.projects.access import SYSTEM, viewer_for
 from backend.projects.models import Project, Role
@@ -99,6 +100,7 @@ NESTED = {
 }
 
 
+@override_settings(COST_MAX=1_000_000)
 class NestingTests(OpenCase):
     def assert_costs(self, size: int) -> None:
         grow(size)
@@ -126,6 +128,7 @@ class NestingTests(OpenCase):
                 self.assertEqual(len(self.data(document, after=after)["events"]["nodes"]), count)
 
 
+@override_settings(COST_MAX=1_000_000)
 class MemberNestingTests(ClosedCase):
     def test_nesting_costs_a_member_as_many_for_one_project_as_for_twenty(self) -> None:
         reader = UserFactory()

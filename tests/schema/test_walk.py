@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from django.test.utils import override_settings
 from graphql import (
     GraphQLField,
     GraphQLInterfaceType,
@@ -193,6 +194,7 @@ AUTHENTICATION = ["session", "user"]
 
 
 @pytest.mark.slow
+@override_settings(COST_MAX=1_000_000)
 class _Walk(ClosedCase):
     reader: User
     # Fields of the query that the reader may not see.
