@@ -16,6 +16,7 @@ from backend.projects.live import keep_reading  # noqa: E402
 from backend.web.handler import Handler  # noqa: E402
 from backend.web.loopback import LoopbackOnly  # noqa: E402
 from backend.web.origin import ForeignPages, SameSite, refuse  # noqa: E402
+from backend.web.password_slots import PasswordSlots  # noqa: E402
 from backend.web.response_cache import ResponseCache  # noqa: E402
 from rest.consumers import NotificationConsumer  # noqa: E402
 from schema.consumers import GraphQLConsumer  # noqa: E402
@@ -29,7 +30,7 @@ sockets = SameSite(
         ]
     )
 )
-http = ForeignPages(ResponseCache(Handler()))
+http = ForeignPages(ResponseCache(PasswordSlots(Handler())))
 _routes = LoopbackOnly(ProtocolTypeRouter({"http": http, "websocket": sockets}))
 _reading: asyncio.Task[None] | None = None
 

@@ -283,8 +283,19 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+# Passwords that one process checks at a time; half of them for one address. Another sign-in gets a 503.
+PASSWORD_CHECKS = env.int("PASSWORD_CHECKS", default=4)
+if not 1 <= PASSWORD_CHECKS <= 1000:
+    raise ImproperlyConfigured(f"PASSWORD_CHECKS is {PASSWORD_CHECKS}: set a number from 1 to 1000.")
 # Failed sign-ins are counted per user name and address, in the database: that works while Redis is down.
+AXES_HANDLER = "backend.web.attempts.AttemptHandler"
 AXES_FAILURE_LIMIT = 5
+# They are also counted per address with any names, and per name from any addresses.
+SIGN_IN_FAILURES_PER_ADDRESS = env.int("SIGN_IN_FAILURES_PER_ADDRESS", default=50)
+SIGN_IN_FAILURES_PER_NAME = env.int("SIGN_IN_FAILURES_PER_NAME", default=100)
+for _name in ("SIGN_IN_FAILURES_PER_ADDRESS", "SIGN_IN_FAILURES_PER_NAME"):
+    if not AXES_FAILURE_LIMIT <= vars()[_name] <= 1_000_000:
+        raise ImproperlyConfigured(f"{_name} is {vars()[_name]}: set a number from {AXES_FAILURE_LIMIT} to 1000000.")
 AXES_COOLOFF_TIME = timedelta(minutes=15)  # after the last failure; attempts during the lockout do not count
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_RESET_ON_SUCCESS = True

@@ -104,6 +104,9 @@ class RefusalTests(SimpleTestCase):
             ({"JOURNAL_PAGE_BYTES": "0"}, "JOURNAL_PAGE_BYTES"),
             ({"COMMENT_CHARACTERS": "1000001"}, "COMMENT_CHARACTERS"),
             ({"SOCKET_FRAMES_PER_S": "0"}, "SOCKET_FRAMES_PER_S"),
+            ({"PASSWORD_CHECKS": "0"}, "PASSWORD_CHECKS"),
+            ({"SIGN_IN_FAILURES_PER_ADDRESS": "4"}, "SIGN_IN_FAILURES_PER_ADDRESS"),
+            ({"SIGN_IN_FAILURES_PER_NAME": "4"}, "SIGN_IN_FAILURES_PER_NAME"),
         ):
             with self.subTest(environment):
                 error = self.load_error(**environment)

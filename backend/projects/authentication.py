@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib import import_module
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -66,7 +67,7 @@ def viewer_of_socket(scope: dict[str, Any], authorization: str | None = None) ->
 
     A script in a browser cannot set headers of a handshake; it sends `authorization` in its first message.
     """
-    address = client_address((scope.get("client") or ("",))[0], _header(scope, b"x-forwarded-for"))
+    address = address_of_scope(scope)
     header = _header(scope, b"authorization") or authorization
     if header is not None:
         return viewer_by_header(header, address=address)
@@ -136,6 +137,21 @@ def current_viewer(viewer: Viewer) -> Viewer:
 
 def address_of_request(request: HttpRequest) -> str:
     return client_address(request.META.get("REMOTE_ADDR", ""), request.headers.get("X-Forwarded-For"))
+
+
+def address_of_scope(scope: dict[str, Any]) -> str:
+    return client_address((scope.get("client") or ("",))[0], _header(scope, b"x-forwarded-for"))
+
+
+def network_of(address: str) -> str | None:
+    """The address, for IPv6 its network: every home has 2^64 addresses. None if it is malformed."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(parsed, IPv6Address):
+        parsed = parsed.ipv4_mapped or IPv6Network((parsed, 64), strict=False).network_address
+    return str(parsed)
 
 
 def client_address(peer: str, forwarded_for: str | None) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv6Address, IPv6Network, ip_address
 from math import ceil
-from threading import BoundedSemaphore
 from typing import Any
 
 from axes.handlers.proxy import AxesProxyHandler
@@ -26,8 +24,11 @@ from django.views import View
 
 from backend.projects import services
 from backend.projects.access import ANONYMOUS, Viewer
-from backend.projects.authentication import address_of_request, viewer_of_browser
+from backend.projects.authentication import address_of_request, network_of, viewer_of_browser
 from backend.projects.models import User
+
+from .attempts import bounds
+from .password_slots import BUSY, RETRY_AFTER_S, slot_of
 
 
 # --- Attempts: the keys by which django-axes counts them (`AXES_...` in the settings) --------------------
@@ -41,29 +42,22 @@ def attempt_name(request: HttpRequest, credentials: dict[str, Any] | None) -> st
 
 
 def attempt_address(request: HttpRequest) -> str | None:
-    """Return the client's address, for IPv6 its network: every home has 2^64 addresses. None if it is malformed."""
-    try:
-        address = ip_address(address_of_request(request).partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address):
-        address = address.ipv4_mapped or IPv6Network((address, 64), strict=False).network_address
-    return str(address)
+    """Return the client's address, for IPv6 its network. None if it is malformed."""
+    return network_of(address_of_request(request))
 
 
 def _locked_for_s(request: HttpRequest) -> int:
     """Return the seconds until enough attempts have expired to allow another one."""
-    attempts = AccessAttempt.objects.filter(
-        username=attempt_name(request, request.axes_credentials),  # type: ignore[attr-defined]
-        ip_address=attempt_address(request),
-    )
-    ends, counted = timezone.now(), 0
-    for at, failures in attempts.order_by("-attempt_time").values_list("attempt_time", "failures_since_start"):
-        counted += failures
-        if counted >= settings.AXES_FAILURE_LIMIT:
-            ends = at + settings.AXES_COOLOFF_TIME
-            break
-    return max(ceil((ends - timezone.now()).total_seconds()), 1)
+    name, address = attempt_name(request, request.axes_credentials), attempt_address(request)  # type: ignore[attr-defined]
+    now = ends = timezone.now()
+    for which, limit in bounds(name, address):
+        attempts, counted = AccessAttempt.objects.filter(which), 0
+        for at, failures in attempts.order_by("-attempt_time").values_list("attempt_time", "failures_since_start"):
+            counted += failures
+            if counted >= limit:
+                ends = max(ends, at + settings.AXES_COOLOFF_TIME)
+                break
+    return max(ceil((ends - now).total_seconds()), 1)
 
 
 def locked_out(request: HttpRequest, *_: object) -> HttpResponse:
@@ -80,14 +74,20 @@ def locked_out(request: HttpRequest, *_: object) -> HttpResponse:
     return response
 
 
-# Limits concurrent password checks in this process: each takes long, and occupies a database connection.
-_checks = BoundedSemaphore(4)
-_MAX_WAIT_S = 10
+class ClientLeft(Exception):
+    """The client has left before its password was checked."""
 
 
 def _begin_attempt(request: HttpRequest, credentials: dict[str, Any]) -> None:
-    """Wait for concurrent attempts with this name and address, then set `request.had_no_attempts_left`."""
-    services.session.serialize_attempts(key=f"{attempt_name(request, credentials)} {attempt_address(request)}")
+    """Wait for concurrent attempts from this address or with this name, then set `request.had_no_attempts_left`.
+
+    Raises ClientLeft.
+    """
+    services.session.serialize_attempts(
+        keys=[f"address {attempt_address(request)}", f"name {attempt_name(request, credentials)}"]
+    )
+    if request.password_slot.has_left:  # type: ignore[attr-defined]
+        raise ClientLeft
     request.had_no_attempts_left = not AxesProxyHandler.is_allowed(request, credentials)  # type: ignore[attr-defined]
 
 
@@ -120,20 +120,32 @@ class PasswordForm(PasswordChangeForm):
         return old
 
 
+def _left() -> HttpResponse:
+    """Return a response that is not sent to a client that has left, and only ends the request."""
+    return HttpResponse(status=499)
+
+
 class PasswordChecking(View):
     """A page whose POST checks a password and records the result, in one transaction."""
 
     request: HttpRequest
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        if not _checks.acquire(timeout=_MAX_WAIT_S):
-            return HttpResponse("Too many people sign in at once.", status=503, headers={"Retry-After": "10"})
+        slot = slot_of(request)
+        if slot is None:
+            return HttpResponse(BUSY, status=503, content_type="text/plain", headers={"Retry-After": RETRY_AFTER_S})
+        if not slot.begin():
+            return _left()
+        request.password_slot = slot  # type: ignore[attr-defined]
         try:
             with transaction.atomic():
                 response: HttpResponse = super().post(request, *args, **kwargs)  # type: ignore[misc]
                 return response
+        except ClientLeft:
+            return _left()
         finally:
-            _checks.release()
+            slot.end()
+            slot.leave()
 
     def record_failure(self, actor: Viewer, username: str) -> None:
         """Record a failed attempt. One during a lockout is not checked, so it is not recorded either."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from http.client import HTTPConnection
 from threading import Barrier
 from typing import Any
+from urllib.parse import urlencode
 
 from asgiref.sync import async_to_sync
 from axes.models import AccessAttempt, AccessLog
 from django.contrib.auth.hashers import make_password
 from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client, override_settings
 from django.utils import timezone
 
@@ -23,15 +26,15 @@ from backend.projects.access import SYSTEM, viewer_for
 from backend.projects.authentication import current_viewer
 from backend.projects.errors import InvalidCredential
 from backend.projects.models import AuditEntry, Event, User
-from backend.web import accounts
-from tests.cases import Case, CommittingCase, token_of
+from backend.web import password_slots
+from tests.cases import Case, CommittingCase, ServerCase, token_of
 from tests.factories import UserFactory
 
 PASSWORD = "correct horse battery"
 SIGN_IN = "/accounts/sign-in/"
 SIGN_OUT = "/accounts/sign-out/"
 CHANGE_PASSWORD = "/accounts/password/"
-LOCKED = "Too many tries with this user name."
+LOCKED = "Too many tries."
 # Django's default hasher is slow on purpose.
 FAST = override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"])
 
@@ -400,6 +403,7 @@ class AttemptTests(AccountCase):
 
 
 class ConcurrentAttemptTests(CommittingCase):
+    @override_settings(PASSWORD_CHECKS=40)
     def test_five_of_twenty_concurrent_attempts_are_checked(self) -> None:
         UserFactory(username="ada", password=make_password(PASSWORD))
         barrier = Barrier(20)
@@ -420,14 +424,141 @@ class ConcurrentAttemptTests(CommittingCase):
 
 class ConcurrencyLimitTests(AccountCase):
     def test_too_many_concurrent_password_checks_give_a_503(self) -> None:
-        self.addCleanup(setattr, accounts, "_MAX_WAIT_S", accounts._MAX_WAIT_S)
-        accounts._MAX_WAIT_S = 0.01
-        with ExitStack() as checks:
-            while accounts._checks.acquire(blocking=False):
-                checks.callback(accounts._checks.release)
+        with self.taken("192.0.2.7", "192.0.2.7", "192.0.2.8", "192.0.2.8"), self.nothing_changes():
             response = self.sign_in()
-        self.assertEqual((response.status_code, response["Retry-After"]), (503, "10"))
+        self.assertEqual((response.status_code, response["Retry-After"]), (503, "5"))
         self.assertEqual(self.sign_in().status_code, 302)
+
+    def test_one_address_gets_half_of_the_slots(self) -> None:
+        with self.taken("192.0.2.7", "192.0.2.7"):
+            self.assertEqual(self.sign_in(REMOTE_ADDR="192.0.2.7").status_code, 503)
+            self.assertEqual(self.sign_in(REMOTE_ADDR="192.0.2.8").status_code, 302)
+
+    @contextmanager
+    def taken(self, *addresses: str) -> Iterator[None]:
+        """Take the slots of other requests, as their clients would."""
+        slots = [password_slots._take(address) for address in addresses]
+        self.assertNotIn(None, slots)
+        yield
+        for slot in slots:
+            assert slot is not None
+            slot.leave()
+
+
+class AcrossTests(AccountCase):
+    """Failures of one address with many names, and with one name from many addresses."""
+
+    @override_settings(SIGN_IN_FAILURES_PER_ADDRESS=7)
+    def test_an_address_is_locked_for_all_names(self) -> None:
+        statuses = [self.guess(1, f"name {number}")[0] for number in range(8)]
+        self.assertEqual(statuses, [200] * 6 + [429] * 2)
+        response = self.sign_in()
+        self.assertContains(response, f"{LOCKED} Try again in 15 minutes.", status_code=429)
+        self.assertTrue(890 < int(response["Retry-After"]) <= 900, response["Retry-After"])
+        self.assertEqual(self.sign_in(REMOTE_ADDR="192.0.2.7").status_code, 302)
+        self.assertEqual([entry[3] for entry in self.audit()], [""] * 6 + ["Locked out", ""])
+
+    @override_settings(SIGN_IN_FAILURES_PER_NAME=7)
+    def test_a_name_is_locked_for_all_addresses(self) -> None:
+        for name in ("ada", "nobody"):
+            with self.subTest(name):
+                statuses = [self.guess(1, name, REMOTE_ADDR=f"192.0.2.{number}")[0] for number in range(8)]
+                self.assertEqual(statuses, [200] * 6 + [429] * 2)
+                response = self.sign_in(name, REMOTE_ADDR="192.0.2.77")
+                self.assertContains(response, f"{LOCKED} Try again in 15 minutes.", status_code=429)
+        self.assertEqual(self.sign_in("bob", REMOTE_ADDR="192.0.2.77").status_code, 302)
+
+    @override_settings(SIGN_IN_FAILURES_PER_ADDRESS=7)
+    def test_a_success_with_an_account_does_not_reset_the_failures_of_its_address(self) -> None:
+        for number in range(6):
+            self.guess(1, f"name {number}")
+        self.sign_in("bob")
+        self.assertEqual(self.guess(1, "another"), [429])
+
+    @override_settings(SIGN_IN_FAILURES_PER_ADDRESS=7, SIGN_IN_FAILURES_PER_NAME=7)
+    def test_the_lock_ends_when_the_failures_expire(self) -> None:
+        for number in range(7):
+            self.guess(1, f"name {number}")
+        AccessAttempt.objects.update(attempt_time=timezone.now() - timedelta(minutes=15))
+        self.assertEqual(self.sign_in().status_code, 302)
+
+
+class FloodCase(ServerCase):
+    """Sign-ins at a running server. The test holds up their checks by the lock that attempts wait for."""
+
+    environment = {"ACCESS": "closed", "DATABASE_CONNECTIONS": "4"}
+
+    def begin_sign_in(self, csrf: str) -> HTTPConnection:
+        """Send a form, and do not wait for the response."""
+        http = self.http()
+        form = urlencode({"username": "ada", "password": "wrong", "csrfmiddlewaretoken": csrf})
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Cookie": f"csrftoken={csrf}"}
+        http.request("POST", SIGN_IN, form, headers)
+        return http
+
+    def http(self) -> HTTPConnection:
+        http = HTTPConnection(self.base_url.partition("//")[2], timeout=20)
+        self.addCleanup(http.close)
+        return http
+
+    @contextmanager
+    def checks_held_up(self) -> Iterator[None]:
+        with transaction.atomic():
+            services.session.serialize_attempts(keys=["address 127.0.0.1"])
+            yield
+
+    def wait_for_checks(self, count: int) -> None:
+        """Wait until as many checks wait for the lock."""
+        query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND NOT granted"
+        for _ in range(10_000):
+            with connection.cursor() as cursor:
+                cursor.execute(query)
+                if cursor.fetchone() == (count,):
+                    return
+        self.fail(f"there are not {count} checks")
+
+
+class Floods:
+    """Tests of both servers."""
+
+    def test_sign_ins_without_a_slot_get_a_503_and_other_requests_are_served(self) -> None:
+        csrf = "a" * 32
+        with self.checks_held_up():
+            checked = [self.begin_sign_in(csrf) for _ in range(2)]
+            self.wait_for_checks(2)
+            refused = [self.begin_sign_in(csrf).getresponse() for _ in range(20)]
+            health = self.http()
+            health.request("GET", "/healthz")
+            self.assertEqual(health.getresponse().status, 200)
+        self.assertEqual({(response.status, response.headers["Retry-After"]) for response in refused}, {(503, "5")})
+        self.assertEqual([http.getresponse().status for http in checked], [200, 200])
+        self.assertEqual(AuditEntry.objects.filter(action="sign_in_failed").count(), 2)
+        self.assertEqual(self.begin_sign_in(csrf).getresponse().status, 200)
+
+    def test_nothing_is_checked_for_clients_that_have_left(self) -> None:
+        csrf = "a" * 32
+        with self.checks_held_up():
+            leaving = [self.begin_sign_in(csrf) for _ in range(2)]
+            self.wait_for_checks(2)
+            for http in leaving:
+                http.close()
+            # A request behind them is served once the server has noticed that they left.
+            health = self.http()
+            health.request("GET", "/healthz")
+            health.getresponse().read()
+        self.wait_for_checks(0)
+        response = self.begin_sign_in(csrf).getresponse()
+        self.assertEqual(response.status, 200)
+        self.assertEqual(AuditEntry.objects.filter(action="sign_in_failed").count(), 1)
+        self.assertEqual(AccessAttempt.objects.get().failures_since_start, 1)
+
+
+class DaphneFloodTests(Floods, FloodCase):
+    environment = {**FloodCase.environment, "SERVER": "daphne"}
+
+
+class UvicornFloodTests(Floods, FloodCase):
+    environment = {**FloodCase.environment, "SERVER": "uvicorn"}
 
 
 class NameTests(AccountCase):

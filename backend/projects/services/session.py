@@ -1,5 +1,7 @@
 """Sign-in with a name and a password, and sign-out."""
 
+from collections.abc import Sequence
+
 from django.contrib.sessions.backends.base import SessionBase
 from django.db import connection, transaction
 
@@ -12,8 +14,10 @@ from ..models import AuditAction, User
 _ATTEMPT_LOCK = 0x7A5_3142
 
 
-def serialize_attempts(*, key: str) -> None:
-    """Serialize the attempts to sign in under `key`: wait for other attempts, and block them until the commit.
+def serialize_attempts(*, keys: Sequence[str]) -> None:
+    """Serialize the attempts to sign in under each key: wait for other attempts, and block them until the commit.
+
+    Keys of one kind have the same place in all calls, such as the address first, so that no two attempts deadlock.
 
     Checking a password takes a while: concurrent attempts would all be admitted before the first failure is counted.
     Raises RuntimeError outside a transaction.
@@ -21,7 +25,8 @@ def serialize_attempts(*, key: str) -> None:
     if not connection.in_atomic_block:
         raise RuntimeError("session.serialize_attempts() belongs in the transaction of the attempt.")
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_ATTEMPT_LOCK, key])
+        for key in keys:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_ATTEMPT_LOCK, key])
 
 
 @transaction.atomic
