@@ -302,6 +302,21 @@ class Bodies:
         idle.request("POST", "/echo", b"ab")
         self.assertEqual(idle.getresponse().read(), b"ab")
 
+    def test_a_head_that_trickles_is_refused(self) -> None:
+        for start in ("", "GET /echo HTTP/1.1\nHost: localhost\nX-Slow: "):
+            with self.subTest(start):
+                client = self.raw()
+                client.send_text(start)
+                self.trickle(client, b"x")
+                self.assert_refused(client, 408, "The request took too long to arrive.")
+
+    def test_a_second_head_that_trickles_is_refused(self) -> None:
+        client = self.raw()
+        client.send_text("POST /echo HTTP/1.1\nHost: localhost\nContent-Length: 2\n\nabGET")
+        client.receive_until(b"\r\n\r\nab")
+        self.trickle(client, b"x")
+        self.assert_refused(client, 408, "The request took too long to arrive.")
+
     def trickle(self, client: Client, part: bytes) -> None:
         """Send `part` again and again until the server responds or closes the connection."""
         poll = select.poll()
@@ -511,22 +526,6 @@ class UvicornTargetTests(Targets, EchoCase):
 
 class DaphneBodyTests(Bodies, EchoCase):
     SERVER = "daphne"
-
-    def test_a_head_that_trickles_is_refused(self) -> None:
-        """uvicorn has no option for it."""
-        for start in ("", "GET /echo HTTP/1.1\nHost: localhost\nX-Slow: "):
-            with self.subTest(start):
-                client = self.raw()
-                client.send_text(start)
-                self.trickle(client, b"x")
-                self.assert_refused(client, 408, "The request took too long to arrive.")
-
-    def test_a_second_head_that_trickles_is_refused(self) -> None:
-        client = self.raw()
-        client.send_text("POST /echo HTTP/1.1\nHost: localhost\nContent-Length: 2\n\nabGET")
-        client.receive_until(b"\r\n\r\nab")
-        self.trickle(client, b"x")
-        self.assert_refused(client, 408, "The request took too long to arrive.")
 
 
 class UvicornBodyTests(Bodies, EchoCase):

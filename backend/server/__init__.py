@@ -10,6 +10,7 @@ import gc
 import json
 import re
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
@@ -52,6 +53,14 @@ class Refused(Exception):
         super().__init__(detail)
         self.status = status
         self.body = json.dumps({"detail": detail}).encode()
+
+    def response(self) -> bytes:
+        """The response for a connection that is closed afterwards."""
+        head = (
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(self.body)}\r\nConnection: close\r\n\r\n"
+        )
+        return head.encode() + self.body
 
 
 def too_large() -> Refused:

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import LogLevel, STDLibLogObserver, globalLogBeginner
-from twisted.web.http import RESPONSES, HTTPChannel
+from twisted.web.http import HTTPChannel
 from zope.interface import implementer
 
 from . import (
@@ -249,11 +249,7 @@ class Channel(UntypedChannel):  # type: ignore[misc]
         self._is_refused = True
         self._cancel_deadline()
         self.setTimeout(None)
-        head = (
-            f"HTTP/1.1 {refused.status} {RESPONSES[refused.status].decode()}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(refused.body)}\r\nConnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + refused.body)
+        self.transport.write(refused.response())
         self._networkProducer.unregisterProducer()
         self.transport.loseWriteConnection()
         self._deadline = reactor.callLater(REST_S, self.transport.abortConnection)

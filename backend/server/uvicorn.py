@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import uvicorn
 from django.conf import settings
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from . import (
@@ -34,11 +35,75 @@ from .frames import FrameMeter
 
 # Seconds without a request before a connection is closed, and the most bytes of a request's head.
 IDLE_S, HEAD_BYTES = 60, 16 * 1024
+# The key of a connection in the state of a scope.
+CONNECTION = "taskwire.connection"
 STREAM = b"text/event-stream"
 # A close frame, and seconds that a client has for reading it once it has sent too many frames.
 _REFUSAL, REFUSED_S = b"\x88\x02" + struct.pack("!H", POLICY_VIOLATION), 1.0
 
 logger = logging.getLogger(__name__)
+
+
+class TimedConnection(asyncio.Protocol):
+    """Refuses a head that does not arrive within `REQUEST_HEAD_S`, and closes a connection that sends nothing.
+
+    Stands between a connection and uvicorn's own protocol like `MeteredSocket`, and passes itself on in the state of
+    each ASGI scope: `Guard` tells it that a head has arrived.
+    """
+
+    def __init__(self, app_state: dict[str, Any], **options: Any) -> None:
+        self._protocol = H11Protocol(app_state={**app_state, CONNECTION: self}, **options)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._is_receiving_head = False
+        self._is_refused = False
+        self._running = 0  # applications, of which one may still end while the next request arrives
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._deadline = asyncio.get_running_loop().call_later(IDLE_S, transport.abort)
+        self._protocol.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
+        if not self._running and not self._is_receiving_head:
+            self._is_receiving_head = True
+            self._cancel_deadline()
+            self._deadline = asyncio.get_running_loop().call_later(settings.REQUEST_HEAD_S, self._refuse)
+        self._protocol.data_received(data)
+
+    def begin_request(self) -> None:
+        """A head has arrived."""
+        self._cancel_deadline()
+        self._is_receiving_head = False
+        self._running += 1
+
+    def end_request(self) -> None:
+        self._running -= 1
+
+    def eof_received(self) -> None:
+        self._protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._cancel_deadline()
+        self._protocol.connection_lost(error)
+
+    def _refuse(self) -> None:
+        self._is_refused = True
+        self._transport.write(too_slow().response())
+        self._transport.write_eof()
+        self._deadline = asyncio.get_running_loop().call_later(REST_S, self._transport.abort)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class MeteredSocket(asyncio.Protocol):
@@ -47,8 +112,9 @@ class MeteredSocket(asyncio.Protocol):
     Stands between a connection and uvicorn's own protocol, and uses nothing of it but what asyncio does.
     """
 
-    def __init__(self, **options: Any) -> None:
-        self._protocol = WebSocketsSansIOProtocol(**options)
+    def __init__(self, app_state: dict[str, Any], **options: Any) -> None:
+        app_state.pop(CONNECTION).begin_request()  # which was its last
+        self._protocol = WebSocketsSansIOProtocol(app_state=app_state, **options)
         self._meter = FrameMeter()
         self._is_refused = False
 
@@ -161,6 +227,17 @@ class Guard:
         return self._listener.fileno() == -1
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        connection: TimedConnection | None = scope["state"].pop(CONNECTION, None)
+        if connection is None:  # a socket
+            await self._call(scope, receive, send)
+            return
+        connection.begin_request()
+        try:
+            await self._call(scope, receive, send)
+        finally:
+            connection.end_request()
+
+    async def _call(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         try:
             scope = _with_host_of_target(scope)
         except Refused as refused:
@@ -263,7 +340,7 @@ def run(application: Application) -> int:
         interface="asgi3",
         lifespan="off",
         loop="asyncio",
-        http="h11",  # httptools limits no head, and takes lines after a chunked body for headers
+        http=TimedConnection,  # h11: httptools limits no head, and takes lines after a chunked body for headers
         h11_max_incomplete_event_size=HEAD_BYTES,
         ws=MeteredSocket,
         ws_max_size=MESSAGE_BYTES,
