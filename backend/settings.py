@@ -156,14 +156,18 @@ DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 REDIS_URL = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")
 # The prefix of every key and channel in Redis. Installations that share a Redis need different prefixes.
 REDIS_PREFIX = env.str("REDIS_PREFIX", default="taskwire")
+# Seconds that a thread waits for Redis: twice at most per write, of which the second is for the bump of its tags.
+REDIS_TIMEOUT_S = env.float("REDIS_TIMEOUT_S", default=0.4)
+if not 0.05 <= REDIS_TIMEOUT_S <= 10:
+    raise ImproperlyConfigured(f"REDIS_TIMEOUT_S is {REDIS_TIMEOUT_S}: set seconds, from 0.05 to 10.")
 CACHES = {
     "default": {
         "BACKEND": "django_redis.cache.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": REDIS_PREFIX,
         "OPTIONS": {
-            "SOCKET_CONNECT_TIMEOUT": 1,
-            "SOCKET_TIMEOUT": 2,
+            "SOCKET_CONNECT_TIMEOUT": REDIS_TIMEOUT_S,
+            "SOCKET_TIMEOUT": REDIS_TIMEOUT_S,
             "CONNECTION_FACTORY": "backend.projects.cache.redis.IdentifyingConnectionFactory",
         },
     }

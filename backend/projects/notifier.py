@@ -24,14 +24,25 @@ class _Notifier:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
+        self._is_sending = False
+        self._is_due = False
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, name="notifier", daemon=True).start()
 
     async def _send(self) -> None:
+        """Send a notification. While one is being sent, calls share the next one, so that none pile up."""
+        self._is_due = True
+        if self._is_sending:
+            return
+        self._is_sending = True
         try:
-            await get_channel_layer().group_send(GROUP, MESSAGE)
+            while self._is_due:
+                self._is_due = False
+                await get_channel_layer().group_send(GROUP, MESSAGE)
         except Exception as error:
             logger.warning("A notification could not be sent; the journal is read at the next poll: %s", error)
+        finally:
+            self._is_sending = False
 
     def notify(self) -> None:
         asyncio.run_coroutine_threadsafe(self._send(), self.loop)

@@ -50,6 +50,8 @@ _READ = frozenset([*_SHAPING, b"authorization", b"content-length", b"if-none-mat
 # Response headers that describe the body; a 304 has none of them.
 _ONLY_WITH_BODY = frozenset([b"content-length", b"content-type", b"link", b"x-total-count"])
 
+# In every mutation. None is looked up: a write would wait for a Redis that hangs.
+_MUTATION = b"mutation"
 # Bytes of a GraphQL request. A longer one is not looked up: it is no list that many clients ask for.
 _MAX_BODY = 2**16
 # Entries whose heads this process remembers, and requests that it knows to be uncacheable.
@@ -258,6 +260,8 @@ async def _parse_request(scope: dict[str, Any], receive: Receive) -> tuple[_Requ
     body = b""
     if scope["method"] == "POST" and scope["path"] == _GRAPHQL and int(size) <= _MAX_BODY:
         body, receive = await _read_body(receive)
+        if _MUTATION in body:
+            return None, receive
     elif scope["method"] != "GET" or size != b"0":
         return None, receive
     viewer, tag_versions = found

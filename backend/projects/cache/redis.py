@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 # Seconds without commands after one that was not answered, so that not every list waits for a Redis that hangs.
 _RETRY_S = 1.0
+# Seconds that the event loop waits for an answer. Threads wait for less (REDIS_TIMEOUT_S), but a busy loop takes an
+# answer late. No write waits for a command of the loop.
+_LOOP_TIMEOUT_S = 1.0
 # Attempts at a command, in case each is run by another server than the one whose keys it names.
 _ATTEMPTS = 3
 
@@ -115,11 +118,10 @@ class RedisServer:
     def _async_client(self) -> async_redis.Redis:
         loop = asyncio.get_running_loop()
         if loop not in self._async_clients:
-            options = settings.CACHES["default"]["OPTIONS"]
             self._async_clients[loop] = async_redis.Redis.from_url(
                 settings.CACHES["default"]["LOCATION"],
-                socket_connect_timeout=options["SOCKET_CONNECT_TIMEOUT"],
-                socket_timeout=options["SOCKET_TIMEOUT"],
+                socket_connect_timeout=_LOOP_TIMEOUT_S,
+                socket_timeout=_LOOP_TIMEOUT_S,
                 retry=AsyncRetry(NoBackoff(), 1, supported_errors=(NotConnected,)),
                 redis_connect_func=_identify_server_async,
             )
