@@ -104,6 +104,7 @@ MIDDLEWARE = [
     "csp.middleware.CSPMiddleware",
     "axes.middleware.AxesMiddleware",
     "backend.web.errors.UnavailableMiddleware",
+    "backend.web.middleware.limit_response",  # last: the others apply to its responses too
 ]
 
 ROOT_URLCONF = "backend.urls"
@@ -151,6 +152,14 @@ DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DATABASE_CONNECTIONS = env.int("DATABASE_CONNECTIONS", default=10)
 if not 1 <= DATABASE_CONNECTIONS <= 1000:
     raise ImproperlyConfigured(f"DATABASE_CONNECTIONS is {DATABASE_CONNECTIONS}: set a number from 1 to 1000.")
+# Seconds that a request, an operation on a socket or the execution of an event may take.
+OPERATION_TIMEOUT_S = env.float("OPERATION_TIMEOUT_S", default=10.0)
+if not 0.1 <= OPERATION_TIMEOUT_S <= 3600:
+    raise ImproperlyConfigured(f"OPERATION_TIMEOUT_S is {OPERATION_TIMEOUT_S:g}: set seconds, from 0.1 to 3600.")
+# Bytes of a response, over HTTP and on sockets.
+ANSWER_BYTES = env.int("ANSWER_BYTES", default=16 * 1024 * 1024)
+if not 4 * 1024 * 1024 <= ANSWER_BYTES <= 2**30:  # several times the largest body of a write
+    raise ImproperlyConfigured(f"ANSWER_BYTES is {ANSWER_BYTES}: set bytes, from 4194304 to 1073741824.")
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 
 REDIS_URL = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")

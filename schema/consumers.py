@@ -6,7 +6,9 @@ import asyncio
 import json
 import logging
 from contextlib import ExitStack, aclosing
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from json import JSONDecodeError
 from typing import Any, cast
 
@@ -20,12 +22,14 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import Bas
 from strawberry.types import ExecutionResult
 from strawberry.types.unset import UNSET
 
-from backend.projects import live
+from backend.projects import live, threads
 from backend.projects.access import ANONYMOUS, Viewer
 from backend.projects.authentication import current_viewer, viewer_of_socket
 from backend.projects.errors import InvalidCredential, TooManyConnections, Unavailable, is_unavailable
+from backend.projects.threads import Job
 
-from .context import Context
+from .context import Context, run_in_thread
+from .encoding import encode, require_size
 from .errors import describe, describe_all, is_request_error
 from .execution import fan_out
 from .schema import schema
@@ -82,28 +86,60 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
         await super().handle_subscribe(message)
 
     async def run_operation(self, operation: Operation[Context, None]) -> None:
-        """Execute for the viewer's current state: a socket may outlive the credential that opened it."""
+        """Execute in a thread, for the viewer's current state: a socket may outlive the credential that opened it."""
+        job = Job(fan_out.account_of(self.context.viewer))
         try:
-            viewer = await self.context.in_database(current_viewer, self.context.viewer)
+            outcome = await threads.requests.run(job, partial(self._execute, operation))
+            if isinstance(outcome, fan_out.Subscriber):
+                await self._relay(operation, outcome)
+            elif isinstance(outcome, list):
+                await operation.send_initial_errors(outcome)
+            else:
+                await self._send_next(operation, outcome)
+                await operation.send_operation_message({"id": operation.id, "type": "complete"})
         except InvalidCredential as error:
             await self.websocket.close(code=UNAUTHORIZED, reason=str(error))
-            return
-        except (DatabaseError, InterfaceError) as error:
-            await operation.send_initial_errors([describe(GraphQLError(str(error), original_error=error))])
-            return
-        self.context.set_viewer(viewer)
-        try:
-            subscriber = fan_out.subscriber(
-                operation.query, operation.variables, operation.operation_name, self.context
-            )
-            if subscriber is not None:
-                await self._relay(operation, subscriber)
-                return
         except Exception as error:
             graphql_error = error if isinstance(error, GraphQLError) else GraphQLError(str(error), original_error=error)
             await operation.send_initial_errors([describe(graphql_error)])
-            return
-        await super().run_operation(operation)
+
+    def _execute(self, operation: Operation[Context, None]) -> fan_out.Subscriber | list[GraphQLError] | str:
+        """A subscriber, or the errors of an operation that was not executed, or an encoded result.
+
+        Raises InvalidCredential, ResponseTooLarge, Interrupted.
+        """
+        context = replace(self.context, viewer=current_viewer(self.context.viewer))
+        subscriber = fan_out.subscriber(operation.query, operation.variables, operation.operation_name, context)
+        if subscriber is not None:
+            return subscriber
+        result = run_in_thread(self._first_result(operation, context))
+        has_request_error = is_request_error(result)
+        describe_all(result)
+        if has_request_error:
+            return result.errors or []
+        payload: dict[str, Any] = {"data": result.data}
+        if result.errors:
+            payload["errors"] = [error.formatted for error in result.errors]
+        if result.extensions:
+            payload["extensions"] = result.extensions
+        return require_size(encode(payload)).decode()
+
+    async def _first_result(self, operation: Operation[Context, None], context: Context) -> ExecutionResult:
+        """The result of a query or mutation, or of a subscription that cannot be executed."""
+        results = await self.schema.stream(
+            operation.query,
+            variable_values=operation.variables,
+            context_value=context,
+            operation_name=operation.operation_name,
+        )
+        [result] = [result async for result in results]
+        assert isinstance(result, ExecutionResult)
+        return result
+
+    async def _send_next(self, operation: Operation[Context, None], payload: str) -> None:
+        send = cast("GraphQLConsumer", self.view).base_send
+        text = f'{{"id":{json.dumps(operation.id)},"type":"next","payload":{payload}}}'
+        await send({"type": "websocket.send", "text": text})
 
     async def _relay(self, operation: Operation[Context, None], subscriber: fan_out.Subscriber) -> None:
         """Send encoded payloads. The stock handler would execute, wrap and encode every event for every subscriber.
@@ -117,23 +153,6 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
                 payload = await subscriber.payload(event)
                 await send({"type": "websocket.send", "text": f"{head}{payload}}}"})
         await operation.send_operation_message({"id": operation.id, "type": "complete"})
-
-    @staticmethod
-    def _get_pre_execution_close_reason(error: Any) -> None:
-        return None
-
-    async def _send_result_stream(self, operation: Operation[Context, None], result_source: Any) -> None:
-        async def results() -> Any:
-            async for result in result_source:
-                if isinstance(result, ExecutionResult):
-                    has_request_error = is_request_error(result)
-                    describe_all(result)
-                    if has_request_error:
-                        await operation.send_initial_errors(result.errors or [])
-                        return
-                yield result
-
-        await super()._send_result_stream(operation, results())
 
 
 def _is_well_formed(message: Any) -> bool:
@@ -193,12 +212,13 @@ class GraphQLConsumer(GraphQLWSConsumer[Context, None]):
 
     async def get_context(self, request: GraphQLWSConsumer, response: GraphQLWSConsumer) -> Context:
         """The viewer is unknown until the first message, `connection_init`."""
-        return Context(viewer=ANONYMOUS, request=request, response=response, is_long_lived=True)
+        return Context(viewer=ANONYMOUS, request=request, response=response)
 
     async def on_ws_connect(self, context: Context) -> Any:
         """Raises InvalidCredential, TooManyConnections; ConnectionRejectionError (4403) if the viewer sees nothing."""
         header = {name.lower(): value for name, value in context.connection_params.items()}.get("authorization")
-        viewer = await context.in_database(viewer_of_socket, self.scope, None if header is None else str(header))
+        authorization = None if header is None else str(header)
+        viewer = await threads.requests.call(viewer_of_socket, self.scope, authorization)
         if not viewer.may_see_anything:
             raise ConnectionRejectionError
         self._open.enter_context(live.connection(viewer))

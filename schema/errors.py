@@ -16,6 +16,8 @@ from backend.projects.errors import (
     NotAllowed,
     NotFound,
     NotSignedIn,
+    OperationTimedOut,
+    ResponseTooLarge,
     ResumeRefused,
     Unavailable,
     is_unavailable,
@@ -57,7 +59,7 @@ def describe(error: GraphQLError) -> GraphQLError:
             message, extensions = str(cause), {"code": cause.code, "oldest": str(cause.oldest)}
         case MissingScope():
             message, extensions = str(cause), {"code": cause.code, "scope": cause.scope}
-        case NotSignedIn() | NotFound() | NotAllowed():
+        case NotSignedIn() | NotFound() | NotAllowed() | OperationTimedOut() | ResponseTooLarge():
             message, extensions = str(cause), {"code": cause.code}
         case _ if is_unavailable(cause):
             message, extensions = Unavailable.message, {"code": Unavailable.code}

@@ -1,12 +1,12 @@
 """Loaders for nested fields: one query for all parents with equal arguments, whatever their number.
 
-By default nothing is cached from one batch to the next: a socket's loaders live as long as the socket, and a cached row
-would be stale by the next event.
+Nothing is cached from one batch to the next, except in a `RowCache`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -50,18 +50,39 @@ class TaskPage:
     page: PageRequest
 
 
+class RowCache:
+    """Rows that operations in several threads share. Each is read once, for one viewer."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rows: dict[Hashable, tuple[threading.Lock, dict[int, Any]]] = {}
+
+    def read(
+        self, resolver: Callable[..., dict[int, T]], viewer: Viewer, ids: Sequence[int], *args: Any
+    ) -> dict[int, T]:
+        """Call the resolver for the rows that are not cached. A thread waits while another reads rows of that kind."""
+        with self._lock:
+            lock, rows = self._rows.setdefault((resolver, args), (threading.Lock(), {}))
+        with lock:
+            missing = [pk for pk in ids if pk not in rows]
+            if missing:
+                found = resolver(viewer, missing, *args)
+                rows.update((pk, found.get(pk)) for pk in missing)
+            return {pk: rows[pk] for pk in ids}
+
+
 class Loaders:
-    """One loader per nested field. `call` runs a function in a thread with a database connection.
+    """One loader per nested field. `call` runs a function in a thread with a database connection."""
 
-    With `is_cached` each row is read once in the lifetime of the loaders.
-    """
+    def __init__(self, viewer: Viewer, call: Callable[..., Awaitable[Any]], cache: RowCache | None = None) -> None:
+        def reader(resolver: Callable[..., dict[int, T]]) -> Callable[..., Awaitable[dict[int, T]]]:
+            return partial(call, resolver, viewer) if cache is None else partial(call, cache.read, resolver, viewer)
 
-    def __init__(self, viewer: Viewer, call: Callable[..., Awaitable[Any]], *, is_cached: bool = False) -> None:
         def by_id(resolver: Callable[..., dict[int, T]]) -> DataLoader[int, T | None]:
-            return _by_id(partial(call, resolver, viewer), is_cached)
+            return _by_id(reader(resolver))
 
         def by_parent(resolver: Callable[..., dict[int, T]]) -> DataLoader[Nested[Any], T]:
-            return _by_parent(partial(call, resolver, viewer), is_cached)
+            return _by_parent(reader(resolver))
 
         self.project: DataLoader[int, ProjectRow | None] = by_id(resolvers.project.projects_by_id)
         self.task: DataLoader[int, TaskRow | None] = by_id(resolvers.task.tasks_by_id)
@@ -92,17 +113,15 @@ def _member_counts(viewer: Viewer, project_ids: Sequence[int], _: None) -> dict[
     return resolvers.membership.count_members_of_projects(viewer, project_ids)
 
 
-def _by_id(read: Callable[[Sequence[int]], Awaitable[dict[int, T]]], is_cached: bool) -> DataLoader[int, T | None]:
+def _by_id(read: Callable[[Sequence[int]], Awaitable[dict[int, T]]]) -> DataLoader[int, T | None]:
     async def load(ids: list[int]) -> list[T | None]:
         rows = await read(ids)
         return [rows.get(pk) for pk in ids]
 
-    return Loader(load_fn=load, cache=is_cached)
+    return Loader(load_fn=load, cache=False)
 
 
-def _by_parent(
-    read: Callable[[Sequence[int], A], Awaitable[dict[int, T]]], is_cached: bool
-) -> DataLoader[Nested[A], T]:
+def _by_parent(read: Callable[[Sequence[int], A], Awaitable[dict[int, T]]]) -> DataLoader[Nested[A], T]:
     async def load(keys: list[Nested[A]]) -> list[T]:
         parents: defaultdict[A, list[int]] = defaultdict(list)
         for key in keys:
@@ -110,4 +129,4 @@ def _by_parent(
         loaded = {arguments: await read(sorted(set(ids)), arguments) for arguments, ids in parents.items()}
         return [loaded[key.arguments][key.parent_id] for key in keys]
 
-    return Loader(load_fn=load, cache=is_cached)
+    return Loader(load_fn=load, cache=False)

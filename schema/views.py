@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
-import orjson
 from cross_web import HTTPException, SyncHTTPRequestAdapter
 from csp.constants import SELF
 from csp.decorators import csp_update
+from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware, get_token
 from django.shortcuts import render
@@ -31,9 +31,18 @@ from strawberry.types.graphql import OperationType
 from backend.projects.access import Viewer, require_access
 from backend.projects.authentication import challenge_for, viewer_of_request
 from backend.projects.cache.responses import declare_cacheable, has_response_cache
-from backend.projects.errors import ForeignOrigin, NotSignedIn, Unavailable, is_unavailable
+from backend.projects.errors import (
+    ForeignOrigin,
+    NotSignedIn,
+    OperationTimedOut,
+    ResponseTooLarge,
+    Unavailable,
+    is_unavailable,
+)
+from backend.projects.threads import TimedOut
 
 from .context import Context, run_in_thread
+from .encoding import encode, require_size
 from .errors import describe_all, has_unavailable, is_internal_error, is_request_error, missing_scope
 
 GRAPHQL_RESPONSE = "application/graphql-response+json"
@@ -89,6 +98,8 @@ class GraphQLView(StrawberryView[Context, None]):
             return self._with_caching(request, self.run(request=request))
         except HTTPException as error:
             return _error_response(request, error)
+        except TimedOut:
+            return _timed_out()
         except ForeignOrigin as error:
             return _error_response(request, HTTPException(403, str(error)))
         except NotSignedIn as error:
@@ -117,10 +128,19 @@ class GraphQLView(StrawberryView[Context, None]):
         return response
 
     def encode_json(self, data: object) -> str | bytes:
+        return encode(data)
+
+    def create_response(self, response_data: Any, sub_response: HttpResponse) -> HttpResponseBase:
+        response = cast(HttpResponse, super().create_response(response_data, sub_response))
         try:
-            return orjson.dumps(data)
-        except TypeError:  # a lone surrogate, in a message that quotes the input
-            return json.dumps(data, separators=(",", ":"))
+            require_size(response.content)
+        except ResponseTooLarge as error:
+            self.context.tag_versions = None
+            result = _request_error_result(str(error), code=error.code)
+            if response["Content-Type"].startswith(GRAPHQL_RESPONSE):
+                response.status_code = 400
+            response.content = encode(self.process_result(self.request, result))
+        return response
 
     def should_render_graphql_ide(self, request: Any) -> bool:
         return False  # `dispatch` renders it
@@ -182,6 +202,12 @@ class GraphQLView(StrawberryView[Context, None]):
                     operation_extensions=request_data.extensions,
                 )
             )
+        except TimedOut:
+            timeout = OperationTimedOut(settings.OPERATION_TIMEOUT_S)
+            sub_response["Retry-After"] = str(timeout.retry_after_s)
+            if sub_response["Content-Type"].startswith(GRAPHQL_RESPONSE):
+                sub_response.status_code = 503
+            return _request_error_result(str(timeout), code=timeout.code)
         except CannotGetOperationTypeError as error:
             result = _request_error_result(error.as_http_error_reason())
         except InvalidOperationTypeError as error:
@@ -277,8 +303,9 @@ def _request_data(parameters: Any) -> GraphQLRequestData:
     )
 
 
-def _request_error_result(message: str) -> PreExecutionError:
-    return PreExecutionError(data=None, errors=[GraphQLError(message)])
+def _request_error_result(message: str, code: str | None = None) -> PreExecutionError:
+    extensions = None if code is None else {"code": code}
+    return PreExecutionError(data=None, errors=[GraphQLError(message, extensions=extensions)])
 
 
 def _error_response(request: HttpRequest, error: HTTPException) -> HttpResponse:
@@ -289,3 +316,10 @@ def _error_response(request: HttpRequest, error: HTTPException) -> HttpResponse:
     if error.status_code == 405:
         response["Allow"] = "POST" if request.method == "GET" else "GET, POST"
     return response
+
+
+def _timed_out() -> HttpResponse:
+    """The response to a request that was interrupted before its operation was executed."""
+    error = OperationTimedOut(settings.OPERATION_TIMEOUT_S)
+    body = {"errors": [{"message": str(error), "extensions": {"code": error.code}}]}
+    return JsonResponse(body, status=503, headers={"Retry-After": str(error.retry_after_s)})

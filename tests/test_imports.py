@@ -15,7 +15,8 @@ DOMAIN = "backend.projects"
 EDGES = ("rest", "schema", "tasks")
 # Every module of the domain. A module imports from lower layers and from its own package, never from its own layer.
 LAYERS = [
-    ("errors", "models", "notifier", "rows", "threads"),
+    ("errors", "models", "notifier", "rows"),
+    ("threads",),
     ("access", "events"),
     ("audit", "cache"),
     ("authentication", "journal"),

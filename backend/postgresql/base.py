@@ -1,4 +1,4 @@
-"""Django's PostgreSQL backend, with a health check of persistent connections that needs no round trip.
+"""Django's PostgreSQL backend, with a statement timeout, and a health check of connections that needs no round trip.
 
 While PostgreSQL does not accept connections, one thread at a time tries to connect, and all others fail at once: a
 server that hangs would otherwise make every thread wait for the timeout.
@@ -59,6 +59,16 @@ _availability = _Availability()
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
+    # Seconds after which PostgreSQL cancels a statement. Takes effect when the connection is opened.
+    statement_timeout_s: float | None = None
+
+    def get_connection_params(self) -> dict[str, Any]:
+        parameters: dict[str, Any] = super().get_connection_params()
+        if self.statement_timeout_s is not None:
+            timeout = f"-c statement_timeout={int(self.statement_timeout_s * 1000)}"
+            parameters["options"] = f"{parameters.get('options', '')} {timeout}".strip()
+        return parameters
+
     def get_new_connection(self, conn_params: Any) -> Any:
         return _availability.connect(lambda: super(DatabaseWrapper, self).get_new_connection(conn_params))
 

@@ -10,7 +10,7 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib import import_module
@@ -47,8 +47,12 @@ def viewer_of_request(request: HttpRequest) -> Viewer:
     """Raises InvalidCredential; ForeignOrigin where a page of another site uses the session."""
     header = request.headers.get("Authorization")
     if header is not None:
-        return viewer_by_header(header, address=address_of_request(request))
+        viewer = viewer_by_header(header, address=address_of_request(request))
+        _remember_account(header, viewer)
+        return viewer
     viewer = viewer_of_browser(request)
+    if viewer.session_key is not None:
+        _remember_account(viewer.session_key, viewer)
     origin = request.headers.get("Origin")
     if viewer.is_signed_in and origin is not None and not is_our_origin(origin, request.get_host()):
         raise ForeignOrigin
@@ -133,6 +137,33 @@ def current_viewer(viewer: Viewer) -> Viewer:
     if current is None or current.user_id != viewer.user_id:
         raise InvalidCredential("Sign in again: this token or session is no longer good.")
     return replace(current, address=viewer.address)
+
+
+def account_of(scope: dict[str, Any]) -> Hashable:
+    """Whom an HTTP request counts for where clients share something. None without a credential.
+
+    Queries nothing: a credential that has not been seen yet counts for itself.
+    """
+    credential = _header(scope, b"authorization")
+    if credential is None:
+        cookies = _header(scope, b"cookie")
+        credential = parse_cookie(cookies).get(settings.SESSION_COOKIE_NAME) if cookies else None
+    if credential is None:
+        return None
+    digest = digest_of(credential)
+    return _accounts.get(digest, digest)
+
+
+def _remember_account(credential: str, viewer: Viewer) -> None:
+    if viewer.user_id is not None:
+        digest = digest_of(credential)
+        if digest not in _accounts and len(_accounts) >= _MAX_CHECKED:
+            _accounts.clear()
+        _accounts[digest] = viewer.user_id
+
+
+# Accounts by the digests of credentials that were valid.
+_accounts: dict[str, int] = {}
 
 
 def address_of_request(request: HttpRequest) -> str:

@@ -185,3 +185,20 @@ class ResumeRefused(Exception):
         )
         self.code = code
         self.oldest = oldest
+
+
+class OperationTimedOut(OperationalError):
+    """A request, an operation or one of its statements took longer than it may. What it has committed stays."""
+
+    code = "TIMEOUT"
+    retry_after_s = 10
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(f"This took longer than {timeout_s:g} seconds. Ask for less, or try again later.")
+
+
+class ResponseTooLarge(Exception):
+    code = "RESPONSE_TOO_LARGE"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The response would have more than {limit} bytes. Ask for fewer rows or fields.")

@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Callable
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 
-from backend.projects.errors import Unavailable, is_unavailable
+from backend.projects.errors import OperationTimedOut, ResponseTooLarge, Unavailable, is_unavailable
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
@@ -43,3 +44,14 @@ class UnavailableMiddleware:
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         return unavailable(request) if is_unavailable(exception) else None
+
+
+def timed_out() -> JsonResponse:
+    error = OperationTimedOut(settings.OPERATION_TIMEOUT_S)
+    headers = {"Retry-After": str(error.retry_after_s)}
+    return JsonResponse({"detail": str(error), "code": error.code}, status=503, headers=headers)
+
+
+def response_too_large() -> JsonResponse:
+    error = ResponseTooLarge(settings.ANSWER_BYTES)
+    return JsonResponse({"detail": str(error), "code": error.code}, status=400)

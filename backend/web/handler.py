@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, closing, suppress
+from functools import partial
 from typing import IO, Any
 
 from django.core.exceptions import RequestAborted
@@ -14,13 +15,17 @@ from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
 from backend.projects import threads
+from backend.projects.authentication import account_of
+from backend.projects.errors import OperationTimedOut
+from backend.projects.threads import ClientLeft, Job, TimedOut
+from backend.web import errors
 
 
 class Handler(ASGIHandler):
     """Handles a request as one job on one thread, from the first middleware to the response.
 
     Django's own starts a thread per request, and switches between it and the event loop at every middleware. A stream
-    occupies no thread: the event loop sends its content.
+    occupies no thread: the event loop sends its content. A request whose client disconnects is interrupted.
     """
 
     def __init__(self) -> None:
@@ -46,12 +51,16 @@ class Handler(ASGIHandler):
                 await handling
 
     async def _handle(self, scope: dict[str, Any], body: IO[bytes], send: Any) -> None:
-        responding = asyncio.ensure_future(threads.requests.call(self._respond, scope, body))
+        job = Job(account_of(scope))
+        responding = threads.requests.start(job, partial(self._respond, scope, body))
         try:
             response = await asyncio.shield(responding)
         except asyncio.CancelledError:
-            responding.add_done_callback(self._drop)  # the thread finishes all the same
+            job.interrupt(ClientLeft())
+            responding.add_done_callback(self._drop)
             raise
+        except OperationTimedOut:  # before a thread was free
+            response = errors.timed_out()
         try:
             await self.send_response(response, send)
         finally:
@@ -77,7 +86,11 @@ class Handler(ASGIHandler):
             set_script_prefix(get_script_prefix(scope))
             request_started.send(sender=self.__class__, scope=scope)
             request, error_response = self.create_request(scope, body)
-            response: HttpResponseBase = error_response or self.get_response(request)  # type: ignore[arg-type]
+            response: HttpResponseBase
+            try:
+                response = error_response or self.get_response(request)  # type: ignore[arg-type]
+            except TimedOut:  # in a middleware
+                response = errors.timed_out()
         response._handler_class = self.__class__  # type: ignore[attr-defined]
         if isinstance(response, FileResponse):
             response.block_size = self.chunk_size

@@ -10,6 +10,9 @@ from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 from django.utils.decorators import sync_and_async_middleware
 
+from backend.projects.threads import TimedOut
+from backend.web import errors
+
 Handler = Callable[[HttpRequest], "HttpResponseBase | Awaitable[HttpResponseBase]"]
 
 
@@ -59,5 +62,20 @@ def limit_body(get_response: Handler) -> Handler:
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         return _too_large(request) or get_response(request)  # type: ignore[return-value]
+
+    return middleware
+
+
+def limit_response(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """Respond with 503 to a request that takes too long, and with 400 where the response exceeds `ANSWER_BYTES`."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        try:
+            response = get_response(request)
+        except TimedOut:
+            return errors.timed_out()
+        if isinstance(response, HttpResponse) and len(response.content) > settings.ANSWER_BYTES:
+            return errors.response_too_large()
+        return response
 
     return middleware

@@ -35,6 +35,8 @@ from graphql.pyutils import Path
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.types.field import StrawberryField
 
+from backend.projects.threads import current_job
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 logger = logging.getLogger(__name__)
@@ -136,6 +138,9 @@ class _Columns:
         is_of_type = self.type.is_type_of
         if is_of_type is not None and not all(is_of_type(row, None) for row in rows):  # type: ignore[arg-type]
             raise _Unsupported
+        job = current_job()
+        if job is not None:
+            job.check()
         keys = [key for key, _ in self.by_key]
         columns = [await column.complete(rows, loaders) for _, column in self.by_key]
         return [dict(zip(keys, values, strict=True)) for values in zip(*columns, strict=True)]
@@ -158,7 +163,18 @@ def _log_fault(info: GraphQLResolveInfo[Any]) -> None:
     logger.exception("The columns of %s could not be read; it is completed row by row.", path)
 
 
-class Executor(StrawberryGraphQLCoreExecutionContext):
+class InterruptibleExecutor(StrawberryGraphQLCoreExecutionContext):
+    """Ends between two fields where its job is interrupted."""
+
+    def execute_field(self, *args: Any) -> Any:
+        """Raises Interrupted."""
+        job = current_job()
+        if job is not None:
+            job.check()
+        return super().execute_field(*args)
+
+
+class Executor(InterruptibleExecutor):
     """The schema's `execution_context_class`."""
 
     @classmethod

@@ -5,16 +5,20 @@ schema resolves all of these once per event, and each document selects its part 
 more (the project's name, comments), graphql-core executes it once for all subscribers with the same document and
 variables, as a project observer; each subscriber's access to the project is checked afterwards. The rows that these
 documents load are cached for the most recently used events, and shared by all documents and subscribers.
+
+The event loop selects and sends. Documents are parsed, compiled and executed in the threads of requests.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+import threading
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Hashable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -38,18 +42,20 @@ from graphql import (
 from graphql.execution import ExecutionResult, Executor, create_source_event_stream
 from graphql.execution.collect_fields import FieldDetailsList, collect_fields, collect_subfields
 from graphql.utilities import get_operation_ast
-from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
-from backend.projects import access
+from backend.projects import access, threads
 from backend.projects.access import Viewer
 from backend.projects.events import EventKind
 from backend.projects.journal import JournalEvent
+from backend.projects.threads import ClientLeft, Job
 
-from ..context import Context
+from ..context import Context, run_in_thread
+from ..encoding import encode, require_size
 from ..errors import describe
 from ..events import EVENT_TYPES
-from ..loaders import Loader
+from ..loaders import RowCache
 from ..schema import schema
+from .columns import InterruptibleExecutor
 from .limits import MAX_TOKENS, validate_document
 
 T = TypeVar("T")
@@ -135,38 +141,48 @@ class Subscriber:
         return cast(AsyncGenerator[JournalEvent], source)
 
     async def payload(self, event: JournalEvent) -> str:
-        """The `payload` of a `next` message, as JSON."""
+        """The `payload` of a `next` message, as JSON. Raises OperationTimedOut, ResponseTooLarge."""
         payload = self._operation.selected_payload(event)
         if payload is not None:
             return payload
-        viewer: Viewer = self._executor.context_value.viewer
+        context: Context = self._executor.context_value
         execution = _shared_execution(event)
-        payload = await self._operation.executed_payload(event, execution)
+        payload = await self._operation.executed_payload(event, execution, account_of(context.viewer))
         with suppress(DatabaseError, InterfaceError):  # the execution below reports these
-            if await execution.is_visible_to(viewer):
+            if await execution.is_visible_to(context.viewer):
                 return payload
-        return _encode(await _execute(self._executor, event))
+        execute = partial(_execute, self._executor, replace(context), event)
+        return (await threads.requests.run(Job(account_of(context.viewer)), execute)).payload
+
+
+def account_of(viewer: Viewer) -> Hashable:
+    """Whom the operations of a socket count for. In open mode, all clients are one account."""
+    return "open" if viewer.user_id is None else viewer.user_id
 
 
 def subscriber(
     query: str, variables: dict[str, Any] | None, operation_name: str | None, context: Context
 ) -> Subscriber | None:
-    """None if the operation is not a subscription or cannot be executed; Strawberry reports the error."""
+    """None if the operation is not a subscription or cannot be executed; Strawberry reports the error.
+
+    May take long: to be called in a thread.
+    """
     is_short = len(query) + len(operation_name or "") <= _MAX_CACHED_LENGTH
     parse_subscription = _cached_subscription if is_short else _parse_subscription
     subscription = parse_subscription(query, operation_name)
     if subscription is None:
         return None
-    executor = StrawberryGraphQLCoreExecutionContext.build(
-        _core, subscription.document, None, context, variables, operation_name
-    )
+    executor = InterruptibleExecutor.build(_core, subscription.document, None, context, variables, operation_name)
     if isinstance(executor, list):
         return None
     used = {name: value for name, value in (variables or {}).items() if name in subscription.payload_variables}
     key = (query, operation_name, json.dumps(used, sort_keys=True))
-    operation = _operations.get(key)
+    with _operations_lock:
+        operation = _operations.get(key)
     if operation is None:
-        operation = _operations[key] = _SharedOperation(executor)
+        operation = _SharedOperation(executor)
+        with _operations_lock:
+            operation = _operations.setdefault(key, operation)
     return Subscriber(executor, operation)
 
 
@@ -181,16 +197,14 @@ class _SharedOperation:
     def __init__(self, executor: Executor[Any]) -> None:
         self._executor = _executor_of(None, executor)
         self._executor.context_value = None
-        self._plans: dict[str, _Plan | None] = {}
+        self._plans = {kind: self._compile(kind) for kind in _TYPES}
         self._newest: tuple[JournalEvent, str] | None = None
-        self._executed: dict[_EventKey, asyncio.Future[str]] = {}
+        self._executed: dict[_EventKey, _SharedPayload] = {}
 
     def selected_payload(self, event: JournalEvent) -> str | None:
         """None if the document selects more than the event itself contains."""
         if self._newest is not None and self._newest[0] is event:
             return self._newest[1]
-        if event.kind not in self._plans:
-            self._plans[event.kind] = self._compile(event.kind)
         plan = self._plans[event.kind]
         data = None if plan is None else _event_data(event)
         if plan is None or data is None:
@@ -199,26 +213,34 @@ class _SharedOperation:
         self._newest = event, payload
         return payload
 
-    async def executed_payload(self, event: JournalEvent, execution: _SharedExecution) -> str:
-        """The payload for a project observer."""
-        key = _event_key(event)
-        if key not in self._executed:
-            _evict_oldest(self._executed, _MAX_CACHED_PAYLOADS)
-            self._executed[key] = asyncio.ensure_future(self._execute_shared(event, execution))
-        return await asyncio.shield(self._executed[key])
+    async def executed_payload(self, event: JournalEvent, execution: _SharedExecution, account: Hashable) -> str:
+        """The payload for a project observer. The first subscriber's account is the one that the execution counts for.
 
-    async def _execute_shared(self, event: JournalEvent, execution: _SharedExecution) -> str:
-        executor = _executor_of(None, self._executor)
-        executor.context_value = execution.context
-        has_succeeded = False
+        Raises OperationTimedOut, ResponseTooLarge.
+        """
+        key = _event_key(event)
+        shared = self._executed.get(key)
+        if shared is None:
+            _evict_oldest(self._executed, _MAX_CACHED_PAYLOADS)
+            context = Context(viewer=execution.viewer, row_cache=execution.row_cache)
+            shared = _SharedPayload(account, partial(_execute, self._executor, context, event))
+            self._executed[key] = shared
+            shared.executing.add_done_callback(partial(self._forget_if_failed, key, shared))
         try:
-            result = await _execute(executor, event)
-            has_succeeded = not result.errors
-            return _encode(result)
+            return await shared.get()
         finally:
-            if not has_succeeded:  # the next subscriber tries again
-                self._executed.pop(_event_key(event), None)
-                _shared_executions.pop(_event_key(event), None)
+            if shared.is_abandoned:
+                self._forget(key, shared)
+
+    def _forget_if_failed(self, key: _EventKey, shared: _SharedPayload, executing: asyncio.Future[_Executed]) -> None:
+        """Let the next subscriber try again."""
+        if executing.cancelled() or executing.exception() is not None or executing.result().has_errors:
+            self._forget(key, shared)
+
+    def _forget(self, key: _EventKey, shared: _SharedPayload) -> None:
+        if self._executed.get(key) is shared:
+            del self._executed[key]
+            _shared_executions.pop(key, None)
 
     def _compile(self, kind: str) -> _Plan | None:
         executor, root = self._executor, _core.subscription_type
@@ -258,6 +280,29 @@ class _SharedOperation:
 
 
 _operations: WeakValueDictionary[tuple[str, str | None, str], _SharedOperation] = WeakValueDictionary()
+_operations_lock = threading.Lock()
+
+
+class _SharedPayload:
+    """One execution for all subscribers that wait for it. It is interrupted once all of them have left."""
+
+    def __init__(self, account: Hashable, execute: Callable[[], _Executed]) -> None:
+        self._job = Job(account)
+        self._waiting = 0
+        self.executing = threads.requests.start(self._job, execute)
+
+    @property
+    def is_abandoned(self) -> bool:
+        return self._job.is_interrupted
+
+    async def get(self) -> str:
+        self._waiting += 1
+        try:
+            return (await asyncio.shield(self.executing)).payload
+        finally:
+            self._waiting -= 1
+            if not self._waiting and not self.executing.done():
+                self._job.interrupt(ClientLeft())
 
 
 def _select(plan: _Plan, data: dict[str, Any]) -> dict[str, Any]:
@@ -279,17 +324,26 @@ def _executor_of(event: JournalEvent | None, executor: Executor[Any]) -> Executo
     return copy
 
 
-async def _execute(executor: Executor[Any], event: JournalEvent) -> ExecutionResult:
-    result = _executor_of(event, executor).execute_operation(False)
-    executed: ExecutionResult = result if isinstance(result, ExecutionResult) else await result  # type: ignore[misc]
-    return executed
+class _Executed(NamedTuple):
+    payload: str
+    has_errors: bool
 
 
-def _encode(result: ExecutionResult) -> str:
+def _execute(executor: Executor[Any], context: Context, event: JournalEvent) -> _Executed:
+    """Execute in the calling thread. Raises ResponseTooLarge."""
+    copy = _executor_of(event, executor)
+    copy.context_value = context
+
+    async def execute() -> ExecutionResult:
+        result = copy.execute_operation(False)
+        executed: ExecutionResult = result if isinstance(result, ExecutionResult) else await result  # type: ignore[misc]
+        return executed
+
+    result = run_in_thread(execute())
     payload: dict[str, Any] = {"data": result.data}
     if result.errors:
         payload["errors"] = [describe(error).formatted for error in result.errors]
-    return orjson.dumps(payload).decode()
+    return _Executed(require_size(encode(payload)).decode(), bool(result.errors))
 
 
 # --- The data of an event --------------------------------------------------------------------------------
@@ -314,7 +368,7 @@ def _full_selection(parent: GraphQLObjectType) -> str:
 @lru_cache
 def _full_executor(kind: str) -> Executor[Any]:
     document = f"subscription {{ events {{ ... on {_TYPES[kind].name} {{ {_full_selection(_TYPES[kind])} }} }} }}"
-    executor = StrawberryGraphQLCoreExecutionContext.build(_core, parse(document))
+    executor = InterruptibleExecutor.build(_core, parse(document))
     assert isinstance(executor, Executor)
     return executor
 
@@ -334,25 +388,36 @@ def _event_data(event: JournalEvent) -> dict[str, Any] | None:
 
 # --- Rows beyond the event -------------------------------------------------------------------------------
 class _SharedExecution:
-    """The context in which an event is executed for all its subscribers: a project observer's, with cached rows."""
+    """What the executions of an event for all its subscribers share: a project observer and the rows that it reads."""
 
     def __init__(self, event: JournalEvent) -> None:
         assert event.project_id is not None
         self._project_id = event.project_id
         self._is_deleted = event.kind == EventKind.PROJECT_DELETED
-        self.context = Context(viewer=access.project_observer(event.project_id), is_long_lived=True, caches_rows=True)
-        self._visible: Loader[Viewer, bool] = Loader(load_fn=self._load_visible, cache=False)
+        self.viewer = access.project_observer(event.project_id)
+        self.row_cache = RowCache()
+        self._checking = asyncio.Lock()
+        # The check that more viewers can join: it has not begun.
+        self._next_check: asyncio.Future[frozenset[Viewer]] | None = None
+        self._viewers: set[Viewer] = set()
 
     async def is_visible_to(self, viewer: Viewer) -> bool:
-        """Whether the viewer may see the rows that were read. Concurrent calls share one query.
+        """Whether the viewer may see the rows that were read. All calls during one check share the next one.
 
         Must be called after the read. A deleted project has no rows to read.
         """
-        return self._is_deleted or not viewer.is_signed_in or await self._visible.load(viewer)
+        if self._is_deleted or not viewer.is_signed_in:
+            return True
+        if self._next_check is None:
+            self._next_check = asyncio.ensure_future(self._check())
+            self._next_check.add_done_callback(lambda check: check.cancelled() or check.exception())
+        self._viewers.add(viewer)
+        return viewer in await asyncio.shield(self._next_check)
 
-    async def _load_visible(self, viewers: list[Viewer]) -> list[bool]:
-        allowed = await self.context.in_database(access.viewers_who_see, self._project_id, viewers)
-        return [viewer in allowed for viewer in viewers]
+    async def _check(self) -> frozenset[Viewer]:
+        async with self._checking:
+            viewers, self._viewers, self._next_check = list(self._viewers), set(), None
+            return frozenset(await threads.requests.call(access.viewers_who_see, self._project_id, viewers))
 
 
 # Identifies an event, however often it is read. After a restored backup another event may have the same position.

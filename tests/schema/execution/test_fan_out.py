@@ -24,7 +24,7 @@ from backend.projects.services.membership import add_member
 from backend.projects.services.project import create_project, delete_project, update_project
 from backend.projects.services.report import generate
 from backend.projects.services.task import create_task, delete_task, update_task
-from schema.context import Context
+from schema.context import Context, run_in_thread
 from schema.execution.fan_out import subscriber
 from schema.schema import schema
 from tests.cases import CommittingCase, token_of
@@ -81,19 +81,17 @@ class EqualTests(CommittingCase):
             variables = {"is": True, "n": 1, "after": "0"}
             with self.subTest(query):
                 for event in events:
-                    payload, executed = asyncio.run(self._both(query, variables, event))
+                    payload, executed = self._both(query, variables, event)
                     self.assertEqual(payload, executed)
 
-    async def _both(self, query: str, variables: dict[str, Any], event: journal.JournalEvent) -> tuple[Any, Any]:
-        ours = subscriber(query, variables, None, Context(viewer=SYSTEM, is_long_lived=True))
+    def _both(self, query: str, variables: dict[str, Any], event: journal.JournalEvent) -> tuple[Any, Any]:
+        ours = subscriber(query, variables, None, Context(viewer=SYSTEM))
         assert ours is not None
-        executor = Executor.build(
-            schema._schema, parse(query), None, Context(viewer=SYSTEM, is_long_lived=True), variables
-        )
+        executor = Executor.build(schema._schema, parse(query), None, Context(viewer=SYSTEM), variables)
         assert isinstance(executor, Executor)
         result = executor.build_per_event_executor(event).execute_operation(False)
-        executed = await result if hasattr(result, "__await__") else result
-        payload = json.loads(await ours.payload(event))
+        executed = run_in_thread(result) if hasattr(result, "__await__") else result
+        payload = json.loads(asyncio.run(ours.payload(event)))
         for error in payload.get("errors", ()):
             del error["extensions"]  # `describe` has added them
         return payload, executed.formatted
