@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +35,8 @@ MARCH = datetime(2027, 3, 1, tzinfo=UTC)
 
 # Numbers of rows of each kind. A page has 100 at most.
 SIZES = (1, 20, 100)
+# Ids that no row can have, for page cursors. The last ones are beyond 64 bits.
+FORGED_IDS = (2**31, 2**63 - 1, -(2**31), -(2**63), 2**63, 2**64 - 1)
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,14 @@ def uncached_statements() -> Iterator[list[str]]:
     with CaptureQueriesContext(connection) as captured:
         yield sql
     sql += [query["sql"] for query in captured.captured_queries]
+
+
+def forged(page_cursor: str, number: int) -> str:
+    """The page cursor with another id. Where the order is by id, the id is the value too."""
+    digest, value, _ = orjson.loads(base64.urlsafe_b64decode(page_cursor + "=="))
+    forged = [digest, number if type(value) is int else value, number]
+    # orjson refuses integers of more than 64 bits.
+    return base64.urlsafe_b64encode(json.dumps(forged).encode()).decode().rstrip("=")
 
 
 def counts_in(statements: list[str]) -> int:

@@ -17,7 +17,8 @@ from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 from .errors import MissingScope, NotAllowed, NotFound, NotSignedIn, ProjectNotFound, ReportNotFound, TaskNotFound
 from .models import AuditEntry, Comment, Membership, Project, Role, Scope, SummaryReport, Task, Token, User
 
-MAX_ID = 2**31 - 1
+# The largest id of any table. Those that grow without end have 64 bits, the others 32.
+MAX_ID = 2**63 - 1
 # An id that no row has.
 NO_SUCH_ID = 0
 M = TypeVar("M", bound=Model)
@@ -105,7 +106,7 @@ def require_scope(viewer: Viewer, scope: Scope) -> None:
 def parse_id(text: str | int) -> int | None:
     """Parse a primary key; None where no row can have it."""
     text = str(text)
-    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+    if not (text.isascii() and text.isdigit() and len(text) <= 19):
         return None
     number = int(text)
     return number if 1 <= number <= MAX_ID else None

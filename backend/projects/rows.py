@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import msgspec
 import orjson
@@ -77,6 +77,9 @@ def _padded(text: str, moment: datetime) -> str:
 class Row(msgspec.Struct, frozen=True):
     """Fields are named like the model's attributes, and renamed in JSON where REST has another name."""
 
+    # The largest id that the model's table can have.
+    max_id: ClassVar[int] = 2**31 - 1
+
     id: int
 
     @classmethod
@@ -135,6 +138,8 @@ class TaskRow(Row, frozen=True, rename={"project_id": "project", "assignee_id": 
 
 
 class CommentRow(Row, frozen=True, rename={"task_id": "task"}):
+    max_id = 2**63 - 1
+
     task_id: int
     author: str
     content: str
@@ -177,6 +182,8 @@ class TokenRow(Row, frozen=True):
 
 
 class AuditRow(Row, frozen=True):
+    max_id = 2**63 - 1
+
     at: str
     action: str
     actor_id: int | None

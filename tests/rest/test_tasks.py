@@ -134,8 +134,10 @@ class ListTasksTest(OpenCase):
             ([digest, "10000-01-01T00:00:00Z", number], 400),
             ([digest, time + " " * 500, number], 400),
             ({}, 400),
-            ([digest, time, 2**63 - 1], 200),
-            ([digest, time, 2**64 - 1], 200),
+            ([digest, time, 2**31 - 1], 200),
+            ([digest, time, 2**31], 400),
+            ([digest, time, 2**63 - 1], 400),
+            ([digest, time, 2**64 - 1], 400),
             ([digest, "2027-03-01T23:00:00+23:00", -1], 200),
         ]:
             with self.subTest(forged):

@@ -5,6 +5,7 @@ The lists are read from the routes, so a new list is tested too.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -15,7 +16,7 @@ from rest.base import ListView
 from rest.streams import Events
 from tests.factories import UserFactory
 from tests.rest.cases import ClosedCase
-from tests.rows import SIZES, Grown, counts_in, grown, uncached_statements
+from tests.rows import FORGED_IDS, SIZES, Grown, counts_in, forged, grown, uncached_statements
 
 
 def routes(patterns: list[URLPattern | URLResolver], above: str = "/") -> Iterator[tuple[str, type]]:
@@ -46,13 +47,16 @@ class WalkTests(ClosedCase):
 
     def request(self, route: str, made: Grown, query: str = "") -> tuple[int, list[str]]:
         """The number of rows in the response, and its SQL statements."""
-        ids = {"projects": made.project.pk, "tasks": made.task.pk, "reports": made.report.pk}
-        path = route.replace("<str:id>", str(ids.get(route.split("/")[1])))
+        path = self.path(route, made)
         with uncached_statements() as statements:
             response = self.client.get(f"{path}{query}")
         self.assertEqual(response.status_code, 200, response.content)
         rows = response.json()
         return len(rows if isinstance(rows, list) else rows["events"]), statements
+
+    def path(self, route: str, made: Grown) -> str:
+        ids = {"projects": made.project.pk, "tasks": made.task.pk, "reports": made.report.pk}
+        return route.replace("<str:id>", str(ids.get(route.split("/")[1])))
 
     def test_no_list_costs_more_statements_for_more_rows(self) -> None:
         requests = [(route, query) for route in LISTS for query in ("", "?page_size=10", "?count=1")]
@@ -70,6 +74,22 @@ class WalkTests(ClosedCase):
                 few, more, most = rows[route, query]
                 self.assertTrue(0 < few < min(more, most), f"tests.rows.grow() makes too few of these: {few}, {more}")
                 self.assertEqual(cost, cost[:1] * len(SIZES), f"SQL statements for {SIZES} rows")
+
+    def test_a_cursor_with_an_id_that_no_row_can_have_is_refused(self) -> None:
+        """Members of few, some and many projects read their tasks in different ways."""
+        for size in SIZES[1:]:
+            with grown(size, reader=self.reader) as made:
+                for route in LISTS:
+                    orders = ("id", "-due_date", "updated_at") if route == "/tasks/" else ("",)
+                    for query in (f"?page_size=1{'&ordering=' * bool(order)}{order}" for order in orders):
+                        path = f"{self.path(route, made)}{query}"
+                        [cursor] = re.findall("cursor=([^&>]+)", self.client.get(path)["Link"])
+                        for number in FORGED_IDS:
+                            if abs(number) < 2**63 and route.endswith("/comments/"):  # its ids have 64 bits
+                                continue
+                            with self.subTest(path, number=number):
+                                response = self.client.get(f"{path}&cursor={forged(cursor, number)}")
+                                self.assertEqual((response.status_code, [*response.json()]), (400, ["cursor"]))
 
     def test_rows_are_counted_once_and_only_if_requested(self) -> None:
         with grown(20, reader=self.reader) as made:

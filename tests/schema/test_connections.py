@@ -240,6 +240,8 @@ class PageTests(ListCase):
             ),
             ("", [page_cursor([digest, pk, pk]) + "A" * 200, page_cursor([digest, pk, pk, "x" * 10_000])]),
             (by_date, map(page_cursor, ([dated, "tomorrow", pk], [dated, 5, pk], [dated, None, pk]))),
+            ("", map(page_cursor, ([digest, big, big] for big in (2**31, 2**63 - 1, 2**63, 2**64 - 1)))),
+            (by_date, map(page_cursor, ([dated, "2026-01-01T00:00:00Z", big] for big in (2**31, 2**63, 2**64 - 1)))),
             (by_date, map(page_cursor, ([dated, 1.5, pk], [dated, "10000-01-01T00:00:00Z", pk], [dated, [], pk]))),
             (
                 by_date,
@@ -257,9 +259,7 @@ class PageTests(ListCase):
         for pk, expected in [
             (0, []),
             (-5, []),
-            (2**31, ids(self.tasks)),
-            (2**63 - 1, ids(self.tasks)),
-            (2**64 - 1, ids(self.tasks)),
+            (2**31 - 1, ids(self.tasks)),
         ]:
             with self.subTest(pk):
                 page = self.page(listing, f'after: "{page_cursor([digest, pk, pk])}"')

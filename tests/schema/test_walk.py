@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -28,7 +28,7 @@ from graphql import (
 from backend.projects.models import User
 from schema.schema import schema
 from tests.factories import UserFactory
-from tests.rows import SIZES, Grown, counts_in, grown, uncached_statements
+from tests.rows import FORGED_IDS, SIZES, Grown, counts_in, forged, grown, uncached_statements
 from tests.schema.cases import ClosedCase
 
 GRAPHQL = schema._schema
@@ -101,6 +101,7 @@ def _fields(kind: GraphQLNamedType) -> dict[str, GraphQLField]:
 
 assert GRAPHQL.query_type is not None
 PATHS = [path for path in paths(GRAPHQL.query_type) if any(step.is_list for step in path)]
+CONNECTIONS = [path for path in PATHS if "pageInfo" in path[-1].page and len(path) < DEPTH]
 COUNTED = [path for path in PATHS if "totalCount" in path[-1].page]
 
 
@@ -114,6 +115,8 @@ class Form:
     has_first: bool = True
     has_two_aliases: bool = False
     end: str | None = None
+    # The page cursor that the last list starts after.
+    after: str | None = None
 
 
 ROWS = Form("nodes")
@@ -124,6 +127,7 @@ FORMS = [
     Form("two aliases", has_two_aliases=True),
 ]
 COUNT = Form("count alone", end="totalCount")
+END_CURSOR = Form("end of the page", end="pageInfo { endCursor }")
 COUNT_AND_ROWS = Form("count and rows", end="totalCount nodes { __typename }")
 
 
@@ -135,6 +139,8 @@ def document(path: Path, form: Form, ids: dict[str, int]) -> str:
         if not is_last:
             text = _rows(step, form, text)
         first = f"first: {FIRST[sum(lists[:depth])]}" if form.has_first else None
+        if is_last and form.after is not None:
+            first = f'{first} after: "{form.after}"'
         field = _selection(step, ids, first, text)
         if is_last and form.has_two_aliases:
             field = f"a: {field} b: {_selection(step, ids, 'first: 2', text)}"
@@ -182,6 +188,16 @@ def count_objects(data: Any, path: Path) -> int:
 
 def _rows_of(page: dict[str, Any]) -> list[Any]:
     return page["nodes"] if "nodes" in page else [edge["node"] for edge in page["edges"]]
+
+
+def _end_cursors(data: Any) -> Iterator[str | None]:
+    """Every `endCursor` in the data."""
+    if isinstance(data, dict):
+        for name, value in data.items():
+            yield from [value] if name == "endCursor" else _end_cursors(value)
+    elif isinstance(data, list):
+        for value in data:
+            yield from _end_cursors(value)
 
 
 def label(path: Path) -> str:
@@ -232,6 +248,24 @@ class _Walk(ClosedCase):
             with self.subTest(path=label(path), form=form.name):
                 self.assertEqual(cost, cost[:1] * len(SIZES), f"SQL statements for {SIZES} rows")
 
+    def assert_forged_cursors_are_refused(self) -> None:
+        """Members of few, some and many projects read their tasks in different ways."""
+        for size in SIZES[1:]:
+            with grown(size, reader=self.reader) as made:
+                ids = {"Project": made.project.pk, "Task": made.task.pk, "SummaryReport": made.report.pk}
+                for path in self.visible(CONNECTIONS):
+                    data, _ = self.run_document(path, END_CURSOR, made)
+                    cursor = next(end for end in _end_cursors(data) if end is not None)
+                    has_big_ids = path[-1].object_type.name in ("Comment", "AuditEntry")
+                    for number in FORGED_IDS:
+                        if has_big_ids and abs(number) < 2**63:
+                            continue
+                        with self.subTest(path=label(path), number=number):
+                            result = self.gql(document(path, replace(END_CURSOR, after=forged(cursor, number)), ids))
+                            codes = {(error["extensions"]["code"], error["extensions"].get("argument"))
+                                     for error in result["errors"]}  # fmt: skip
+                            self.assertEqual(codes, {("BAD_USER_INPUT", "after")})
+
     def assert_counted_only_if_selected(self) -> None:
         with grown(20, reader=self.reader) as made:
             for path in self.visible(COUNTED):
@@ -256,6 +290,9 @@ class StaffWalkTests(_Walk):
     def test_rows_are_counted_in_one_statement_and_only_if_selected(self) -> None:
         self.assert_counted_only_if_selected()
 
+    def test_a_cursor_with_an_id_that_no_row_can_have_is_refused(self) -> None:
+        self.assert_forged_cursors_are_refused()
+
 
 class MemberWalkTests(_Walk):
     """The reader is a member of every project."""
@@ -271,3 +308,6 @@ class MemberWalkTests(_Walk):
 
     def test_rows_are_counted_in_one_statement_and_only_if_selected(self) -> None:
         self.assert_counted_only_if_selected()
+
+    def test_a_cursor_with_an_id_that_no_row_can_have_is_refused(self) -> None:
+        self.assert_forged_cursors_are_refused()

@@ -24,7 +24,7 @@ class AuditEntry(models.Model):
     refers to rows by id and outlives them.
     """
 
-    id: int
+    id = models.BigAutoField(primary_key=True)
     at = models.DateTimeField(auto_now_add=True)
     action = models.CharField(max_length=16, choices=AuditAction)
     # The acting user; null for anonymous clients and for commands.

@@ -6,7 +6,7 @@ from .text import validate_storable
 class Comment(models.Model):
     """A comment on a task. `author` is a name, which outlives the account."""
 
-    id: int
+    id = models.BigAutoField(primary_key=True)
     task = models.ForeignKey("Task", models.CASCADE, related_name="comments")
     author = models.CharField(max_length=255, validators=[validate_storable])
     content = models.TextField(validators=[validate_storable])

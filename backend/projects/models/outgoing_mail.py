@@ -9,7 +9,7 @@ class OutgoingMail(models.Model):
     `sent_at` is when the mail server accepted it.
     """
 
-    id: int
+    id = models.BigAutoField(primary_key=True)
     recipient = models.EmailField(max_length=254)
     created_at = models.DateTimeField(db_default=Now())
     not_before = models.DateTimeField(db_default=Now())

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import orjson
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db import connection
-from django.db.models import BooleanField, Count, F, Func, IntegerField, Model, OuterRef, Q, QuerySet, Window
+from django.db.models import BigIntegerField, BooleanField, Count, F, Func, Model, OuterRef, Q, QuerySet, Window
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import RowNumber
 
@@ -152,7 +152,7 @@ class Listing(Generic[R]):
         return base64.urlsafe_b64encode(orjson.dumps([self._digest, key.value, key.id])).decode().rstrip("=")
 
     def parse_page_cursor(self, page_cursor: str | None, argument: str) -> Key | None:
-        """Raises BadArgument where the cursor is malformed, or belongs to another list."""
+        """Raises BadArgument where the cursor is malformed, belongs to another list, or names an id no row can have."""
         if page_cursor is None:
             return None
         is_ours = False
@@ -165,7 +165,7 @@ class Listing(Generic[R]):
                 value = datetime.fromisoformat(value).astimezone(UTC)
             elif type(value) is not int or value != pk:
                 raise ValueError
-            is_ours = digest == self._digest and type(pk) is int
+            is_ours = digest == self._digest and type(pk) is int and abs(pk) <= self.row_type.max_id
         except (ValueError, TypeError, OverflowError):
             pass
         if not is_ours:
@@ -286,7 +286,7 @@ class _Slice(Generic[R]):
     def first_of_each(self, source: PerParent[M]) -> QuerySet[M]:
         """The first rows of each parent, one more than `size`."""
         of_parent = self.apply(source.rows.filter(**{source.parent: OuterRef("pk")})).values("pk")[: self.size + 1]
-        ids = Func(ArraySubquery(of_parent), function="unnest", set_returning=True, output_field=IntegerField())
+        ids = Func(ArraySubquery(of_parent), function="unnest", set_returning=True, output_field=BigIntegerField())
         return source.rows.filter(among(ArraySubquery(source.parents.order_by().values_list(ids))))
 
     def page(self, found: list[R]) -> Page[R]:
