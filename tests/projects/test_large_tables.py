@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
 from django.db import connection
+from django.db.models import Model
 from django.test.utils import CaptureQueriesContext
 
 from backend.projects.access import SYSTEM, Viewer, viewer_for
@@ -16,9 +19,11 @@ from backend.projects.models import Membership, Project, Role, Task, User
 from backend.projects.resolvers import search
 from backend.projects.resolvers import task as tasks
 from backend.projects.resolvers.page import Order, PageRequest
+from backend.projects.resolvers.project import ProjectFilter, count_projects, list_projects
 from backend.projects.resolvers.task import (
     TaskFilter,
     count_tasks,
+    count_tasks_of_projects,
     list_tasks,
     list_tasks_of_projects,
     tasks_listing,
@@ -39,12 +44,13 @@ ORDERS = [
 ]
 
 # Half of the tasks belong to three projects, the others to all the rest. Every timestamp is spread over some 300 days,
-# in an order of its own.
+# in an order of its own. The last ten projects have a word in each task, and no member in `viewers`.
 _FILL = """
 INSERT INTO projects_task
        (project_id, title, description, status, assignee_id, due_date, version, created_at, updated_at)
 SELECT (%(projects)s)[CASE n %% 6 WHEN 0 THEN 1 WHEN 1 THEN 2 WHEN 2 THEN 3 ELSE 4 + n * 7 %% (%(count)s - 3) END],
-       'Task ' || n || CASE WHEN n %% 2 = 0 THEN ' common' ELSE '' END || CASE WHEN n = 77 THEN ' unique' ELSE '' END,
+       'Task ' || n || CASE WHEN n %% 2 = 0 THEN ' common' ELSE '' END || CASE WHEN n = 77 THEN ' unique' ELSE '' END
+       || CASE WHEN n %% 6 > 2 AND n * 7 %% (%(count)s - 3) >= 47 THEN ' lexicon' ELSE '' END,
        CASE WHEN n %% 1000 = 3 THEN 'A rare remark' ELSE '' END,
        (ARRAY['pending', 'in_progress', 'completed'])[1 + n * 11 %% 3], (%(people)s)[1 + n * 13 %% 20],
        %(noon)s + n * 7919 %% 40009 * interval '10 minutes', 1,
@@ -80,15 +86,15 @@ class LargeCase(Case):
             "a member of many projects": viewer_for(many),
         }
 
-    def plan(self, read: Callable[[], Any]) -> Plan:
-        """Return the plan of the one statement that reads tasks."""
+    def plan(self, read: Callable[[], Any], model: type[Model] = Task) -> Plan:
+        """Return the plan of the one statement that reads tasks, or rows of another model."""
         with CaptureQueriesContext(connection) as captured:
             read()
-        [statement] = [query["sql"] for query in captured if 'FROM "projects_task"' in query["sql"]]
+        [statement] = [query["sql"] for query in captured if f'FROM "{model._meta.db_table}"' in query["sql"]]
         with connection.cursor() as cursor:
             cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}")
             [[found]] = cursor.fetchall()
-        return Plan((json.loads(found) if isinstance(found, str) else found)[0]["Plan"])
+        return Plan((json.loads(found) if isinstance(found, str) else found)[0]["Plan"], model)
 
     def plan_of_list(
         self, viewer: Viewer, filter: TaskFilter = ALL, order: Order = NEWEST_FIRST, page: PageRequest = PAGE
@@ -97,14 +103,15 @@ class LargeCase(Case):
 
 
 class Plan:
-    def __init__(self, root: dict[str, Any]) -> None:
+    def __init__(self, root: dict[str, Any], model: type[Model]) -> None:
+        self._table = model._meta.db_table
         self.nodes = [node for node in _walk(root) if node["Actual Loops"]]
         self.buffers = root["Shared Hit Blocks"] + root["Shared Read Blocks"]
 
     @property
     def whole_scans(self) -> list[str]:
         scans = [node for node in self.nodes if node["Node Type"] == "Seq Scan"]
-        return [node["Relation Name"] for node in scans if node["Relation Name"] == Task._meta.db_table]
+        return [node["Relation Name"] for node in scans if node["Relation Name"] == self._table]
 
     @property
     def indexes(self) -> set[str]:
@@ -117,9 +124,9 @@ class Plan:
         return max((_rows(node["Plans"][0]) for node in sorts), default=0)
 
     @property
-    def tasks_read(self) -> int:
-        """Rows of tasks that were read, including those filtered out."""
-        scans = [node for node in self.nodes if node.get("Relation Name") == Task._meta.db_table]
+    def rows_read(self) -> int:
+        """Rows of tasks, or of the other model, that were read, including those filtered out."""
+        scans = [node for node in self.nodes if node.get("Relation Name") == self._table]
         return sum(_rows(node) + node.get("Rows Removed by Filter", 0) * node["Actual Loops"] for node in scans)
 
 
@@ -151,7 +158,7 @@ class IndexTests(LargeCase):
                         plan = self.plan_of_list(viewer, order=order, page=page)
                         self.assert_by_index(plan)
                         # By id PostgreSQL may also read the tasks of all projects: each of the large ones has a sixth.
-                        self.assertLessEqual(plan.tasks_read, (7 if order.field == "id" else 3) * 101)
+                        self.assertLessEqual(plan.rows_read, (7 if order.field == "id" else 3) * 101)
 
     def test_each_filter_uses_an_index(self) -> None:
         days = [NOON + timedelta(days=days) for days in (1, 30, 140, 250)]
@@ -178,7 +185,7 @@ class IndexTests(LargeCase):
                     with self.subTest(name, filter=task_filter, is_descending=is_descending):
                         plan = self.plan_of_list(viewer, task_filter, Order("due_date", is_descending))
                         self.assert_by_index(plan)
-                        self.assertLessEqual(plan.tasks_read, 3 * 101)
+                        self.assertLessEqual(plan.rows_read, 3 * 101)
 
     def test_a_member_of_many_projects_reads_a_page_of_each_at_most(self) -> None:
         viewer = self.viewers["a member of many projects"]
@@ -186,7 +193,7 @@ class IndexTests(LargeCase):
             with self.subTest(order):
                 plan = self.plan_of_list(viewer, order=order)
                 self.assertEqual(plan.whole_scans, [])
-                self.assertLessEqual(plan.tasks_read, 2 * 50 * 101)
+                self.assertLessEqual(plan.rows_read, 2 * 50 * 101)
 
     def test_the_lists_of_many_projects_read_a_page_of_each(self) -> None:
         ids = [project.pk for project in self.projects]
@@ -199,7 +206,7 @@ class IndexTests(LargeCase):
                 )
                 self.assertEqual(plan.whole_scans, [])
                 # Each row counts twice: found in the index of its project, then read.
-                self.assertLessEqual(plan.tasks_read, 2 * 10 * PROJECTS)
+                self.assertLessEqual(plan.rows_read, 2 * 10 * PROJECTS)
 
     def test_a_page_far_down_reads_as_many_buffers_as_the_first(self) -> None:
         for name, viewer in self.viewers_except_many():
@@ -268,14 +275,85 @@ class SearchTests(LargeCase):
                 self.assertEqual(count_tasks(viewer, TaskFilter(search=text)), len(newest))
 
     def test_a_common_word_is_found_among_the_newest_tasks_and_a_rare_one_by_the_index(self) -> None:
+        for text, is_by_index in (("common", False), ("unique", True), ("absent", True), ("rare", True)):
+            with self.subTest(text=text):
+                plan = self.plan_of_list(SYSTEM, TaskFilter(search=text))
+                self.assertEqual("task_search" in plan.indexes, is_by_index)
+                self.assertEqual(plan.whole_scans, [])
+                self.assertLessEqual(plan.rows_read, 7 * search._PROBED)
+
+    def test_a_member_finds_a_common_word_among_the_newest_tasks(self) -> None:
         for name, viewer in self.viewers.items():
-            for text, is_by_index in (("common", False), ("unique", True), ("absent", True), ("rare", True)):
-                with self.subTest(name, text=text):
-                    plan = self.plan_of_list(viewer, TaskFilter(search=text))
-                    self.assertEqual("task_search" in plan.indexes, is_by_index)
+            if not viewer.sees_all:
+                with self.subTest(name):
+                    plan = self.plan_of_list(viewer, TaskFilter(search="common"))
                     self.assertEqual(plan.whole_scans, [])
-                    self.assertLessEqual(plan.tasks_read, 7 * search._PROBED)
+                    self.assertLessEqual(plan.rows_read, search._PROBED + 2 * PROJECTS + 101)
+
+    def test_what_a_member_reads_does_not_depend_on_words_of_other_projects(self) -> None:
+        """Neither word is in a task of theirs. The first is in each task of ten other projects."""
+        by_date, page = Order("due_date", False), PageRequest(first=50)
+        for name, viewer in self.viewers.items():
+            if viewer.sees_all:
+                continue
+            seen = sorted(Project.objects.filter(members=viewer.user_id).values_list("pk", flat=True))
+            hidden = self.projects[-1].pk
+            reads: dict[str, Callable[..., Any]] = {
+                "list": partial(self.search, viewer, NEWEST_FIRST, PAGE),
+                "other order": partial(self.search, viewer, by_date, PAGE),
+                "last page": partial(self.search, viewer, NEWEST_FIRST, PageRequest(last=100)),
+                "of a project": partial(self.search, viewer, NEWEST_FIRST, PAGE, project_id=seen[0]),
+                "of a hidden project": partial(self.search, viewer, NEWEST_FIRST, PAGE, project_id=hidden),
+                "of an assignee": partial(self.search, viewer, NEWEST_FIRST, PAGE, assignee_id=self.people[7].pk),
+                "count": partial(count_tasks, viewer),
+                "count per project": partial(count_tasks_of_projects, viewer, [*seen, hidden]),
+                "list per project": partial(
+                    list_tasks_of_projects, viewer, [*seen, hidden], order=NEWEST_FIRST, page=page
+                ),
+            }
+            visible = Task.objects.filter(project__in=seen)
+            for read_name, read in reads.items():
+                with self.subTest(name, read=read_name):
+                    plans = []
+                    for text in ("lexicon", "lexicom"):
+                        call = partial(read, filter=TaskFilter(search=text))
+                        plans.append(self.plan(call))
+                    hidden_word, no_word = plans
+                    self.assertEqual(hidden_word.rows_read, no_word.rows_read)
+                    self.assertEqual(hidden_word.buffers, no_word.buffers)
+                    self.assertEqual(hidden_word.whole_scans, [])
+                    self.assertNotIn("task_search", hidden_word.indexes)
+                    if read_name != "of an assignee":
+                        # The newest tasks are read twice. PostgreSQL rounds the rows of each project.
+                        most = visible.count() + search._PROBED + 2 * len(seen)
+                        self.assertLessEqual(hidden_word.rows_read, most)
+
+    def test_what_a_search_for_projects_reads_does_not_depend_on_the_names_of_others(self) -> None:
+        """The first word is in the names of half of 2,000 other projects, the second in none."""
+        Project.objects.bulk_create(Project(name=f"{'Lexicon' * (n % 2)} {n}") for n in range(2_000))
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE projects_project")
+        reads: dict[str, Callable[..., Any]] = {
+            "list": partial(list_projects, order=NEWEST_FIRST, page=PAGE),
+            "count": count_projects,
+        }
+        for name, viewer in self.viewers.items():
+            if viewer.sees_all:
+                continue
+            seen = Project.objects.filter(members=viewer.user_id).count()
+            for read_name, read in reads.items():
+                with self.subTest(name, read=read_name):
+                    hidden_word, no_word, own_word = (
+                        self.plan(partial(read, viewer, filter=ProjectFilter(text)), Project)
+                        for text in ("lexicon", "lexicom", "project")
+                    )
+                    self.assertEqual(hidden_word.rows_read, no_word.rows_read)
+                    self.assertEqual(hidden_word.buffers, no_word.buffers)
+                    self.assertLessEqual(own_word.rows_read, 4 * seen)
+
+    def search(self, viewer: Viewer, order: Order, page: PageRequest, *, filter: TaskFilter, **also: Any) -> Any:
+        return list_tasks(viewer, filter=replace(filter, **also), order=order, page=page)
 
     def test_words_that_never_occur_together_are_not_fetched(self) -> None:
         plan = self.plan_of_list(SYSTEM, TaskFilter(search="common task"))
-        self.assertLessEqual(plan.tasks_read, search._PROBED)
+        self.assertLessEqual(plan.rows_read, search._PROBED)

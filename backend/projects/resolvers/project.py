@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from django.db.models import QuerySet
 
@@ -11,7 +12,7 @@ from ..cache.lists import CacheQuery
 from ..models import Project
 from ..rows import ProjectRow
 from .cached import CachedPage, cached_page
-from .page import Listing, Order, PageRequest
+from .page import Listing, Order, Page, PageRequest
 from .search import check_search, matching
 
 
@@ -23,9 +24,6 @@ class ProjectFilter:
 
     def __post_init__(self) -> None:
         check_search(self.search)
-
-    def apply(self, projects: QuerySet[Project]) -> QuerySet[Project]:
-        return matching(projects, self.search, "name", "description")
 
 
 def get_project(viewer: Viewer, project_id: int | None) -> ProjectRow:
@@ -50,18 +48,39 @@ def list_projects(
     access.require_access(viewer)
     listing = projects_listing(filter, order)
 
+    # Queried once, for the cache and for the list.
+    visible_projects = cache(lambda: access.visible_project_ids(viewer))
+    by_ids = filter.search is not None and not viewer.sees_all
+
+    def build() -> Page[ProjectRow]:
+        return listing.page(_visible(viewer, filter, visible_projects() if by_ids else None), page)
+
     query = CacheQuery(
         viewer,
         listing.name,
         listing.cache_params(page),
+        visible_projects=visible_projects if by_ids else None,
         min_position=min_position,
         if_none_match=if_none_match,
     )
-    return cached_page(query, listing, lambda: listing.page(filter.apply(access.visible_projects(viewer)), page))
+    return cached_page(query, listing, build)
 
 
 def count_projects(viewer: Viewer, filter: ProjectFilter) -> int:
-    return filter.apply(access.visible_projects(viewer)).count()
+    by_ids = filter.search is not None and not viewer.sees_all
+    return _visible(viewer, filter, access.visible_project_ids(viewer) if by_ids else None).count()
+
+
+def _visible(viewer: Viewer, filter: ProjectFilter, ids: Collection[int] | None) -> QuerySet[Project]:
+    """The visible projects that pass the filter, among these ids or all.
+
+    A member's search reads the projects that they see and no others, or how long it takes would depend on the words of
+    the others.
+    """
+    projects = access.visible_projects(viewer)
+    if ids is not None:
+        projects = projects.filter(pk__in=ids)
+    return projects if filter.search is None else matching(projects, filter.search, "name", "description")
 
 
 def projects_by_id(viewer: Viewer, project_ids: Sequence[int]) -> dict[int, ProjectRow]:

@@ -1,13 +1,19 @@
-"""Search for a substring of titles, names and descriptions."""
+"""Search for a substring of titles, names and descriptions.
+
+What a search reads on behalf of a member depends on the rows that they may see alone: how long it takes must not tell
+whether a word occurs in the others (docs/decisions/0007-large-tables.md).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from django.contrib.postgres.expressions import ArraySubquery
 from django.core.exceptions import EmptyResultSet, ValidationError
-from django.db.models import Func, Model, Q, QuerySet
+from django.db.models import BigIntegerField, F, Func, Model, OuterRef, Q, QuerySet
 from django.db.models.expressions import RawSQL
+from django.db.models.functions import StrIndex
 
 from ..errors import BadArgument
 from ..models import Project, Task
@@ -37,10 +43,8 @@ def check_search(text: str | None) -> None:
         raise BadArgument("search", f"Search for {MIN_LETTERS} letters at least.")
 
 
-def matching(rows: QuerySet[M], text: str | None, *fields: str) -> QuerySet[M]:
+def matching(rows: QuerySet[M], text: str, *fields: str) -> QuerySet[M]:
     """The newest `MAX_MATCHES` of the rows with `text` in one of the fields, ignoring case."""
-    if text is None:
-        return rows
     condition = Q()
     for field in fields:
         condition |= Q(**{f"{field}__icontains": text})
@@ -80,10 +84,10 @@ def newest_matches(
 ) -> QuerySet[Task]:
     """The newest `limit` (at most `MAX_MATCHES`) of the projects' tasks with `text` in title or description.
 
-    `shares` are those tasks, split into disjoint querysets. `probed` are the same tasks or more, split into querysets
-    that each have an index by id. The planner would have to guess how often a word occurs: it would scan the table for
-    a rare word, or fetch half of it for a common one. Here a sample of the newest tasks decides
-    (docs/decisions/0007-large-tables.md).
+    For viewers who see all tasks: it reads an index of all of them. `shares` are the projects' tasks, split into
+    disjoint querysets. `probed` are the same tasks or more, split into querysets that each have an index by id. The
+    planner would have to guess how often a word occurs: it would scan the table for a rare word, or fetch half of it
+    for a common one. Here a sample of the newest tasks decides (docs/decisions/0007-large-tables.md).
     """
     match = Q(search_text__contains=search_pattern(text))
     limit = min(limit or MAX_MATCHES, MAX_MATCHES)
@@ -95,14 +99,65 @@ def newest_matches(
         "indexed": tasks.filter(match).order_by().values_list("id", "project_id"),
         "walked": merged([rows.filter(match) for rows in shares], ["-id"], limit).values_list("id"),
     }
+    return _tasks_found(_NEWEST, parts, limit=limit, most_probed=_PROBED, common=_COMMON)
+
+
+# The last branch is executed only if too few are found among the newest tasks.
+_NEWEST_OF_PROJECTS = """
+WITH seen AS MATERIALIZED ({projects}),
+probed AS MATERIALIZED (
+  SELECT coalesce(max(newest.id), 0) - {probed} AS after
+    FROM seen CROSS JOIN LATERAL (
+      SELECT id FROM {table} WHERE project_id >= seen.id AND project_id <= seen.id
+       ORDER BY project_id DESC, id DESC LIMIT 1
+    ) AS newest
+),
+hits (id) AS MATERIALIZED ({hits}),
+probe AS MATERIALIZED (SELECT count(*) >= {limit} AS suffices FROM hits)
+SELECT id FROM (
+  SELECT id FROM hits WHERE (SELECT suffices FROM probe)
+  UNION ALL
+  SELECT id FROM ({walked}) AS walked (id) WHERE (SELECT NOT suffices FROM probe)
+) AS found ORDER BY id DESC LIMIT {limit}
+"""
+
+
+def newest_matches_of_projects(
+    text: str, *, tasks: QuerySet[Task], projects: QuerySet[Project], limit: int | None = None
+) -> QuerySet[Task]:
+    """As `newest_matches`, reading no task of other projects.
+
+    The newest tasks are read first, then those of each project from the newest on, until `limit` are found. `strpos`
+    keeps PostgreSQL from using the index of the words of all tasks, and the order by project from walking the tasks of
+    all projects: with `project_id =` instead of a range, PostgreSQL would ignore the order.
+    """
+    limit = min(limit or MAX_MATCHES, MAX_MATCHES)
+    of_project = (
+        tasks.alias(place=StrIndex(F("search_text"), search_pattern(text)))
+        .filter(place__gt=0, project_id__gte=OuterRef("pk"), project_id__lte=OuterRef("pk"))
+        .order_by("-project_id", "-id")
+        .values("pk")
+    )
+    parts = {
+        "projects": projects.order_by().values_list("id"),
+        "hits": _ids_of_each(projects, of_project.filter(id__gt=RawSQL("(SELECT after FROM probed)", []))),
+        "walked": _ids_of_each(projects, of_project[:limit]),
+    }
+    return _tasks_found(_NEWEST_OF_PROJECTS, parts, table=Task._meta.db_table, probed=_PROBED, limit=limit)
+
+
+def _ids_of_each(projects: QuerySet[Project], of_project: QuerySet[Any]) -> QuerySet[Any]:
+    """The ids of the rows that `of_project`, which refers to a project, returns for each of the projects."""
+    ids = Func(ArraySubquery(of_project), function="unnest", set_returning=True, output_field=BigIntegerField())
+    return projects.order_by().annotate(task_id=ids).values_list("task_id")
+
+
+def _tasks_found(statement: str, parts: dict[str, QuerySet[Any]], **numbers: str | int) -> QuerySet[Task]:
+    """The tasks whose ids a statement returns. It is composed of querysets, in its order, and of our own numbers."""
     try:
         compiled = {name: rows.query.sql_with_params() for name, rows in parts.items()}
     except EmptyResultSet:
         return Task.objects.none()
-    statement = _NEWEST.format(
-        **{name: sql for name, (sql, _) in compiled.items()}, limit=limit, most_probed=_PROBED, common=_COMMON
-    )
-    parameters = [parameter for _, values in compiled.values() for parameter in values]
-    # The statement consists of querysets compiled by Django and of our own numbers.
-    ids = RawSQL(statement, parameters)  # noqa: S611
+    sql = statement.format(**{name: part for name, (part, _) in compiled.items()}, **numbers)
+    ids = RawSQL(sql, [parameter for _, values in compiled.values() for parameter in values])  # noqa: S611
     return Task.objects.filter(among(Func(ids, template="ARRAY%(expressions)s")))

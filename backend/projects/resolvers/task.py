@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 
@@ -15,7 +15,7 @@ from ..models import Status, Task
 from ..rows import TaskRow
 from .cached import CachedPage, cached_page
 from .page import Listing, Order, Page, PageRequest, PerParent, Shares, count_by_parent
-from .search import check_search, newest_matches
+from .search import check_search, newest_matches, newest_matches_of_projects
 
 # How the tasks of a viewer's projects are ordered: up to MAX_SHARES projects by merging the index of each, up to
 # MAX_SORTED by sorting the first rows of each, beyond that by filtering the index of all tasks
@@ -141,6 +141,15 @@ def _matches(
     """The newest visible matches, in these projects or in all."""
     assert filter.search is not None
     projects = access.visible_projects(viewer)
+    if not viewer.sees_all:
+        if filter.project_id is not None:
+            projects = projects.filter(pk=filter.project_id)
+        return newest_matches_of_projects(
+            filter.search,
+            tasks=replace(filter, project_id=None).apply(Task.objects.all()),
+            projects=projects if project_ids is None else projects.filter(pk__in=project_ids),
+            limit=limit,
+        )
     tasks = filter.apply(Task.objects.all())
     visible = _shares(viewer, filter, project_ids)
     shares = [visible.of(pk) for pk in visible.keys] if isinstance(visible, Shares) else [visible]
