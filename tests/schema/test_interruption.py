@@ -51,7 +51,7 @@ class LockedCase(ServerCase):
 
     def setUp(self) -> None:
         super().setUp()
-        TaskFactory()
+        update_task(actor=SYSTEM, task_id=TaskFactory().pk, changes={"title": "Weed"})
         other = OtherConnection()
         other.lock_tasks()
         self.addCleanup(other.close)
@@ -110,6 +110,16 @@ class DeadlineTests(LockedCase):
             self.subscribe(socket, TASKS)
             answer = json.loads(socket.recv(TIMEOUT_S))
             self.assertEqual((answer["type"], answer["payload"][0]["extensions"]), ("error", {"code": "TIMEOUT"}))
+
+    def test_an_event_that_takes_too_long_ends_its_subscription(self) -> None:
+        socket = self.socket()
+        head = 'subscription { events(after: "0") { cursor ... on TaskUpdated { task'
+        self.subscribe(socket, f"{head} {{ project {{ tasks {{ totalCount }} }} }} }} }} }}")
+        answer = json.loads(socket.recv(TIMEOUT_S))
+        self.assertEqual((answer["type"], answer["payload"][0]["extensions"]), ("error", {"code": "TIMEOUT"}))
+        self.subscribe(socket, f"{head} {{ title }} }} }} }}")  # from the event itself
+        answer = json.loads(socket.recv(TIMEOUT_S))
+        self.assertEqual(answer["payload"], {"data": {"events": {"cursor": "1", "task": {"title": "Weed"}}}})
 
     def test_what_has_committed_before_the_timeout_stays(self) -> None:
         document = """mutation { createProject(input: {name: "Garden"}) { ... on Project { tasks { totalCount } } } }"""

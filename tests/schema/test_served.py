@@ -10,7 +10,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from tests.cases import ServerCase
-from tests.factories import ProjectFactory
+from tests.factories import ProjectFactory, TaskFactory
 from tests.schema.sockets import PROTOCOL, TIMEOUT_S
 
 
@@ -48,6 +48,18 @@ class Doors:
                 self.assertEqual(
                     self.receive(socket), {"type": "next", "id": "1", "payload": {"data": {"events": event}}}
                 )
+
+    def test_an_answer_may_be_larger_than_a_message_of_a_client(self) -> None:
+        description = "x" * 60_000
+        TaskFactory.create_batch(20, description=description)
+        with connect(f"{self.ws_url}/graphql/", subprotocols=[Subprotocol(PROTOCOL)], max_size=None) as socket:
+            socket.send(json.dumps({"type": "connection_init"}))
+            self.assertEqual(self.receive(socket), {"type": "connection_ack"})
+            payload = {"query": "{ tasks(first: 20) { nodes { description } } }"}
+            socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": payload}))
+            tasks = self.receive(socket)["payload"]["data"]["tasks"]
+            self.assertEqual(tasks["nodes"], [{"description": description}] * 20)
+            self.assertEqual(self.receive(socket), {"type": "complete", "id": "1"})
 
 
 class DaphneTests(Doors, ServerCase):
