@@ -151,6 +151,8 @@ class Subscriber:
         with suppress(DatabaseError, InterfaceError):  # the execution below reports these
             if await execution.is_visible_to(context.viewer):
                 return payload
+            # The viewer may have been staff when the event was read.
+            context = replace(context, viewer=replace(context.viewer, sees_all=False))
         execute = partial(_execute, self._executor, replace(context), event)
         return (await threads.requests.run(Job(account_of(context.viewer)), execute)).payload
 

@@ -18,7 +18,7 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext as Ex
 
 from backend.projects import journal, threads
 from backend.projects.access import SYSTEM
-from backend.projects.models import Membership
+from backend.projects.models import Membership, User
 from backend.projects.services.comment import add_comment
 from backend.projects.services.membership import add_member
 from backend.projects.services.project import create_project, delete_project, update_project
@@ -196,6 +196,23 @@ class NestedTests(CommittingCase):
             await self.change("After")
             await self.assert_all_received(sockets[0], 1)
             message = await sockets[1].receive()
+            self.assertEqual(
+                message["payload"]["data"]["events"]["task"],
+                {"project": None, "assignee": None, "comments": {"nodes": []}},
+            )
+
+    async def test_a_subscriber_who_is_no_longer_staff_sees_nothing_beyond_the_event(self) -> None:
+        user = User.objects.filter(pk=self.users[1].pk)
+        await database_sync_to_async(Membership.objects.filter(user=self.users[1]).delete)()
+        await database_sync_to_async(user.update)(is_staff=True)
+        async with AsyncExitStack() as stack:
+            socket = await self.subscribed(stack, self.tokens[1], 1, NESTED)
+            await self.change("Before")
+            await self.assert_all_received(socket, 1)
+            # Without an event, as if the reader had not read it yet.
+            await database_sync_to_async(user.update)(is_staff=False)
+            await self.change("After")
+            message = await socket.receive()
             self.assertEqual(
                 message["payload"]["data"]["events"]["task"],
                 {"project": None, "assignee": None, "comments": {"nodes": []}},
