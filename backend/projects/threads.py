@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 # PostgreSQL's code of a statement that was cancelled, by us or after `statement_timeout`.
 _QUERY_CANCELED = "57014"
+# Seconds that a thread whose statement has ended waits for a cancellation that is being sent.
+_CANCEL_S = 1.0
 
 
 # --- Jobs ------------------------------------------------------------------------------------------------
@@ -83,9 +85,17 @@ class Job:
                 raise self._interruption or TimedOut() from error
             raise
         finally:
-            with self._lock:
-                self._executing = None
+            self._end_statement(context["connection"])
             self.check()
+
+    def _end_statement(self, connection: Any) -> None:
+        if self._lock.acquire(timeout=_CANCEL_S):
+            self._executing = None
+            self._lock.release()
+        else:
+            # PostgreSQL hangs. Once it goes on, the cancellation may reach whatever this connection executes then.
+            self._executing = None
+            connection.close()
 
     def _cancel_statement(self) -> None:
         with self._lock:

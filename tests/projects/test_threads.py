@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import connection, transaction
+from django.db import InterfaceError, connection, transaction
 from django.test import SimpleTestCase, override_settings
 
 from backend.projects import threads
@@ -98,6 +98,21 @@ class StatementTests(CommittingCase):
         calling.cancel()
         while await self.is_sleeping():
             pass
+
+    async def test_a_connection_whose_cancellation_is_not_answered_is_not_used_again(self) -> None:
+        def backend() -> Any:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_backend_pid()")
+                return cursor.fetchone()[0]
+
+        pool = RequestThreads(1, "test")
+        before = await pool.call(backend)
+        self.assertEqual(await pool.call(backend), before)
+        job = Job()
+        with job._lock, self.assertRaises(InterfaceError):  # as while a cancellation is being sent
+            await pool.run(job, backend)
+        self.assertNotEqual(await pool.call(backend), before)
+        await pool.close()
 
     @override_settings(OPERATION_TIMEOUT_S=0.3)
     async def test_a_job_ends_at_its_deadline(self) -> None:
