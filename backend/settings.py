@@ -402,7 +402,7 @@ SPECTACULAR_SETTINGS = {
 STRAWBERRY_DJANGO = {"MUTATIONS_DEFAULT_HANDLE_ERRORS": True}
 
 # Loggers of code that retries every second, and logs each failure while its server is down.
-RETRYING_LOGGERS = ["backend.projects.notifier", "backend.projects.live", "channels_redis.pubsub"]
+RETRYING_LOGGERS = ["backend.projects.notifier", "backend.projects.live", "channels_redis.pubsub", "tasks.schedule"]
 
 LOGGING = {
     "version": 1,

@@ -1,12 +1,20 @@
 """The schedule of Beat, which imports this module like the jobs (`backend/celery.py`)."""
 
+import logging
+import time
 from typing import Any
 
 from celery import current_app
 from celery.schedules import schedule
+from django.db import InterfaceError, OperationalError
 from django_celery_beat.schedulers import DatabaseScheduler
 
 from . import SCAN_EVERY_S, TRIM_EVERY_S
+
+logger = logging.getLogger(__name__)
+
+# Seconds until the schedule is read again, if the database cannot be reached.
+RETRY_S = 2.0
 
 # Seconds between two starts of each job. A message that stays in the queue for longer expires.
 _EVERY_S = {"reminders.scan": SCAN_EVERY_S, "reports.scan": SCAN_EVERY_S, "retention.trim": TRIM_EVERY_S}
@@ -26,5 +34,25 @@ class Scheduler(DatabaseScheduler):  # type: ignore[misc]  # the package has no 
     """
 
     def setup_schedule(self) -> None:
+        """Wait for the database, as Beat may start before it."""
+        while True:
+            try:
+                self._add_missing_entries()
+            except (OperationalError, InterfaceError) as error:
+                logger.warning("The schedule cannot be read; it is read again soon: %s", error)
+                time.sleep(RETRY_S)
+            else:
+                return
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """Send what is due, and return the seconds until the next call. Django's errors would end Beat."""
+        try:
+            return float(super().tick(*args, **kwargs))
+        except (OperationalError, InterfaceError) as error:
+            logger.warning("The schedule cannot be read; it is read again soon: %s", error)
+            self._initial_read = True
+            return RETRY_S
+
+    def _add_missing_entries(self) -> None:
         existing = self.Model.objects.filter(name__in=SCHEDULE).values_list("name", flat=True)
         self.update_from_dict({name: SCHEDULE[name] for name in SCHEDULE.keys() - set(existing)})

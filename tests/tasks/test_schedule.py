@@ -2,12 +2,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 from importlib import import_module
+from typing import Any
+from unittest import mock
 
+from django.db import OperationalError, connection
 from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler
 
 from backend.celery import app
+from tasks import schedule as schedule_module
 from tasks.schedule import Scheduler
 from tests.cases import CommittingCase
 
@@ -59,3 +63,25 @@ class ScheduleTests(CommittingCase):
         self.assertEqual(sorted(schedule), ["reports.scan", "retention.trim"])
         self.assertEqual(PeriodicTask.objects.get(name="reports.scan").interval, every_hour)
         self.assertEqual(PeriodicTask.objects.count(), 3)
+
+    def test_beat_waits_for_the_database_at_its_start(self) -> None:
+        failures = [OperationalError(), OperationalError()]
+
+        def fail_first(execute: Any, *args: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return execute(*args)
+
+        with mock.patch.object(schedule_module, "RETRY_S", 0), connection.execute_wrapper(fail_first):
+            scheduler = start_beat()
+        self.assertEqual(sorted(scheduler.schedule), ["reminders.scan", "reports.scan", "retention.trim"])
+
+    def test_a_running_beat_outlives_the_database(self) -> None:
+        def refuse(*args: Any) -> None:
+            raise OperationalError
+
+        start_beat()
+        scheduler = Scheduler(app=app, lazy=True)
+        with connection.execute_wrapper(refuse):
+            self.assertEqual(scheduler.tick(), schedule_module.RETRY_S)
+        self.assertEqual(sorted(scheduler.schedule), ["reminders.scan", "reports.scan", "retention.trim"])
