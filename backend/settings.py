@@ -235,6 +235,10 @@ if not 10 <= JOURNAL_DAYS <= 36500:  # summaries of the last week need it, also 
     raise ImproperlyConfigured(f"JOURNAL_DAYS is {JOURNAL_DAYS}: set days, from 10 to 36500.")
 if not 1 <= AUDIT_DAYS <= 36500:
     raise ImproperlyConfigured(f"AUDIT_DAYS is {AUDIT_DAYS}: set days, from 1 to 36500.")
+# Days in which an invitation to a project can be accepted.
+INVITATION_DAYS = env.int("INVITATION_DAYS", default=7)
+if not 1 <= INVITATION_DAYS <= 365:
+    raise ImproperlyConfigured(f"INVITATION_DAYS is {INVITATION_DAYS}: set days, from 1 to 365.")
 # Seconds between two polls of the journal by a live process that is not notified.
 LIVE_POLL_S = env.float("LIVE_POLL_S", default=3.0)
 # Seconds between the frames that report the position to an idle plain socket or stream.

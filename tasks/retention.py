@@ -8,7 +8,7 @@ from . import JOB, TRIM_EVERY_S
 
 @shared_task(name="retention.trim", **JOB | {"expires": TRIM_EVERY_S})
 def trim() -> None:
-    """Delete expired events, audit entries, sessions and failures to sign in.
+    """Delete expired events, audit entries, sessions, failures to sign in and invitations.
 
     Safe to run twice and concurrently, and after being killed.
     """
@@ -17,3 +17,4 @@ def trim() -> None:
     services.retention.trim_audit(now=now)
     services.retention.clear_sessions(now=now)
     services.retention.clear_attempts(now=now)
+    services.retention.trim_invitations(now=now)

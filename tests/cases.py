@@ -27,6 +27,7 @@ from backend.projects.models import (
     AuditEntry,
     Comment,
     Event,
+    Invitation,
     Membership,
     Project,
     Scope,
@@ -225,7 +226,7 @@ def _all_rows() -> list[tuple[str, str]]:
 
 @lru_cache
 def _query_for_all_rows() -> str:
-    models = (User, Project, Membership, Task, Comment, SummaryReport, Event, AuditEntry)
+    models = (User, Project, Membership, Invitation, Task, Comment, SummaryReport, Event, AuditEntry)
     rows = dict.fromkeys((model._meta.db_table for model in models), "t")
     # Without the last use of a token: every request with it may write that.
     rows[Token._meta.db_table] = "(id, user_id, name, scope, digest, expires_at)"

@@ -8,7 +8,18 @@ from django.utils import timezone
 from factory.django import DjangoModelFactory
 
 from backend.projects.authentication import digest_of
-from backend.projects.models import Comment, Membership, Project, Role, Scope, SummaryReport, Task, Token, User
+from backend.projects.models import (
+    Comment,
+    Invitation,
+    Membership,
+    Project,
+    Role,
+    Scope,
+    SummaryReport,
+    Task,
+    Token,
+    User,
+)
 
 
 class UserFactory(DjangoModelFactory[User]):
@@ -34,6 +45,18 @@ class MembershipFactory(DjangoModelFactory[Membership]):
     user = factory.SubFactory(UserFactory)
     project = factory.SubFactory(ProjectFactory)
     role = Role.EDITOR
+
+
+class InvitationFactory(DjangoModelFactory[Invitation]):
+    class Meta:
+        model = Invitation
+
+    user = factory.SubFactory(UserFactory)
+    project = factory.SubFactory(ProjectFactory)
+    role = Role.EDITOR
+    invited_by = factory.SubFactory(UserFactory)
+    created_at = factory.LazyFunction(timezone.now)
+    expires_at = factory.LazyFunction(lambda: timezone.now() + timedelta(days=7))
 
 
 class TaskFactory(DjangoModelFactory[Task]):

@@ -13,9 +13,32 @@ from typing import Any, TypeVar
 from django.conf import settings
 from django.db import connection
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet
+from django.db.models.functions import Now
 
-from .errors import MissingScope, NotAllowed, NotFound, NotSignedIn, ProjectNotFound, ReportNotFound, TaskNotFound
-from .models import AuditEntry, Comment, Membership, Project, Role, Scope, SummaryReport, Task, Token, User
+from .errors import (
+    InvitationNotFound,
+    MissingScope,
+    NotAllowed,
+    NotFound,
+    NotSignedIn,
+    ProjectNotFound,
+    ReportNotFound,
+    TaskNotFound,
+    UnknownUser,
+)
+from .models import (
+    AuditEntry,
+    Comment,
+    Invitation,
+    Membership,
+    Project,
+    Role,
+    Scope,
+    SummaryReport,
+    Task,
+    Token,
+    User,
+)
 
 # The largest id of any table. Those that grow without end have 64 bits, the others 32.
 MAX_ID = 2**63 - 1
@@ -213,6 +236,19 @@ def revocable_tokens(viewer: Viewer) -> QuerySet[Token]:
     return Token.objects.all() if viewer.sees_all else Token.objects.filter(user=viewer.user_id)
 
 
+def invitations_of(viewer: Viewer) -> QuerySet[Invitation]:
+    """The invitations that the viewer can accept, for staff too: their own ones. Raises NotSignedIn."""
+    require_access(viewer)
+    return Invitation.objects.filter(user=viewer.user_id, expires_at__gt=Now())
+
+
+def invitations_to(viewer: Viewer, project_id: int | None) -> QuerySet[Invitation]:
+    """The open invitations to a project. Raises ProjectNotFound, NotAllowed where the viewer is no owner."""
+    found = project(viewer, project_id)
+    _require_role(viewer, found.pk, Role.OWNER)
+    return Invitation.objects.filter(project=found, expires_at__gt=Now())
+
+
 def visible_audit(viewer: Viewer) -> QuerySet[AuditEntry]:
     """Raises NotAllowed where the viewer is not staff."""
     require_scope(viewer, Scope.ADMIN)
@@ -280,6 +316,55 @@ def task_to_add_to(viewer: Viewer, task_id: int | None) -> Task:
     if not lock_reference(Task, found.pk):
         raise TaskNotFound
     return found
+
+
+def user_to_add(username: str) -> User:
+    """The active user with this name, in any case, who cannot be deleted until the commit. Raises UnknownUser."""
+    try:
+        user = User.objects.get_by_natural_key(username)
+    except User.DoesNotExist:
+        raise UnknownUser from None
+    if not (user.is_active and lock_reference(User, user.pk)):
+        raise UnknownUser
+    return user
+
+
+def invitation_to_accept(viewer: Viewer, invitation_id: int | None) -> Invitation:
+    """The viewer's own invitation, locked, so that they can join its project. It may have expired.
+
+    Lock order, as for adding a member: the project, a reference to the user, then the invitation. Raises MissingScope,
+    InvitationNotFound (also for another user's invitation, for staff too), NotSignedIn.
+    """
+    require_scope(viewer, Scope.ADMIN)
+    own = Invitation.objects.filter(user=viewer.user_id)
+    found = _get(own, invitation_id, InvitationNotFound)
+    _get(_locked(Project.objects.all()), found.project_id, InvitationNotFound)
+    if not lock_reference(User, found.user_id):
+        raise NotSignedIn
+    return _get(_to_end(own), found.pk, InvitationNotFound)
+
+
+def invitation_to_decline(viewer: Viewer, invitation_id: int | None) -> Invitation:
+    """The viewer's own invitation, locked. Raises MissingScope, InvitationNotFound."""
+    require_scope(viewer, Scope.ADMIN)
+    return _get(_to_end(Invitation.objects.filter(user=viewer.user_id)), invitation_id, InvitationNotFound)
+
+
+def invitation_to_cancel(viewer: Viewer, invitation_id: int | None) -> Invitation:
+    """The invitation, for an owner of its project, locked after the project.
+
+    Raises MissingScope, InvitationNotFound (also where the project is not visible), NotAllowed.
+    """
+    require_scope(viewer, Scope.ADMIN)
+    visible = _visible(viewer, Invitation.objects.all(), "project__")
+    found = _get(visible, invitation_id, InvitationNotFound)
+    project_for_update(viewer, found.project_id, role=Role.OWNER, scope=Scope.ADMIN)
+    return _get(_to_end(Invitation.objects.all()), found.pk, InvitationNotFound)
+
+
+def _to_end(invitations: QuerySet[Invitation]) -> QuerySet[Invitation]:
+    """Lock against deletion, with the rows that the invitation refers to."""
+    return invitations.select_related("user", "project", "invited_by").select_for_update(of=("self",))
 
 
 def lock_reference(model: type[Model], pk: int) -> bool:

@@ -21,7 +21,19 @@ from django.http import HttpRequest, HttpResponseRedirect
 from . import services
 from .access import Viewer
 from .authentication import viewer_of_browser
-from .models import AuditEntry, Comment, Event, Membership, Project, Reminder, SummaryReport, Task, Token, User
+from .models import (
+    AuditEntry,
+    Comment,
+    Event,
+    Invitation,
+    Membership,
+    Project,
+    Reminder,
+    SummaryReport,
+    Task,
+    Token,
+    User,
+)
 from .services.validation import validate_length
 
 
@@ -191,6 +203,13 @@ class MembershipAdmin(ServiceAdmin):
 
     def delete_model(self, request: HttpRequest, obj: Membership) -> None:
         services.membership.remove_member(actor=_actor(request), project_id=obj.project_id, user_id=obj.user_id)
+
+
+@admin.register(Invitation)
+class InvitationAdmin(ReadOnlyAdmin):
+    list_display = ("id", "project", "user", "role", "invited_by", "expires_at")
+    list_filter = ("role",)
+    list_select_related = ("project", "user", "invited_by")
 
 
 class _PasswordForm(AdminPasswordChangeForm):  # type: ignore[type-arg]

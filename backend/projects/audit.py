@@ -16,7 +16,8 @@ def record(
 ) -> None:
     """Write an entry in the caller's transaction, so a change that is rolled back leaves none.
 
-    `user` is the owner of the account, membership or token concerned. `detail` is text for people, without secrets.
+    `user` is the owner of the account, membership, invitation or token concerned. `detail` is text for people, without
+    secrets.
     """
     AuditEntry.objects.create(
         action=action,

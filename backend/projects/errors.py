@@ -95,6 +95,10 @@ class MemberNotFound(NotFound):
     noun = "member"
 
 
+class InvitationNotFound(NotFound):
+    noun = "invitation"
+
+
 class NotAllowed(PermissionDenied):
     """The viewer may see the object, but not perform this operation."""
 
@@ -145,6 +149,13 @@ class UnknownUser(Invalid):
 class AlreadyAMember(Invalid):
     def __init__(self) -> None:
         super().__init__("username", "They are a member already.", "ALREADY_A_MEMBER")
+
+
+class InvitationExpired(ValidationError):
+    """The invitation was not accepted in time."""
+
+    def __init__(self) -> None:
+        super().__init__("This invitation has expired: ask an owner for a new one.", code="INVITATION_EXPIRED")
 
 
 class LastOwner(ValidationError):

@@ -173,6 +173,54 @@ class MemberRow(Row, frozen=True):
         return {"user": self.user_id, "name": self.name, "role": self.role}
 
 
+class InvitationRow(Row, frozen=True):
+    """An invitation, with the names that its receiver and the owners of the project see."""
+
+    project_id: int
+    project_name: str
+    user_id: int
+    user_name: str
+    role: str
+    invited_by_id: int | None
+    invited_by_name: str
+    created_at: str
+    expires_at: str
+
+    @classmethod
+    def of(cls, invitation: Any) -> Self:
+        sender = invitation.invited_by
+        return cls(
+            invitation.pk,
+            invitation.project_id,
+            invitation.project.name,
+            invitation.user_id,
+            invitation.user.display_name,
+            invitation.role,
+            sender.pk if sender else None,
+            sender.display_name if sender else "",
+            iso(invitation.created_at),
+            iso(invitation.expires_at),
+        )
+
+    @classmethod
+    def read(cls, rows: QuerySet[Any]) -> list[Self]:
+        return [cls.of(row) for row in rows.select_related("project", "user", "invited_by")]
+
+    def as_json(self) -> dict[str, Any]:
+        sender = None if self.invited_by_id is None else {"id": self.invited_by_id, "name": self.invited_by_name}
+        return {
+            "id": self.id,
+            "project": self.project_id,
+            "project_name": self.project_name,
+            "user": self.user_id,
+            "user_name": self.user_name,
+            "role": self.role,
+            "invited_by": sender,
+            "created_at": self.created_at,
+            "expires_at": self.expires_at,
+        }
+
+
 class TokenRow(Row, frozen=True):
     name: str
     scope: str

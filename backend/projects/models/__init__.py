@@ -1,6 +1,7 @@
 from .audit_entry import AuditAction, AuditEntry
 from .comment import Comment
 from .event import Event
+from .invitation import Invitation
 from .membership import Membership, Role
 from .project import Project
 from .reminder import Reminder
@@ -14,6 +15,7 @@ __all__ = [
     "AuditEntry",
     "Comment",
     "Event",
+    "Invitation",
     "Membership",
     "Project",
     "Reminder",

@@ -15,10 +15,14 @@ class AuditAction(models.TextChoices):
     ROLE_CHANGED = "role_changed", "Role changed"
     MEMBER_REMOVED = "member_removed", "Member removed"
     COMMENT_IMPORTED = "comment_imported", "Comment imported"
+    MEMBER_INVITED = "member_invited", "Member invited"
+    INVITATION_ACCEPTED = "invitation_accepted", "Invitation accepted"
+    INVITATION_DECLINED = "invitation_declined", "Invitation declined"
+    INVITATION_CANCELLED = "invitation_cancelled", "Invitation cancelled"
 
 
 class AuditEntry(models.Model):
-    """A sign-in, a change of an account, a token or a membership, or a comment imported under another name.
+    """A sign-in, a change of an account, token, membership or invitation, or a comment imported under another name.
 
     For staff only: listeners do not receive it. Written by `audit.record` alone. Like an event of the journal, it
     refers to rows by id and outlives them.
@@ -26,7 +30,7 @@ class AuditEntry(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     at = models.DateTimeField(auto_now_add=True)
-    action = models.CharField(max_length=16, choices=AuditAction)
+    action = models.CharField(max_length=32, choices=AuditAction)
     # The acting user; null for anonymous clients and for commands.
     actor_id = models.IntegerField(null=True)
     actor_name = models.CharField(max_length=301, blank=True)
@@ -34,7 +38,7 @@ class AuditEntry(models.Model):
     actor_token_id = models.IntegerField(null=True)
     # The client's IP address; empty for commands.
     address = models.CharField(max_length=45, blank=True)
-    # The owner of the account, membership or token concerned.
+    # The owner of the account, membership, invitation or token concerned.
     user_id = models.IntegerField(null=True)
     user_name = models.CharField(max_length=301, blank=True)
     project_id = models.IntegerField(null=True)

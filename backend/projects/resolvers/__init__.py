@@ -1,3 +1,3 @@
-from . import audit, comment, event, membership, project, report, task, token, user
+from . import audit, comment, event, invitation, membership, project, report, task, token, user
 
-__all__ = ["audit", "comment", "event", "membership", "project", "report", "task", "token", "user"]
+__all__ = ["audit", "comment", "event", "invitation", "membership", "project", "report", "task", "token", "user"]

@@ -1,3 +1,15 @@
-from . import comment, membership, project, reminder, report, retention, session, task, token, user
+from . import comment, invitation, membership, project, reminder, report, retention, session, task, token, user
 
-__all__ = ["comment", "membership", "project", "reminder", "report", "retention", "session", "task", "token", "user"]
+__all__ = [
+    "comment",
+    "invitation",
+    "membership",
+    "project",
+    "reminder",
+    "report",
+    "retention",
+    "session",
+    "task",
+    "token",
+    "user",
+]

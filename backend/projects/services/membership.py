@@ -6,35 +6,38 @@ from django.db import transaction
 
 from .. import access, audit, journal
 from ..access import Viewer
-from ..errors import AlreadyAMember, LastOwner, MemberNotFound, UnknownUser
+from ..errors import AlreadyAMember, LastOwner, MemberNotFound
 from ..events import AccessChanged
-from ..models import AuditAction, Membership, Project, Role, Scope, Task, User
+from ..models import AuditAction, Invitation, Membership, Project, Role, Scope, Task
 from .task import unassign_tasks, unassigned_events
 from .validation import clean_fields
 
 
 @transaction.atomic
 def add_member(*, actor: Viewer, project_id: int | None, username: str, role: str = Role.EDITOR) -> Membership:
-    """Add the user with this name, in any case, to a project.
+    """Add the user with this name, in any case, to a project at once. An invitation of the user ends.
 
     Locks the project. Raises MissingScope, ProjectNotFound, NotAllowed (actor is no owner), UnknownUser,
     AlreadyAMember, ValidationError (no such role).
     """
     project = _lock_project(actor, project_id)
-    try:
-        user = User.objects.get_by_natural_key(username)
-    except User.DoesNotExist:
-        raise UnknownUser from None
-    if not (user.is_active and access.lock_reference(User, user.pk)):
-        raise UnknownUser
-    if Membership.objects.filter(project=project, user=user).exists():
+    membership = Membership(project=project, user=access.user_to_add(username), role=role)
+    join(membership)
+    Invitation.objects.filter(project=project, user=membership.user).delete()
+    _record(AuditAction.MEMBER_ADDED, membership, actor=actor)
+    journal.append(AccessChanged([membership.user_id], of_project=project.pk), actor=actor)
+    return membership
+
+
+def join(membership: Membership) -> None:
+    """Validate and store a new membership. The caller has locked the project and a reference to the user.
+
+    Raises AlreadyAMember, ValidationError (no such role).
+    """
+    if Membership.objects.filter(project=membership.project_id, user=membership.user_id).exists():
         raise AlreadyAMember
-    membership = Membership(project=project, user=user, role=role)
     clean_fields(membership, ["role"])
     membership.save(force_insert=True)
-    _record(AuditAction.MEMBER_ADDED, membership, actor=actor)
-    journal.append(AccessChanged([user.pk], of_project=project.pk), actor=actor)
-    return membership
 
 
 @transaction.atomic

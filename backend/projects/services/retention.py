@@ -1,4 +1,4 @@
-"""Deletes old events of the journal, old entries of the audit log, expired sessions and old failures to sign in.
+"""Deletes old events and audit entries, and expired sessions, failures to sign in and invitations.
 
 Events and entries are deleted from the oldest end, in batches that are transactions of their own. So the journal has no
 holes, even if a trim is killed or runs concurrently, and its oldest event shows from where a client may resume. No
@@ -15,12 +15,15 @@ from itertools import takewhile
 from axes.models import AccessAttempt
 from django.conf import settings
 from django.contrib.sessions.models import Session
+from django.db import transaction
 from django.db.models import Model
 
-from ..models import AuditEntry, Event
+from ..models import AuditEntry, Event, Invitation
 
 # Rows deleted in one transaction at most, which takes some milliseconds.
 BATCH = 1000
+# How long an expired invitation stays: a user who accepts it late is told why that fails.
+_EXPIRED_INVITATION_STAYS = timedelta(days=7)
 
 
 def trim_journal(*, now: datetime) -> int:
@@ -57,6 +60,21 @@ def _clear(model: type[Model], field: str, *, before: datetime) -> int:
     while batch := list(old.order_by().values_list("pk", flat=True)[:BATCH]):
         deleted += old.filter(pk__in=batch).delete()[0]
     return deleted
+
+
+def trim_invitations(*, now: datetime) -> int:
+    """Delete the invitations that expired more than a week ago, and return how many.
+
+    Skips those that another transaction has locked: it is ending or deleting them.
+    """
+    deleted = 0
+    expired = Invitation.objects.filter(expires_at__lt=now - _EXPIRED_INVITATION_STAYS).order_by("pk")
+    while True:
+        with transaction.atomic():
+            ids = list(expired.select_for_update(skip_locked=True).values_list("pk", flat=True)[:BATCH])
+            deleted += Invitation.objects.filter(pk__in=ids).delete()[0]
+        if len(ids) < BATCH:
+            return deleted
 
 
 def _trim(model: type[Model], key: str, *, before: datetime, keeps_newest: bool) -> int:

@@ -173,7 +173,7 @@ def _project(name: str, owner: User, editor: User, viewer: User) -> int:
     actor = access.viewer_for(owner)
     project = services.project.create_project(actor=actor, name=name, description=description)
     for member, role in [(editor, Role.EDITOR), (viewer, Role.VIEWER)]:
-        services.membership.add_member(actor=actor, project_id=project.pk, username=member.username, role=role)
+        services.membership.add_member(actor=access.SYSTEM, project_id=project.pk, username=member.username, role=role)
     return project.pk
 
 

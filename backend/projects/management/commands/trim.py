@@ -8,12 +8,14 @@ from backend.projects import services
 
 
 class Command(BaseCommand):
-    help = "Delete old events, old entries of the audit log and expired sessions, as Beat's hourly job does."
+    help = "Delete old events and audit entries, expired sessions and invitations, as Beat's hourly job does."
 
     def handle(self, **options: Any) -> None:
         now = timezone.now()
         events, entries = services.retention.trim_journal(now=now), services.retention.trim_audit(now=now)
+        invitations = services.retention.trim_invitations(now=now)
         self.stdout.write(f"{events} events older than {settings.JOURNAL_DAYS} days are deleted.")
         sessions, attempts = services.retention.clear_sessions(now=now), services.retention.clear_attempts(now=now)
         self.stdout.write(f"{entries} entries of the audit log older than {settings.AUDIT_DAYS} days are deleted.")
         self.stdout.write(f"{sessions} expired sessions and {attempts} old failures to sign in are deleted.")
+        self.stdout.write(f"{invitations} expired invitations are deleted.")
