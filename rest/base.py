@@ -22,6 +22,7 @@ from backend.projects.cache.validators import etag_matches
 from backend.projects.cache.versions import versions_after_reading
 from backend.projects.models import Scope
 from backend.projects.resolvers.cached import CachedPage
+from backend.projects.resolvers.page import Page
 from backend.projects.rows import Row
 
 from . import headers
@@ -54,6 +55,8 @@ class View(PrivateView):
     shape: ClassVar[type[serializers.Serializer[Any]]]
     is_list: ClassVar[bool] = False
     has_etag: ClassVar[bool] = False
+    # Whether POST creates an object, and responds with it and its address.
+    creates: ClassVar[bool] = True
     # The token scope that writing methods require.
     scope: ClassVar[Scope] = Scope.WRITE
 
@@ -116,16 +119,22 @@ class ListView(View):
 
     def list_response(self, cached: CachedPage[Any], *, count: Callable[[], int]) -> Response:
         """One page. `count` is called if the client requests the number of all rows."""
-        page = cached.page
         tag_versions = cached.tag_versions
-        response_headers = {"X-Cursor": str(cached.tag_versions.position), "ETag": cached.etag}
+        response = self.uncached_list_response(cached.page, cursor=tag_versions.position, count=count)
+        response.headers["ETag"] = cached.etag
+        if self.query.includes_count:
+            project_ids = None if cached.project_id is None else [cached.project_id]
+            tag_versions = versions_after_reading(tag_versions, self.viewer, project_ids)
+        declare_cacheable(self.request._request, self.viewer, tag_versions)
+        return response
+
+    def uncached_list_response(self, page: Page[Any], *, cursor: int, count: Callable[[], int]) -> Response:
+        """One page of a list that is not cached. `cursor` has to be read before the page."""
+        response_headers = {"X-Cursor": str(cursor)}
         if page.has_next:
             response_headers["Link"] = headers.link_to_next(self.request, page.page_cursor(page.rows[-1]))
         if self.query.includes_count:
             response_headers["X-Total-Count"] = str(count())
-            project_ids = None if cached.project_id is None else [cached.project_id]
-            tag_versions = versions_after_reading(tag_versions, self.viewer, project_ids)
-        declare_cacheable(self.request._request, self.viewer, tag_versions)
         return Response([row.as_json() for row in page.rows], headers=response_headers)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _JSON = "application/json"
 _HEADER: Final = "header"
 
-_ID_PARAMETERS = {name: OpenApiParameter(name, int, "path") for name in ("id", "user_id")}
+_ID_PARAMETERS = {name: OpenApiParameter(name, int, "path") for name in ("id", "user_id", "invitation_id")}
 _IF_MATCH = OpenApiParameter("If-Match", str, _HEADER, description='Write only if this is the current version: `"3"`.')
 _IF_NONE_MATCH = OpenApiParameter("If-None-Match", str, _HEADER, description="Return 304 if this ETag is current.")
 _X_CURSOR = OpenApiParameter(
@@ -85,7 +85,7 @@ class Described(AutoSchema):
             parameters.append(_IF_MATCH)
         if self.method != "GET":
             parameters.append(_SCOPE_CHALLENGE)
-        if self.method == "POST":
+        if self.method == "POST" and self._typed_view.creates:
             parameters.append(_LOCATION)
         if self.method == "GET":
             parameters += self._parameters_of_get()
@@ -108,6 +108,8 @@ class Described(AutoSchema):
         shape = self._typed_view.shape
         match self.method:
             case "DELETE":
+                return {204: None}
+            case "POST" if not self._typed_view.creates:
                 return {204: None}
             case "POST":
                 return {201: shape}

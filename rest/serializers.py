@@ -244,6 +244,10 @@ class MemberInput(serializers.Serializer[Any]):
     role = serializers.ChoiceField(Role.choices, default=Role.EDITOR.value)
 
 
+class NoInput(serializers.Serializer[Any]):
+    """For a POST without a body."""
+
+
 class RoleInput(serializers.Serializer[Any]):
     role = serializers.ChoiceField(Role.choices)
 
@@ -285,17 +289,29 @@ class Member(serializers.Serializer[Any]):
     role = serializers.ChoiceField(Role.choices)
 
 
+class Actor(serializers.Serializer[Any]):
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+
+
+class Invitation(serializers.Serializer[Any]):
+    id = serializers.IntegerField()
+    project = serializers.IntegerField()
+    project_name = serializers.CharField()
+    user = serializers.IntegerField()
+    user_name = serializers.CharField()
+    role = serializers.ChoiceField(Role.choices)
+    invited_by = Actor(allow_null=True, help_text="Null if the account of the sender is deleted.")
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField(help_text="The invitation cannot be accepted from this moment on.")
+
+
 class SummaryReport(serializers.Serializer[Any]):
     id = serializers.IntegerField()
     project = serializers.IntegerField()
     date = serializers.DateField()
     generated_at = serializers.DateTimeField()
     figures = serializers.DictField()
-
-
-class Actor(serializers.Serializer[Any]):
-    id = serializers.IntegerField()
-    name = serializers.CharField()
 
 
 class Event(serializers.Serializer[Any]):

@@ -7,11 +7,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from backend.projects import resolvers, services
-from backend.projects.access import parse_id
+from backend.projects.access import parse_id, parse_id_filter
 from backend.projects.errors import Invalid
 from backend.projects.models import Scope
 from backend.projects.resolvers.page import Order
-from backend.projects.rows import CommentRow, MemberRow, ProjectRow, TaskRow
+from backend.projects.rows import CommentRow, InvitationRow, MemberRow, ProjectRow, TaskRow
 
 from . import serializers
 from .base import ListView, View, created
@@ -154,6 +154,78 @@ class Member(View):
             actor=self.viewer, project_id=parse_id(id), user_id=parse_id(user_id), role=role
         )
         return MemberRow.of(membership)
+
+
+class ProjectInvitations(ListView):
+    scope = Scope.ADMIN
+    body = serializers.MemberInput
+    shape = serializers.Invitation
+
+    def get(self, request: Request, id: str) -> Response:
+        """List the open invitations to a project that you own, newest first."""
+        cursor = resolvers.event.current_cursor(self.viewer)
+        page = resolvers.invitation.list_project_invitations(self.viewer, parse_id(id), page=self.query.page())
+        return self.uncached_list_response(
+            page,
+            cursor=cursor,
+            count=lambda: resolvers.invitation.count_project_invitations(self.viewer, parse_id(id)),
+        )
+
+    def post(self, request: Request, id: str) -> Response:
+        """Invite a user to a project that you own. This replaces an earlier invitation of the same user."""
+        invitation = services.invitation.invite_member(
+            actor=self.viewer, project_id=parse_id(id), **self.validated_body()
+        )
+        location = reverse("rest:project-invitation", args=[invitation.project_id, invitation.pk])
+        return created(InvitationRow.of(invitation), location)
+
+
+class ProjectInvitation(View):
+    scope = Scope.ADMIN
+    shape = serializers.Invitation
+
+    def delete(self, request: Request, id: str, invitation_id: str) -> Response:
+        """Cancel an invitation to a project that you own."""
+        services.invitation.cancel_invitation(
+            actor=self.viewer, invitation_id=parse_id(invitation_id), project_id=parse_id_filter(id)
+        )
+        return Response(status=204)
+
+
+class Invitations(ListView):
+    shape = serializers.Invitation
+
+    def get(self, request: Request) -> Response:
+        """List your open invitations, newest first."""
+        cursor = resolvers.event.current_cursor(self.viewer)
+        page = resolvers.invitation.list_invitations(self.viewer, page=self.query.page())
+        return self.uncached_list_response(
+            page, cursor=cursor, count=lambda: resolvers.invitation.count_invitations(self.viewer)
+        )
+
+
+class AcceptInvitation(View):
+    scope = Scope.ADMIN
+    body = serializers.NoInput
+    shape = serializers.Member
+
+    def post(self, request: Request, id: str) -> Response:
+        """Accept an invitation of yours. Returns you as a member of the project."""
+        membership = services.invitation.accept_invitation(actor=self.viewer, invitation_id=parse_id(id))
+        location = reverse("rest:member", args=[membership.project_id, membership.user_id])
+        return created(MemberRow.of(membership), location)
+
+
+class DeclineInvitation(View):
+    scope = Scope.ADMIN
+    body = serializers.NoInput
+    shape = serializers.Invitation
+    creates = False
+
+    def post(self, request: Request, id: str) -> Response:
+        """Decline an invitation of yours."""
+        services.invitation.decline_invitation(actor=self.viewer, invitation_id=parse_id(id))
+        return Response(status=204)
 
 
 class Tasks(ListView):

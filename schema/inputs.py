@@ -195,6 +195,28 @@ class RemoveMemberInput:
 
 
 @strawberry.input
+class InviteMemberInput:
+    project_id: ID
+    username: str = strawberry.field(description="The name that the user signs in with, in any case.")
+    role: Role = Role.EDITOR
+
+
+@strawberry.input
+class AcceptInvitationInput:
+    id: ID
+
+
+@strawberry.input
+class DeclineInvitationInput:
+    id: ID
+
+
+@strawberry.input
+class CancelInvitationInput:
+    id: ID
+
+
+@strawberry.input
 class CreateTokenInput:
     name: str
     scope: TokenScope

@@ -9,25 +9,29 @@ import strawberry_django
 
 from backend.projects import services
 from backend.projects.access import parse_id
-from backend.projects.rows import CommentRow, MemberRow, ProjectRow, TaskRow, TokenRow
+from backend.projects.rows import CommentRow, InvitationRow, MemberRow, ProjectRow, TaskRow, TokenRow
 
 from .context import Info, viewer
 from .directives import MUTATION, each_field_costs
 from .inputs import (
+    AcceptInvitationInput,
     AddCommentInput,
     AddMemberInput,
+    CancelInvitationInput,
     ChangeRoleInput,
     CreateProjectInput,
     CreateTaskInput,
     CreateTokenInput,
+    DeclineInvitationInput,
     DeleteProjectInput,
     DeleteTaskInput,
+    InviteMemberInput,
     RemoveMemberInput,
     RevokeTokenInput,
     UpdateProjectInput,
     UpdateTaskInput,
 )
-from .types import Comment, Member, NewToken, Project, Task, Token
+from .types import Comment, Invitation, Member, NewToken, Project, Task, Token
 
 
 @each_field_costs(MUTATION)
@@ -129,6 +133,42 @@ class Mutation:
             user_id=parse_id(input.user_id),
         )
         return cast(Member, MemberRow.of(membership))
+
+    @strawberry_django.mutation(
+        description="Invite a user to a project that you own. Replaces an earlier invitation of the same user."
+    )
+    async def invite_member(self, info: Info, input: InviteMemberInput) -> Invitation:
+        invitation = await info.context.in_database(
+            services.invitation.invite_member,
+            actor=viewer(info),
+            project_id=parse_id(input.project_id),
+            username=input.username,
+            role=input.role.value,
+        )
+        return cast(Invitation, InvitationRow.of(invitation))
+
+    @strawberry_django.mutation(description="Accept an invitation of yours. Returns you as a member of the project.")
+    async def accept_invitation(self, info: Info, input: AcceptInvitationInput) -> Member:
+        membership = await info.context.in_database(
+            services.invitation.accept_invitation, actor=viewer(info), invitation_id=parse_id(input.id)
+        )
+        return cast(Member, MemberRow.of(membership))
+
+    @strawberry_django.mutation(description="Decline an invitation of yours. Returns the invitation as it was.")
+    async def decline_invitation(self, info: Info, input: DeclineInvitationInput) -> Invitation:
+        row = await info.context.in_database(
+            services.invitation.decline_invitation, actor=viewer(info), invitation_id=parse_id(input.id)
+        )
+        return cast(Invitation, row)
+
+    @strawberry_django.mutation(
+        description="Cancel an invitation to a project that you own. Returns the invitation as it was."
+    )
+    async def cancel_invitation(self, info: Info, input: CancelInvitationInput) -> Invitation:
+        row = await info.context.in_database(
+            services.invitation.cancel_invitation, actor=viewer(info), invitation_id=parse_id(input.id)
+        )
+        return cast(Invitation, row)
 
     @strawberry_django.mutation(description="Create a token for your account.")
     async def create_token(self, info: Info, input: CreateTokenInput) -> NewToken:

@@ -7,9 +7,9 @@ from typing import Any, TypeVar, cast
 import strawberry
 from strawberry import ID
 
-from backend.projects import resolvers
+from backend.projects import access, resolvers
 from backend.projects.access import Viewer as DomainViewer
-from backend.projects.access import parse_id
+from backend.projects.access import parse_id, parse_id_filter
 from backend.projects.errors import NotFound
 from backend.projects.resolvers.cached import CachedPage
 from backend.projects.resolvers.page import Page, PageRequest
@@ -25,7 +25,7 @@ from .events import Event, EventPage
 from .execution.position import cursor_before_rows
 from .inputs import ProjectFilter, ProjectOrder, TaskFilter, TaskOrder, domain_order, id_filter
 from .scalars import Cursor
-from .types import AuditEntry, Project, SummaryReport, Task, Token, Viewer
+from .types import AuditEntry, Invitation, Project, SummaryReport, Task, Token, Viewer
 
 R = TypeVar("R")
 
@@ -107,6 +107,28 @@ class Query:
         resolvers.report.reports_listing(domain_filter).check(page)
         read = partial(resolvers.report.list_reports, filter=domain_filter, page=page)
         return _cached_connection(info, read, partial(resolvers.report.count_reports, filter=domain_filter))
+
+    @strawberry.field(
+        extensions=[PageArguments()],
+        directives=[LIST],
+        description="Your open invitations; with `projectId` those to a project that you own. Newest first.",
+    )
+    async def invitations(
+        self, info: Info, project_id: ID | None = None, *, page: PageRequest
+    ) -> Connection[Invitation]:
+        if project_id is None:
+            resolvers.invitation.invitations_listing(None).check(page)
+            read: Callable[..., Page[Any]] = partial(resolvers.invitation.list_invitations, page=page)
+            return _connection(info, read, resolvers.invitation.count_invitations)
+        pk = parse_id_filter(project_id)
+        resolvers.invitation.invitations_listing(pk).check(page)
+        # Checked here, so that the error has the same path whichever field of the connection is completed first.
+        await info.context.in_database(access.invitations_to, viewer(info), pk)
+        return _connection(
+            info,
+            partial(resolvers.invitation.list_project_invitations, project_id=pk, page=page),
+            partial(resolvers.invitation.count_project_invitations, project_id=pk),
+        )
 
     @strawberry.field(extensions=[PageArguments()], directives=[LIST], description="Your tokens, newest first.")
     async def tokens(self, info: Info, page: PageRequest) -> Connection[Token]:

@@ -93,6 +93,16 @@ def _user_of(root: strawberry.Parent[rows.MemberRow]) -> User:
     return rows.UserRow(root.user_id, root.name)  # type: ignore[return-value]
 
 
+def _invited_user_of(root: strawberry.Parent[rows.InvitationRow]) -> User:
+    return rows.UserRow(root.user_id, root.user_name)  # type: ignore[return-value]
+
+
+def _sender_of(root: strawberry.Parent[rows.InvitationRow]) -> User | None:
+    if root.invited_by_id is None:
+        return None
+    return rows.UserRow(root.invited_by_id, root.invited_by_name)  # type: ignore[return-value]
+
+
 def _actor_of(root: strawberry.Parent[rows.AuditRow]) -> User | None:
     return None if root.actor_id is None else rows.UserRow(root.actor_id, root.actor_name)  # type: ignore[return-value]
 
@@ -180,6 +190,21 @@ class SummaryReport(_RowType):
     project: Project | None = strawberry.field(
         resolver=_project_of, description="Null only if it was deleted, or your access to it ended, in the meantime."
     )
+
+
+@strawberry.type(description="An offer of a role in a project. The user becomes a member by accepting it.")
+class Invitation(_RowType):
+    row = rows.InvitationRow
+    id: strawberry.ID
+    project_id: strawberry.ID = strawberry.field(description="The project is visible once you have accepted.")
+    project_name: str
+    user: User = strawberry.field(resolver=_invited_user_of)
+    role: Role
+    invited_by: User | None = strawberry.field(
+        resolver=_sender_of, description="Null if the account of the sender is deleted."
+    )
+    created_at: datetime
+    expires_at: datetime = strawberry.field(description="The invitation cannot be accepted from this moment on.")
 
 
 @strawberry.type(description="The user that the request is authenticated as.")

@@ -20,6 +20,7 @@ from backend.projects.models import (
     AuditEntry,
     Comment,
     Event,
+    Invitation,
     Membership,
     Project,
     Role,
@@ -29,7 +30,7 @@ from backend.projects.models import (
     User,
 )
 from backend.projects.rows import CommentRow, ProjectRow, ReportRow, TaskRow
-from tests.factories import TokenFactory, UserFactory
+from tests.factories import InvitationFactory, TokenFactory, UserFactory
 
 MARCH = datetime(2027, 3, 1, tzinfo=UTC)
 
@@ -52,7 +53,8 @@ def grow(size: int, *, reader: User | None = None) -> Grown:
     """Create `size` projects: the first with `size` tasks, members and reports, the others with one of each.
 
     The first task has `size` comments, the others one. Every task has an assignee, and few have the same. There are
-    also `size` tokens of `reader`, who joins every project, `size` audit entries, and `size` events of each kind.
+    also `size` tokens and invitations of `reader`, who joins every project as an owner, `size` invitations to the first
+    project, `size` audit entries, and `size` events of each kind.
     """
     users = User.objects.bulk_create(UserFactory.build_batch(size))
     projects = Project.objects.bulk_create(Project(name=f"Project {n}") for n in range(size))
@@ -63,7 +65,12 @@ def grow(size: int, *, reader: User | None = None) -> Grown:
     )
     memberships = [Membership(project=project, user=users[n], role=Role.EDITOR) for project, n in places]
     if reader is not None:
-        memberships += [Membership(project=project, user=reader, role=Role.EDITOR) for project in projects]
+        memberships += [Membership(project=project, user=reader, role=Role.OWNER) for project in projects]
+        invitations = [InvitationFactory.build(project=projects[0], user=user, invited_by=users[0]) for user in users]
+        invitations += [
+            InvitationFactory.build(project=project, user=reader, invited_by=users[0]) for project in projects
+        ]
+        Invitation.objects.bulk_create(invitations)
         Token.objects.bulk_create(TokenFactory.build_batch(size, user=reader))
     Membership.objects.bulk_create(memberships)
     reports = SummaryReport.objects.bulk_create(

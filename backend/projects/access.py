@@ -350,13 +350,15 @@ def invitation_to_decline(viewer: Viewer, invitation_id: int | None) -> Invitati
     return _get(_to_end(Invitation.objects.filter(user=viewer.user_id)), invitation_id, InvitationNotFound)
 
 
-def invitation_to_cancel(viewer: Viewer, invitation_id: int | None) -> Invitation:
-    """The invitation, for an owner of its project, locked after the project.
+def invitation_to_cancel(viewer: Viewer, invitation_id: int | None, project_id: int | None = None) -> Invitation:
+    """The invitation (to this project, if one is given), for an owner of its project. Locked after the project.
 
     Raises MissingScope, InvitationNotFound (also where the project is not visible), NotAllowed.
     """
     require_scope(viewer, Scope.ADMIN)
     visible = _visible(viewer, Invitation.objects.all(), "project__")
+    if project_id is not None:
+        visible = visible.filter(project=project_id)
     found = _get(visible, invitation_id, InvitationNotFound)
     project_for_update(viewer, found.project_id, role=Role.OWNER, scope=Scope.ADMIN)
     return _get(_to_end(Invitation.objects.all()), found.pk, InvitationNotFound)

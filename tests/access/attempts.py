@@ -16,6 +16,7 @@ from tests.access.endpoints import GRAPH, graphql_types, rest_methods, rest_view
 
 REFUSAL = "... on OperationInfo { messages { kind field message code } }"
 ROWS = "totalCount nodes { id } edges { cursor } pageInfo { hasNextPage hasPreviousPage startCursor endCursor }"
+INVITATIONS = ROWS.replace("{ id }", "{ id role projectName user { id name } invitedBy { name } }")
 MEMBERS = ROWS.replace("{ id }", "{ role user { id name } }")
 DUE = 'dueDate: "2031-03-01T00:00:00Z"'
 
@@ -100,6 +101,14 @@ DOCUMENTS: dict[str, list[str]] = {
         mutation("removeMember(input: { projectId: %(project)s, userId: %(me)s })"),
     ],
     "RemoveMemberInput.userId": [mutation("removeMember(input: { projectId: %(my_project)s, userId: %(user)s })")],
+    "InviteMemberInput.projectId": [
+        mutation('inviteMember(input: { projectId: %(project)s, username: "%(my_name)s" })'),
+        mutation('inviteMember(input: { projectId: %(project)s, username: "%(name)s", role: VIEWER })'),
+    ],
+    "AcceptInvitationInput.id": [mutation("acceptInvitation(input: { id: %(invitation)s })")],
+    "DeclineInvitationInput.id": [mutation("declineInvitation(input: { id: %(invitation)s })")],
+    "CancelInvitationInput.id": [mutation("cancelInvitation(input: { id: %(invitation)s })")],
+    "Query.invitations(projectId)": [f"{{ invitations(projectId: %(project)s) {{ {INVITATIONS} }} }}"],
     "RevokeTokenInput.id": [mutation("revokeToken(input: { id: %(token)s })")],
     # A text that only rows of the other team contain.
     "TaskFilter.search": [
@@ -111,6 +120,10 @@ DOCUMENTS: dict[str, list[str]] = {
     "Query.projects(after)": paged("{ projectsLIST }", "projects"),
     "Query.tasks(after)": [*paged("{ tasksLIST }", "tasks"), *paged("{ tasksLIST }", "tasks_of_project")],
     "Query.reports(after)": [*paged("{ reportsLIST }", "reports"), *paged("{ reportsLIST }", "reports_of_project")],
+    "Query.invitations(after)": [
+        *paged("{ invitationsLIST }", "invitations", INVITATIONS),
+        *paged("{ invitationsLIST }", "invitations_to_project", INVITATIONS),
+    ],
     "Query.tokens(after)": paged("{ tokensLIST }", "tokens"),
     "Query.auditLog(after)": paged("{ auditLogLIST }", "audit"),
     "Project.tasks(after)": paged("{ project(id: %(my_project)s) { tasksLIST } }", "tasks_in_project"),
@@ -187,6 +200,22 @@ REQUESTS: dict[str, list[Request]] = {
     "PUT /projects/<id>/members/<user_id>/": each("PUT", MEMBERS_OF_ALL, '{"role": "viewer"}'),
     "PATCH /projects/<id>/members/<user_id>/": each("PATCH", MEMBERS_OF_ALL, '{"role": "viewer"}', "{}"),
     "DELETE /projects/<id>/members/<user_id>/": each("DELETE", MEMBERS_OF_ALL),
+    "GET /projects/<id>/invitations/": each(
+        "GET", [f"{PROJECT}invitations/", f"{PROJECT}invitations/?count=1&page_size=1"]
+    ),
+    "POST /projects/<id>/invitations/": each(
+        "POST", [f"{PROJECT}invitations/"], '{"username": "%(my_name)s"}', '{"username": "%(name)s", "role": "viewer"}'
+    ),
+    "DELETE /projects/<id>/invitations/<invitation_id>/": each(
+        "DELETE",
+        [f"{PROJECT}invitations/%(invitation)s/", f"{MY_PROJECT}invitations/%(invitation)s/"],
+    ),
+    "POST /invitations/<id>/accept/": each("POST", ["/invitations/%(invitation)s/accept/"]),
+    "POST /invitations/<id>/decline/": each("POST", ["/invitations/%(invitation)s/decline/"]),
+    "GET /invitations/?cursor=": each("GET", ["/invitations/?cursor=%(invitations_cursor)s"]),
+    "GET /projects/<id>/invitations/?cursor=": each(
+        "GET", [f"{MY_PROJECT}invitations/?cursor=%(invitations_to_project_cursor)s"]
+    ),
     "GET /tasks/?project=": each(
         "GET", [f"/tasks/?project=%(project)s{more}" for more in ("", "&count=1", "&ordering=due_date&page_size=1")]
     ),

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from django.conf import settings
 from django.urls import reverse
 
-from backend.projects.models import AuditEntry, Comment, Membership, Project, Task, Token, User
+from backend.projects.models import AuditEntry, Comment, Invitation, Membership, Project, Task, Token, User
 from tests.access.endpoints import admin_paths, rest_views
 from tests.access.outcomes import (
     Caller,
@@ -43,6 +43,10 @@ PATHS = {
     "/projects/<id>/": "/projects/%(project)s/",
     "/projects/<id>/members/": "/projects/%(project)s/members/",
     "/projects/<id>/members/<user_id>/": "/projects/%(project)s/members/%(member)s/",
+    "/projects/<id>/invitations/": "/projects/%(project)s/invitations/",
+    "/projects/<id>/invitations/<invitation_id>/": "/projects/%(project)s/invitations/%(invitation)s/",
+    "/invitations/<id>/accept/": "/invitations/%(own_invitation)s/accept/",
+    "/invitations/<id>/decline/": "/invitations/%(own_invitation)s/decline/",
     "/tasks/<id>/": "/tasks/%(task)s/",
     "/tasks/<id>/comments/": "/tasks/%(task)s/comments/",
     "/reports/<id>/": "/reports/%(report)s/",
@@ -172,6 +176,11 @@ NO_TASK = not_exists(Task, pk="task")
 NEW_COMMENT = exists(Comment, task="task", content="word")
 NEW_MEMBER = exists(Membership, project="project", user="newcomer")
 NO_MEMBER = not_exists(Membership, project="project", user="member")
+INVITED = exists(Invitation, project="project", user="newcomer")
+NOT_INVITED = not_exists(Invitation, pk="invitation")
+HAS_JOINED = exists(Membership, project="shed", user="self")
+HAS_DECLINED = not_exists(Invitation, pk="own_invitation")
+OTHER_HAS_JOINED = exists(Membership, project="project", user="guest")
 HAS_LEFT = not_exists(Membership, project="project", user="self")
 NEW_TOKEN = exists(Token, user="self", name="word")
 
@@ -256,6 +265,7 @@ def _joined(words: set[str]) -> str:
 TASK = '"title": "%(word)s", "due_date": "2031-03-01T00:00:00Z"'
 NEW = 'projectId: %(project)s, title: "%(word)s", dueDate: "2031-03-01T00:00:00Z"'
 PROJECT, EVENTS = "project(id: %(project)s)", 'events(after: "0", projectId: %(project)s)'
+INVITATIONS = "invitations(projectId: %(project)s)"
 
 
 def event(type: str, key: str, name: str, of: str = "project") -> GraphQLProbe:
@@ -447,6 +457,52 @@ PROBES: dict[str, dict[str, Probe]] = {
         "DELETE /projects/<id>/members/<user_id>/": RestProbe(
             anything, HAS_LEFT, path="/projects/%(project)s/members/%(self)s/"
         ),
+    },
+    "List your invitations": {
+        "Query.invitations": query("invitations { nodes { id } }", listed("invitation")),
+        "Query.invitations.totalCount": query(
+            "invitations { totalCount }", at("totalCount", read=counted("invitation"))
+        ),
+        "GET /invitations/": RestProbe(in_body(listed("invitation"))),
+        "GET /invitations/?count=": RestProbe(in_count(counted("invitation")), query="1"),
+    },
+    "Answer your own invitation": {
+        "Mutation.acceptInvitation": mutation("acceptInvitation(input: { id: %(own_invitation)s })", HAS_JOINED),
+        "Mutation.declineInvitation": mutation("declineInvitation(input: { id: %(own_invitation)s })", HAS_DECLINED),
+        "POST /invitations/<id>/accept/": rest_write(HAS_JOINED),
+        "POST /invitations/<id>/decline/": rest_write(HAS_DECLINED),
+    },
+    "Answer another user's invitation": {
+        "Mutation.acceptInvitation": mutation("acceptInvitation(input: { id: %(invitation)s })", OTHER_HAS_JOINED),
+        "Mutation.declineInvitation": mutation("declineInvitation(input: { id: %(invitation)s })", NOT_INVITED),
+        "POST /invitations/<id>/accept/": RestProbe(
+            anything, OTHER_HAS_JOINED, path="/invitations/%(invitation)s/accept/"
+        ),
+        "POST /invitations/<id>/decline/": RestProbe(
+            anything, NOT_INVITED, path="/invitations/%(invitation)s/decline/"
+        ),
+    },
+    "See invitations to a project": {
+        "Query.invitations(projectId)": query(f"{INVITATIONS} {{ nodes {{ id }} }}", found("invitation")),
+        "Invitation.user": query(
+            f"{INVITATIONS} {{ nodes {{ user {{ id }} }} }}", found("guest", of=lambda invitation: invitation["user"])
+        ),
+        "Invitation.invitedBy": query(
+            f"{INVITATIONS} {{ nodes {{ invitedBy {{ id }} }} }}",
+            found("owner", of=lambda invitation: invitation["invitedBy"]),
+        ),
+        "GET /projects/<id>/invitations/": RestProbe(in_body(found("invitation"))),
+        "GET /projects/<id>/invitations/?count=": RestProbe(in_count(counts(1)), query="1"),
+    },
+    "Invite a user": {
+        "Mutation.inviteMember": mutation(
+            'inviteMember(input: { projectId: %(project)s, username: "newcomer" })', INVITED
+        ),
+        "POST /projects/<id>/invitations/": rest_write(INVITED, '{"username": "newcomer"}'),
+    },
+    "Cancel an invitation": {
+        "Mutation.cancelInvitation": mutation("cancelInvitation(input: { id: %(invitation)s })", NOT_INVITED),
+        "DELETE /projects/<id>/invitations/<invitation_id>/": rest_write(NOT_INVITED),
     },
     "List reports": {
         "Query.reports": query("reports { nodes { id } }", listed("report")),

@@ -15,6 +15,7 @@ from backend.projects.models import (
     AuditEntry,
     Comment,
     Event,
+    Invitation,
     Membership,
     Project,
     Scope,
@@ -27,9 +28,18 @@ from backend.projects.resolvers.page import Listing, Order
 from backend.projects.resolvers.project import ProjectFilter
 from backend.projects.resolvers.report import ReportFilter
 from backend.projects.resolvers.task import TaskFilter
-from backend.projects.rows import AuditRow, CommentRow, MemberRow, ProjectRow, ReportRow, TaskRow, TokenRow
+from backend.projects.rows import (
+    AuditRow,
+    CommentRow,
+    InvitationRow,
+    MemberRow,
+    ProjectRow,
+    ReportRow,
+    TaskRow,
+    TokenRow,
+)
 from tests.access.world import SampleProject, session_of
-from tests.factories import TokenFactory, UserFactory
+from tests.factories import InvitationFactory, TokenFactory, UserFactory
 
 # In every text of the other team, and in no other text.
 SECRET = "Xanadu"
@@ -50,8 +60,12 @@ class Teams:
             SECRET, {"owner": their_owner, "editor": their_editor}, due=due, status="pending"
         )
         self.their_token = TokenFactory(user=their_editor, name=SECRET)
+        self.their_invitation = InvitationFactory(
+            project=self.theirs.project, user=UserFactory(first_name=SECRET), invited_by=their_owner
+        )
         unused_ids = {
-            model: _skip_id(model) for model in (Project, Task, Comment, SummaryReport, User, Membership, Token)
+            model: _skip_id(model)
+            for model in (Project, Task, Comment, SummaryReport, User, Membership, Token, Invitation)
         }
         self.mine = SampleProject.of("After", ours, due=due, status="pending")
         self.theirs.change("again")
@@ -85,6 +99,7 @@ class Teams:
             "user": their_editor.pk,
             "member": member.pk,
             "token": self.their_token.pk,
+            "invitation": self.their_invitation.pk,
             "entry": newest_entry,
             "position": position,
         }
@@ -97,6 +112,7 @@ class Teams:
             "user": unused_ids[User],
             "member": unused_ids[Membership],
             "token": unused_ids[Token],
+            "invitation": unused_ids[Invitation],
             "entry": newest_entry + 1,
             "position": position + 1,
         }
@@ -111,6 +127,8 @@ class Teams:
         member = replace(
             MemberRow.of(Membership.objects.filter(project=self.theirs.project).latest("pk")), id=ids["member"]
         )
+        invitation = replace(InvitationRow.of(self.their_invitation), id=ids["invitation"])
+        invitations_listing = resolvers.invitation.invitations_listing
         rows = resolvers
         return {
             "projects_cursor": rows.project.projects_listing(ProjectFilter(), newest).page_cursor(
@@ -123,6 +141,8 @@ class Teams:
             "tasks_in_project_cursor": rows.task.tasks_of_projects_listing(TaskFilter(), newest).page_cursor(task),
             "reports_cursor": rows.report.reports_listing(ReportFilter()).page_cursor(report),
             "reports_of_project_cursor": rows.report.reports_listing(ReportFilter(ids["project"])).page_cursor(report),
+            "invitations_cursor": invitations_listing(None).page_cursor(invitation),
+            "invitations_to_project_cursor": invitations_listing(ids["project"]).page_cursor(invitation),
             "tokens_cursor": rows.token.TOKENS.page_cursor(replace(TokenRow.of(self.their_token), id=ids["token"])),
             "audit_cursor": rows.audit.AUDIT_LOG.page_cursor(AuditRow(ids["entry"], "", "", *(None,) * 8)),
             "members_in_project_cursor": rows.membership.MEMBERS_OF_PROJECTS.page_cursor(member),

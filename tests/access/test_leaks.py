@@ -37,6 +37,13 @@ GRAPHQL_REQUESTS = {
 }
 # The id is only compared with a list of the caller's own, so even staff get the same response to both attempts.
 SAME_FOR_STAFF = {
+    "AcceptInvitationInput.id",
+    "DeclineInvitationInput.id",
+    "POST /invitations/<id>/accept/",
+    "POST /invitations/<id>/decline/",
+    "Query.invitations(after)",
+    "GET /invitations/?cursor=",
+    "GET /projects/<id>/invitations/?cursor=",
     "CreateTaskInput.assigneeId",
     "ChangeRoleInput.userId",
     "RemoveMemberInput.userId",

@@ -19,6 +19,7 @@ from backend.projects.models import (
     AuditEntry,
     Comment,
     Event,
+    Invitation,
     Membership,
     Project,
     Role,
@@ -28,7 +29,7 @@ from backend.projects.models import (
     User,
 )
 from tests.access.table import TOKENS
-from tests.factories import TokenFactory, UserFactory
+from tests.factories import InvitationFactory, ProjectFactory, TokenFactory, UserFactory
 
 PASSWORD = "correct horse battery"
 # The number of members of `World.sample`.
@@ -112,7 +113,8 @@ class World:
         for kind, scope in TOKENS.items():
             TokenFactory(user=self.users["owner"], scope=scope, secret=self.secrets[kind])
         self.newcomer = UserFactory(username="newcomer", password=password)
-        self.member = UserFactory()
+        self.member, self.guest = UserFactory(), UserFactory()
+        self.shed = ProjectFactory(name="Shed")
         self.members = {role: self.users[role] for role in ("owner", "editor", "viewer")}
         self.members |= {"second owner": UserFactory(), "second editor": self.member}
         cook = {"owner": self.users["non-member"]}
@@ -131,7 +133,14 @@ class World:
         self.sample = SampleProject.of(
             "Garden", self.members, due=datetime(2031, 3, 1, tzinfo=UTC), status="in_progress"
         )
-        self.tokens = {user.pk: TokenFactory(user=user) for user in (*self.users.values(), self.newcomer)}
+        everyone = (*self.users.values(), self.newcomer)
+        Invitation.objects.all().delete()
+        self.invitation = InvitationFactory(
+            project=self.sample.project, user=self.guest, invited_by=self.users["owner"]
+        )
+        self.shed.memberships.all().delete()
+        self.invitations = {user.pk: InvitationFactory(project=self.shed, user=user) for user in everyone}
+        self.tokens = {user.pk: TokenFactory(user=user) for user in everyone}
 
     def user(self, kind: str) -> User | None:
         return self.users["owner"] if kind in TOKENS else self.users.get(kind)
@@ -156,6 +165,10 @@ class World:
             "editor": self.users["editor"].pk,
             "member": self.member.pk,
             "newcomer": self.newcomer.pk,
+            "guest": self.guest.pk,
+            "shed": self.shed.pk,
+            "invitation": self.invitation.pk,
+            "own_invitation": self.invitations[user.pk].pk if user else ABSENT,
             "self": user.pk if user else ABSENT,
             "own_token": self.tokens[user.pk].pk if user else ABSENT,
             "others_token": self.tokens[self.newcomer.pk].pk,
@@ -176,6 +189,7 @@ class World:
             "task": (Task.objects.all(), Q(project__in=own_projects)),
             "report": (SummaryReport.objects.all(), Q(project__in=own_projects)),
             "event": (Event.objects.exclude(kind="access.changed"), Q(project_id__in=own_projects)),
+            "invitation": (Invitation.objects.all(), Q(user=user)),
             "token": (Token.objects.all(), Q(user=user)),
             "audit entry": (AuditEntry.objects.all(), Q(pk=None)),
         }

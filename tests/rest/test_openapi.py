@@ -12,7 +12,13 @@ from django.core.management import call_command
 
 from backend.projects.models import Scope
 from tests.cases import token_of
-from tests.factories import CommentFactory, MembershipFactory, SummaryReportFactory, UserFactory
+from tests.factories import (
+    CommentFactory,
+    InvitationFactory,
+    MembershipFactory,
+    SummaryReportFactory,
+    UserFactory,
+)
 from tests.rest.cases import ClosedCase, OpenCase
 
 
@@ -32,6 +38,11 @@ class OpenApiTest(OpenCase):
                 "/events/": ["get"],
                 "/projects/": ["get", "post"],
                 "/projects/{id}/": ["delete", "get", "patch", "put"],
+                "/invitations/": ["get"],
+                "/invitations/{id}/accept/": ["post"],
+                "/invitations/{id}/decline/": ["post"],
+                "/projects/{id}/invitations/": ["get", "post"],
+                "/projects/{id}/invitations/{invitation_id}/": ["delete"],
                 "/projects/{id}/members/": ["get", "post"],
                 "/projects/{id}/members/{user_id}/": ["delete", "get", "patch", "put"],
                 "/reports/": ["get"],
@@ -109,9 +120,11 @@ class OpenApiTest(OpenCase):
 
     def test_the_schemas_have_the_fields_of_the_responses(self) -> None:
         comment, report, member = CommentFactory(), SummaryReportFactory(), MembershipFactory()
+        InvitationFactory(project=member.project)
         for name, path in [
             ("Project", "/projects/"),
             ("Member", f"/projects/{member.project_id}/members/"),
+            ("Invitation", f"/projects/{member.project_id}/invitations/"),
             ("Task", "/tasks/"),
             ("Comment", f"/tasks/{comment.task_id}/comments/"),
             ("SummaryReport", "/reports/"),

@@ -70,12 +70,13 @@ def decline_invitation(*, actor: Viewer, invitation_id: int | None) -> Invitatio
 
 
 @transaction.atomic
-def cancel_invitation(*, actor: Viewer, invitation_id: int | None) -> InvitationRow:
+def cancel_invitation(*, actor: Viewer, invitation_id: int | None, project_id: int | None = None) -> InvitationRow:
     """Delete an invitation to a project of the actor, and return its last state.
 
-    Locks the project and the invitation. Raises MissingScope, InvitationNotFound, NotAllowed (actor is no owner).
+    With `project_id` it has to be an invitation to this project. Locks the project and the invitation. Raises
+    MissingScope, InvitationNotFound, NotAllowed (actor is no owner).
     """
-    invitation = access.invitation_to_cancel(actor, invitation_id)
+    invitation = access.invitation_to_cancel(actor, invitation_id, project_id)
     return _end(AuditAction.INVITATION_CANCELLED, invitation, actor=actor)
 
 
