@@ -12,8 +12,9 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import authenticate, login, update_session_auth_hash
 from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
+from django.contrib.auth.mixins import LoginRequiredMixin
 from django.contrib.auth.views import LoginView, PasswordChangeView, RedirectURLMixin, redirect_to_login
-from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.core.exceptions import NON_FIELD_ERRORS, ObjectDoesNotExist, ValidationError
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect, render
@@ -22,10 +23,12 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.views import View
 
-from backend.projects import services
-from backend.projects.access import ANONYMOUS, Viewer
+from backend.projects import resolvers, services
+from backend.projects.access import ANONYMOUS, Viewer, parse_id
 from backend.projects.authentication import address_of_request, network_of, viewer_of_browser
 from backend.projects.models import User
+from backend.projects.resolvers.page import PageRequest
+from backend.projects.rows import parse_moment
 
 from .attempts import bounds
 from .password_slots import BUSY, RETRY_AFTER_S, slot_of
@@ -217,6 +220,31 @@ class Password(PasswordChecking, PasswordChangeView):
         message = "Your password is changed. Wherever else you were signed in, you no longer are; your tokens stay."
         messages.success(self.request, message)
         return HttpResponseRedirect(self.get_success_url())
+
+
+class Invitations(LoginRequiredMixin, View):
+    """Lists the user's open invitations. A POST names one in `accept` or `decline`."""
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        page = resolvers.invitation.list_invitations(viewer_of_browser(request), page=PageRequest(default_size=50))
+        invitations = [{**row.as_json(), "expires_at": parse_moment(row.expires_at)} for row in page.rows]
+        return render(request, "invitations.html", {"invitations": invitations, "has_more": page.has_next})
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        actor, accepted = viewer_of_browser(request), request.POST.get("accept")
+        try:
+            if accepted is not None:
+                services.invitation.accept_invitation(actor=actor, invitation_id=parse_id(accepted))
+                messages.success(request, "You are a member of the project now.")
+            else:
+                declined = parse_id(request.POST.get("decline", ""))
+                services.invitation.decline_invitation(actor=actor, invitation_id=declined)
+                messages.success(request, "The invitation is declined.")
+        except ObjectDoesNotExist as error:
+            messages.error(request, str(error))
+        except ValidationError as error:
+            messages.error(request, " ".join(error.messages))
+        return redirect("invitations")
 
 
 def admin_sign_in(request: HttpRequest) -> HttpResponse:

@@ -236,6 +236,11 @@ def change_password(caller: Caller) -> str:
     return "sign in" if response["Location"].startswith(f"{SIGN_IN}?next=") else "yes"
 
 
+def accept_on_page(caller: Caller) -> str:
+    response = caller.client().post("/accounts/invitations/", {"accept": caller.names["own_invitation"]})
+    return _word_of_redirect(response)
+
+
 def read_admin(caller: Caller) -> str:
     """GET every page of the admin; for staff only the lists of rows, each of which requires a permission."""
     if caller.kind in ("staff", "superuser"):
@@ -288,6 +293,10 @@ PROBES: dict[str, dict[str, Probe]] = {
         "GET /accounts/password/": page("/accounts/password/"),
         "POST /accounts/password/": PageProbe(change_password, has_new_password),
         "GET /admin/password_change/": page("/admin/password_change/"),
+    },
+    "Answer invitations on the page": {
+        "GET /accounts/invitations/": page("/accounts/invitations/"),
+        "POST /accounts/invitations/": PageProbe(accept_on_page, HAS_JOINED),
     },
     "Open GraphiQL": {"GET /graphql/": page("/graphql/")},
     "Run a GraphQL operation": {
