@@ -114,7 +114,7 @@ class Members(ListView):
         )
 
     def post(self, request: Request, id: str) -> Response:
-        """Add a member to a project that you own."""
+        """Add a member to a project at once. For staff: owners invite users."""
         membership = services.membership.add_member(actor=self.viewer, project_id=parse_id(id), **self.validated_body())
         return created(
             MemberRow.of(membership), reverse("rest:member", args=[membership.project_id, membership.user_id])

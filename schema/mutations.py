@@ -99,7 +99,7 @@ class Mutation:
         )
         return cast(Comment, CommentRow.of(comment))
 
-    @strawberry_django.mutation(description="Add a member to a project that you own.")
+    @strawberry_django.mutation(description="Add a member to a project at once. For staff: owners use `inviteMember`.")
     async def add_member(self, info: Info, input: AddMemberInput) -> Member:
         membership = await info.context.in_database(
             services.membership.add_member,

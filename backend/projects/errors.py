@@ -108,6 +108,15 @@ class NotAllowed(PermissionDenied):
         super().__init__(message)
 
 
+class InvitationRequired(NotAllowed):
+    """The viewer may not add a member at once, but may invite one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A user joins by accepting an invitation: use inviteMember, or POST /projects/<id>/invitations/."
+        )
+
+
 class ForeignOrigin(PermissionDenied):
     """A page of another site tries to use its visitor's session."""
 

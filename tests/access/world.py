@@ -68,9 +68,10 @@ class SampleProject:
         project = services.project.create_project(actor=actor, name=name)
         for name_of_member, user in members.items():
             for project_id in (deleted_project, project.pk) if name_of_member != "owner" else ():
-                services.membership.add_member(
+                invitation = services.invitation.invite_member(
                     actor=actor, project_id=project_id, username=user.username, role=Role(name_of_member.split()[-1])
                 )
+                services.invitation.accept_invitation(actor=viewer_for(user), invitation_id=invitation.pk)
         services.project.delete_project(actor=actor, project_id=deleted_project)
         assignee = members.get("editor", members["owner"])
         changes: Any = {"title": name, "due_date": due, "status": status, "assignee_id": assignee.pk}

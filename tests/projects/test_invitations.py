@@ -22,6 +22,7 @@ from backend.projects.errors import (
     AlreadyAMember,
     InvitationExpired,
     InvitationNotFound,
+    InvitationRequired,
     MissingScope,
     NotAllowed,
     NotSignedIn,
@@ -175,6 +176,11 @@ class InviteTests(InvitationCase):
 
 
 class AddTests(InvitationCase):
+    def test_an_owner_is_told_to_invite_instead_of_adding(self) -> None:
+        for username in ("alice", "nobody", self.editor.username):
+            with self.subTest(username), self.refused(InvitationRequired):
+                add_member(actor=self.boss, project_id=self.garden.pk, username=username)
+
     def test_adding_an_invited_user_ends_the_invitation(self) -> None:
         self.invite()
         InvitationFactory(user=self.alice)

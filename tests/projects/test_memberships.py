@@ -11,7 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from backend.projects.access import ANONYMOUS, SYSTEM, Viewer, viewer_for
+from backend.projects.access import ANONYMOUS, SYSTEM, UNNAMED, Viewer, viewer_for
 from backend.projects.authentication import viewer_by_token
 from backend.projects.cache import versions
 from backend.projects.cache.versions import GLOBAL_TAG, access_tag, project_tag
@@ -48,6 +48,7 @@ class MembershipCase(Case):
         cls.alice = UserFactory(username="alice", first_name="Alice", last_name="Liddell")
         cls.kitchen = MembershipFactory(user=cls.alice, role=Role.OWNER).project
         cls.boss = viewer_for(cls.owner)
+        cls.staff = UserFactory(is_staff=True)
 
     def role_of(self, user: User) -> str | None:
         return Membership.objects.filter(project=self.garden, user=user).values_list("role", flat=True).first()
@@ -83,9 +84,10 @@ class MembershipCase(Case):
 
 class AddTests(MembershipCase):
     def add(self, actor: Viewer | None = None, **arguments: Any) -> Membership:
-        return add_member(actor=actor or self.boss, **{"project_id": self.garden.pk, "username": "alice", **arguments})
+        given = {"project_id": self.garden.pk, "username": "alice", **arguments}
+        return add_member(actor=actor or viewer_for(self.staff), **given)
 
-    def test_an_owner_adds_a_member_as_an_editor_by_default(self) -> None:
+    def test_staff_add_a_member_as_an_editor_by_default(self) -> None:
         with self.bumps(GLOBAL_TAG, project_tag(self.garden.pk), access_tag(self.alice.pk)):
             added = self.add()
         self.assertEqual(
@@ -93,7 +95,7 @@ class AddTests(MembershipCase):
         )
         self.assertEqual(self.role_of(self.alice), Role.EDITOR)
         self.assertEqual(self.journal(), [("access.changed", self.garden.pk, [self.alice.pk])])
-        self.assertEqual(self.audit(), [("member_added", self.owner.pk, self.alice.pk, self.garden.pk, "editor")])
+        self.assertEqual(self.audit(), [("member_added", self.staff.pk, self.alice.pk, self.garden.pk, "editor")])
 
     def test_a_member_may_be_added_in_any_role(self) -> None:
         for role in Role:
@@ -136,14 +138,14 @@ class AddTests(MembershipCase):
     def test_an_invisible_project_is_like_an_absent_one(self) -> None:
         for project_id in (self.kitchen.pk, 999999, None):
             with self.subTest(project_id), self.refused(ProjectNotFound):
-                self.add(project_id=project_id)
+                self.add(self.boss, project_id=project_id)
 
     def test_an_anonymous_viewer_may_not_add_members(self) -> None:
         with self.refused(NotSignedIn):
             self.add(ANONYMOUS)
 
-    def test_staff_may_add_members_to_any_project(self) -> None:
-        self.add(viewer_for(UserFactory(is_staff=True)))
+    def test_open_mode_may_add_members_to_any_project(self) -> None:
+        self.add(UNNAMED)
         self.assertEqual(self.role_of(self.alice), Role.EDITOR)
 
 
@@ -306,16 +308,16 @@ class CredentialTests(MembershipCase):
         ]
 
     def test_the_audit_log_records_the_token_and_the_address(self) -> None:
-        actor = viewer_by_token(token_of(self.owner), address="203.0.113.7")
+        actor = viewer_by_token(token_of(self.staff), address="203.0.113.7")
         for change in self.changes(actor):
             change()
         entries = AuditEntry.objects.filter(actor_token_id=actor.token_id, address="203.0.113.7").order_by("pk")
         self.assertEqual(
             list(entries.values_list("action", "actor_name", "user_name")),
             [
-                ("member_added", self.owner.username, "Alice Liddell"),
-                ("role_changed", self.owner.username, self.editor.username),
-                ("member_removed", self.owner.username, self.viewer.username),
+                ("member_added", self.staff.username, "Alice Liddell"),
+                ("role_changed", self.staff.username, self.editor.username),
+                ("member_removed", self.staff.username, self.viewer.username),
             ],
         )
 
@@ -346,7 +348,7 @@ class ListTests(MembershipCase):
             with self.subTest(viewer.key):
                 self.assertEqual(self.names(viewer), before)
                 with self.committed():
-                    add_member(**where, username="alice", role=Role.VIEWER)
+                    add_member(**where | {"actor": SYSTEM}, username="alice", role=Role.VIEWER)
                 self.assertEqual(self.names(viewer), [("Alice Liddell", "viewer"), *before])
                 with self.committed():
                     change_role(**where, user_id=self.alice.pk, role=Role.OWNER)

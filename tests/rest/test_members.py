@@ -72,6 +72,7 @@ class ListMembersTest(MemberCase):
 
     def test_a_list_is_a_304_until_a_member_changes(self) -> None:
         before = self.listed()
+        self.client.force_login(UserFactory(is_staff=True))
 
         def assert_changed(write: Any, *, to: list[dict[str, Any]]) -> None:
             etag = self.client.get(self.path)["ETag"]
@@ -102,7 +103,18 @@ class ListMembersTest(MemberCase):
 
 
 class AddMemberTest(MemberCase):
-    def test_an_owner_adds_a_member_as_an_editor_by_default(self) -> None:
+    def setUp(self) -> None:
+        self.client.force_login(UserFactory(is_staff=True))
+
+    def test_an_owner_is_told_to_invite_instead(self) -> None:
+        self.client.force_login(self.owner)
+        for username in ("alice", "nobody", self.editor.username):
+            with self.subTest(username), self.nothing_changes():
+                response = self.send("POST", self.path, {"username": username})
+                self.assert_refused(response, 403, "detail")
+                self.assertIn("/invitations/", response.json()["detail"])
+
+    def test_staff_add_a_member_as_an_editor_by_default(self) -> None:
         response = self.send("POST", self.path, {"username": "alice"})
         added = {"user": self.alice.pk, "name": "Alice Liddell", "role": "editor"}
         self.assertEqual((response.status_code, response.json()), (201, added))

@@ -7,7 +7,7 @@ from typing import Any
 from backend.projects import audit
 from backend.projects.access import SYSTEM, viewer_for
 from backend.projects.authentication import viewer_by_token
-from backend.projects.models import AuditAction, AuditEntry, Role, Scope
+from backend.projects.models import AuditAction, AuditEntry, Role, Scope, User
 from backend.projects.rows import iso
 from backend.projects.services.membership import add_member
 from backend.projects.services.token import create_token
@@ -43,7 +43,8 @@ class AuditCase(ClosedCase):
 
 class ReadTests(AuditCase):
     def test_an_entry_shows_the_actor_the_action_the_user_and_the_address(self) -> None:
-        owner = MembershipFactory(user=self.ada, role=Role.OWNER)
+        User.objects.filter(pk=self.ada.pk).update(is_staff=True)
+        owner = MembershipFactory(role=Role.OWNER)
         alice = UserFactory(username="alice", first_name="Alice", last_name="Liddell")
         actor = viewer_by_token(token_of(self.ada), address="203.0.113.7")
         add_member(actor=actor, project_id=owner.project_id, username="alice")

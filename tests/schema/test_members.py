@@ -160,7 +160,16 @@ class PageTests(MemberCase):
 
 
 class AddTests(MemberCase):
-    def test_an_owner_adds_a_member_as_an_editor_by_default(self) -> None:
+    def setUp(self) -> None:
+        self.staff = UserFactory(is_staff=True)
+        self.client.force_login(self.staff)
+
+    def test_an_owner_is_told_to_invite_instead(self) -> None:
+        self.client.force_login(self.owner)
+        for username in ("alice", "nobody", self.viewer.username):
+            self.assert_refused("addMember", {"username": username}, "PERMISSION", None, "FORBIDDEN")
+
+    def test_staff_add_a_member_as_an_editor_by_default(self) -> None:
         self.assertEqual(self.member("addMember", username="alice"), (str(self.alice.pk), "Alice Liddell", "EDITOR"))
         self.assertEqual(self.roles()[0], ("Alice Liddell", "EDITOR"))
 
@@ -185,7 +194,7 @@ class AddTests(MemberCase):
         names = "{ projects { nodes { name } } }"
         kitchen = {"name": self.kitchen.name}
         self.assertEqual(self.data(names), {"projects": {"nodes": [kitchen]}})
-        self.client.force_login(self.owner)
+        self.client.force_login(self.staff)
         with self.committed():
             self.member("addMember", username="alice", role="VIEWER")
         self.client.force_login(self.alice)
@@ -274,14 +283,16 @@ class AccessTests(MemberCase):
                 self.assert_refused(name, {**values, "projectId": project_id}, "ERROR", None, "NOT_FOUND")
 
     def test_each_change_is_recorded_in_the_audit_log_with_its_actor(self) -> None:
+        staff = UserFactory(is_staff=True)
+        self.client.force_login(staff)
         for name, values in self.changes():
             self.member(name, **values)
         self.assertEqual(
             list(AuditEntry.objects.order_by("pk").values_list("action", "actor_id", "address", "user_id", "detail")),
             [
-                ("member_added", self.owner.pk, "127.0.0.1", self.alice.pk, "editor"),
-                ("role_changed", self.owner.pk, "127.0.0.1", self.viewer.pk, "viewer to editor"),
-                ("member_removed", self.owner.pk, "127.0.0.1", self.viewer.pk, "editor"),
+                ("member_added", staff.pk, "127.0.0.1", self.alice.pk, "editor"),
+                ("role_changed", staff.pk, "127.0.0.1", self.viewer.pk, "viewer to editor"),
+                ("member_removed", staff.pk, "127.0.0.1", self.viewer.pk, "editor"),
             ],
         )
 

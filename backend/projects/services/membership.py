@@ -6,7 +6,7 @@ from django.db import transaction
 
 from .. import access, audit, journal
 from ..access import Viewer
-from ..errors import AlreadyAMember, LastOwner, MemberNotFound
+from ..errors import AlreadyAMember, InvitationRequired, LastOwner, MemberNotFound
 from ..events import AccessChanged
 from ..models import AuditAction, Invitation, Membership, Project, Role, Scope, Task
 from .task import unassign_tasks, unassigned_events
@@ -15,12 +15,14 @@ from .validation import clean_fields
 
 @transaction.atomic
 def add_member(*, actor: Viewer, project_id: int | None, username: str, role: str = Role.EDITOR) -> Membership:
-    """Add the user with this name, in any case, to a project at once. An invitation of the user ends.
+    """Add the user with this name, in any case, to a project at once. This is for staff: owners invite users.
 
-    Locks the project. Raises MissingScope, ProjectNotFound, NotAllowed (actor is no owner), UnknownUser,
-    AlreadyAMember, ValidationError (no such role).
+    An invitation of the user ends. Locks the project. Raises MissingScope, ProjectNotFound, InvitationRequired (actor
+    is an owner), NotAllowed (actor is another member), UnknownUser, AlreadyAMember, ValidationError (no such role).
     """
     project = _lock_project(actor, project_id)
+    if not actor.sees_all:
+        raise InvitationRequired
     membership = Membership(project=project, user=access.user_to_add(username), role=role)
     join(membership)
     Invitation.objects.filter(project=project, user=membership.user).delete()
