@@ -9,7 +9,9 @@ from celery.signals import setup_logging
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "backend.settings")
 
 # Only workers and Beat import these modules. A web process starts a job by its name.
-app = Celery("taskwire", include=["tasks.reminders", "tasks.reports", "tasks.retention", "tasks.schedule"])
+app = Celery(
+    "taskwire", include=["tasks.digests", "tasks.reminders", "tasks.reports", "tasks.retention", "tasks.schedule"]
+)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 
 

@@ -18,3 +18,4 @@ def trim() -> None:
     services.retention.clear_sessions(now=now)
     services.retention.clear_attempts(now=now)
     services.retention.trim_invitations(now=now)
+    services.retention.trim_mail(now=now)

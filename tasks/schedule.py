@@ -17,7 +17,12 @@ logger = logging.getLogger(__name__)
 RETRY_S = 2.0
 
 # Seconds between two starts of each job. A message that stays in the queue for longer expires.
-_EVERY_S = {"reminders.scan": SCAN_EVERY_S, "reports.scan": SCAN_EVERY_S, "retention.trim": TRIM_EVERY_S}
+_EVERY_S = {
+    "digests.scan": SCAN_EVERY_S,
+    "reminders.scan": SCAN_EVERY_S,
+    "reports.scan": SCAN_EVERY_S,
+    "retention.trim": TRIM_EVERY_S,
+}
 SCHEDULE: dict[str, dict[str, Any]] = {
     name: {"task": name, "schedule": schedule(every_s), "options": {"expire_seconds": every_s}}
     for name, every_s in _EVERY_S.items()

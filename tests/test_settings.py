@@ -96,6 +96,7 @@ class RefusalTests(SimpleTestCase):
             ({"JOURNAL_DAYS": "9"}, "JOURNAL_DAYS"),
             ({"AUDIT_DAYS": "0"}, "AUDIT_DAYS"),
             ({"INVITATION_DAYS": "0"}, "INVITATION_DAYS"),
+            ({"MAILS_PER_HOUR": "0"}, "MAILS_PER_HOUR"),
             ({"SERVER": "nginx"}, "SERVER"),
             ({"REQUEST_HEAD_S": "0"}, "REQUEST_HEAD_S"),
             ({"REQUEST_BODY_S": "0.5"}, "REQUEST_BODY_S"),

@@ -316,7 +316,7 @@ class MailTests(Case):
         message = mail.outbox[0]
         assert isinstance(message, mail.EmailMultiAlternatives)
         html = str(message.alternatives[0][0])
-        self.assertTrue(message.subject.startswith("R&D Bcc: x@example.org: summary of"))
+        self.assertEqual(message.subject, f"Summary of {YESTERDAY:%d %b %Y}, project {self.project.pk}")
         self.assertIn('<td width="100%" bgcolor="#2f81f7"', html)
         self.assertIn('<td width="50%" bgcolor="#2f81f7"', html)
         self.assertIn("&lt;Fix&gt;", html)

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from backend.projects import services
 from backend.projects.models import ReportMail, Role, SummaryReport
-from tasks import JOB, reminders, reports
+from tasks import JOB, digests, reminders, reports
 from tests.cases import Case
 from tests.factories import MembershipFactory, TaskFactory
 
@@ -36,6 +36,7 @@ class JobTests(Case):
     def test_a_job_does_nothing_for_a_missing_row(self) -> None:
         self.assertFalse(reminders.send(1))
         self.assertFalse(reports.mail(1))
+        self.assertFalse(digests.send(1))
         reports.generate(1, YESTERDAY.isoformat())
         self.assertFalse(SummaryReport.objects.exists())
 

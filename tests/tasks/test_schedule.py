@@ -15,7 +15,7 @@ from tasks import schedule as schedule_module
 from tasks.schedule import Scheduler
 from tests.cases import CommittingCase
 
-SCANS = ["reminders.scan", "reports.scan"]
+SCANS = ["digests.scan", "reminders.scan", "reports.scan"]
 
 
 def start_beat() -> Scheduler:
@@ -27,12 +27,12 @@ class ScheduleTests(CommittingCase):
     def test_beat_uses_our_scheduler(self) -> None:
         self.assertEqual(app.conf.beat_scheduler, f"{Scheduler.__module__}:{Scheduler.__name__}")
 
-    def test_the_first_start_schedules_both_scans_every_minute_and_the_trim_every_hour(self) -> None:
+    def test_the_first_start_schedules_all_scans_every_minute_and_the_trim_every_hour(self) -> None:
         start_beat()
         rows = PeriodicTask.objects.order_by("name").values_list(
             "name", "task", "enabled", "interval__every", "interval__period", "expire_seconds"
         )
-        intervals = [("reminders.scan", 60), ("reports.scan", 60), ("retention.trim", 3600)]
+        intervals = [*((name, 60) for name in SCANS), ("retention.trim", 3600)]
         self.assertEqual(
             list(rows), [(name, name, True, seconds, IntervalSchedule.SECONDS, seconds) for name, seconds in intervals]
         )
@@ -52,7 +52,7 @@ class ScheduleTests(CommittingCase):
         for seconds, is_due in [(50, False), (61, True), (86400, True)]:
             PeriodicTask.objects.update(last_run_at=timezone.now() - timedelta(seconds=seconds))
             schedule = start_beat().schedule
-            self.assertEqual([schedule[name].is_due().is_due for name in SCANS], [is_due] * 2)
+            self.assertEqual([schedule[name].is_due().is_due for name in SCANS], [is_due] * 3)
 
     def test_a_restart_keeps_changed_entries(self) -> None:
         start_beat()
@@ -60,9 +60,9 @@ class ScheduleTests(CommittingCase):
         PeriodicTask.objects.filter(name="reports.scan").update(interval=every_hour)
         PeriodicTask.objects.filter(name="reminders.scan").update(enabled=False)
         schedule = start_beat().schedule
-        self.assertEqual(sorted(schedule), ["reports.scan", "retention.trim"])
+        self.assertEqual(sorted(schedule), ["digests.scan", "reports.scan", "retention.trim"])
         self.assertEqual(PeriodicTask.objects.get(name="reports.scan").interval, every_hour)
-        self.assertEqual(PeriodicTask.objects.count(), 3)
+        self.assertEqual(PeriodicTask.objects.count(), 4)
 
     def test_beat_waits_for_the_database_at_its_start(self) -> None:
         failures = [OperationalError(), OperationalError()]
@@ -74,7 +74,7 @@ class ScheduleTests(CommittingCase):
 
         with mock.patch.object(schedule_module, "RETRY_S", 0), connection.execute_wrapper(fail_first):
             scheduler = start_beat()
-        self.assertEqual(sorted(scheduler.schedule), ["reminders.scan", "reports.scan", "retention.trim"])
+        self.assertEqual(sorted(scheduler.schedule), [*SCANS, "retention.trim"])
 
     def test_a_running_beat_outlives_the_database(self) -> None:
         def refuse(*args: Any) -> None:
@@ -84,4 +84,4 @@ class ScheduleTests(CommittingCase):
         scheduler = Scheduler(app=app, lazy=True)
         with connection.execute_wrapper(refuse):
             self.assertEqual(scheduler.tick(), schedule_module.RETRY_S)
-        self.assertEqual(sorted(scheduler.schedule), ["reminders.scan", "reports.scan", "retention.trim"])
+        self.assertEqual(sorted(scheduler.schedule), [*SCANS, "retention.trim"])

@@ -3,6 +3,7 @@ from .comment import Comment
 from .event import Event
 from .invitation import Invitation
 from .membership import Membership, Role
+from .outgoing_mail import MailDigest, MailQuota
 from .project import Project
 from .reminder import Reminder
 from .summary_report import ReportMail, SummaryReport
@@ -16,6 +17,8 @@ __all__ = [
     "Comment",
     "Event",
     "Invitation",
+    "MailDigest",
+    "MailQuota",
     "Membership",
     "Project",
     "Reminder",

@@ -1,3 +1,4 @@
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Now
 
@@ -6,7 +7,8 @@ class OutgoingMail(models.Model):
     """One mail to one recipient, with the state of its delivery. `services.mail` updates it, by the database's clock.
 
     No worker claims it before `not_before`: when the present claim expires, or the wait after a refusal ends.
-    `sent_at` is when the mail server accepted it.
+    `sent_at` is when the mail server accepted it. A mail is in doubt from its claim until its result is known: if its
+    worker was killed, the server may have accepted it.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -14,7 +16,51 @@ class OutgoingMail(models.Model):
     created_at = models.DateTimeField(db_default=Now())
     not_before = models.DateTimeField(db_default=Now())
     attempts = models.PositiveSmallIntegerField(db_default=0)
+    is_in_doubt = models.BooleanField(db_default=False)
     sent_at = models.DateTimeField(null=True)
 
     class Meta:
         abstract = True
+
+
+class MailDigest(OutgoingMail):
+    """One mail in place of those that exceed the hourly limit of their recipient. Once claimed, it takes no more."""
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["not_before", "id"], name="mail_digest_unsent", condition=models.Q(sent_at=None)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.recipient}: digest {self.pk}"
+
+
+class LimitedMail(OutgoingMail):
+    """A mail that counts towards the hourly limit of its recipient. Over the limit it is sent as part of `digest`.
+
+    `digest` has no constraint in the database: a mail that was sent keeps the id of a digest that is deleted.
+    """
+
+    digest = models.ForeignKey(MailDigest, models.DO_NOTHING, null=True, related_name="+", db_constraint=False)
+
+    digest_id: int | None
+
+    class Meta:
+        abstract = True
+
+
+class MailQuota(models.Model):
+    """When mails to an address were claimed in the last hour, digests apart. `services.mail` updates it.
+
+    Unlike the rows of the mails, it stays when their tasks are deleted. `recipient` is in lower case.
+    """
+
+    id: int
+    recipient = models.EmailField(max_length=254, unique=True)
+    claimed_at = ArrayField(models.DateTimeField())
+    # When the latest digest was claimed.
+    digest_at = models.DateTimeField(null=True)
+    updated_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.recipient

@@ -1,9 +1,9 @@
 from django.db import models
 
-from .outgoing_mail import OutgoingMail
+from .outgoing_mail import LimitedMail
 
 
-class Reminder(OutgoingMail):
+class Reminder(LimitedMail):
     """The ledger of reminders: one row per task, recipient and due date, hence one mail."""
 
     task = models.ForeignKey("Task", models.CASCADE, related_name="reminders")

@@ -1,6 +1,6 @@
 from django.db import models
 
-from .outgoing_mail import OutgoingMail
+from .outgoing_mail import LimitedMail
 
 
 class SummaryReport(models.Model):
@@ -23,7 +23,7 @@ class SummaryReport(models.Model):
         return f"{self.project} on {self.date}"
 
 
-class ReportMail(OutgoingMail):
+class ReportMail(LimitedMail):
     """The ledger of mailed summaries: one row per report and recipient, hence one mail."""
 
     report = models.ForeignKey(SummaryReport, models.CASCADE, related_name="mails")

@@ -4,6 +4,9 @@ A mail is stored as a row before it is sent. A worker first claims the row, in a
 expires, so another worker sends the mail of a killed one. A refused mail is retried, after a longer wait each time.
 SMTP leaves one gap: a crash after the server accepts the mail and before the row is updated. That mail is sent again
 under the same Message-ID, by which the recipient's server can recognize it.
+
+A recipient gets at most `MAILS_PER_HOUR` mails in any hour. Further ones are sent as one digest (`services.digest`), at
+most one an hour. A mail that may have been accepted already is sent again as itself, even over the limit.
 """
 
 from __future__ import annotations
@@ -18,13 +21,14 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 from django.core.mail import EmailMultiAlternatives
-from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db import connection, transaction
+from django.db.models import F, Func, Q, QuerySet
 from django.db.models.functions import Now
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from ..models.outgoing_mail import OutgoingMail
+from ..models import MailDigest, MailQuota, Reminder, ReportMail
+from ..models.outgoing_mail import LimitedMail, OutgoingMail
 from .clock import zone
 
 logger = logging.getLogger(__name__)
@@ -35,8 +39,15 @@ LEASE = timedelta(minutes=10)
 # The wait after a refusal: 1, 2, 4, ... minutes, and 6 hours at most.
 _FIRST_WAIT = timedelta(minutes=1)
 _LONGEST_WAIT = timedelta(hours=6)
+# A digest waits, so that a single one contains what several scans in a row find.
+DIGEST_WAIT = timedelta(minutes=5)
+HOUR = timedelta(hours=1)
+# Characters of a title in a subject.
+SUBJECT_TITLE = 80
 # Ids that a scan returns at most. The next scan, a minute later, returns those that are left.
 BATCH = 500
+# The mails that count towards the limit of their recipient.
+LEDGERS: tuple[type[Reminder] | type[ReportMail], ...] = (Reminder, ReportMail)
 
 
 def waiting(mails: QuerySet[M]) -> list[int]:
@@ -49,8 +60,9 @@ def send(mails: QuerySet[M], mail_id: int, compose: Callable[[M], EmailMultiAlte
     """Send one of `mails`, if it is unsent and not claimed. Return True where the mail server accepted it.
 
     `compose` builds the mail, or returns None where it is obsolete: the row is then deleted, so that the same mail can
-    be inserted again if it is needed again. A refusal is logged, and the mail is retried later. No lock is held while
-    sending. Raises RuntimeError inside a transaction, where other workers could not see the claim.
+    be inserted again if it is needed again. A refusal is logged, and the mail is retried later. Over the limit of the
+    recipient, the mail is put into a digest. No lock is held while sending. Raises RuntimeError inside a transaction,
+    where other workers could not see the claim.
     """
     with transaction.atomic(durable=True):
         mail = _claim(mails, mail_id)
@@ -60,25 +72,105 @@ def send(mails: QuerySet[M], mail_id: int, compose: Callable[[M], EmailMultiAlte
     message = compose(mail)
     if message is None:
         claimed.delete()
+        _give_back(mail)
         return False
     try:
         message.send()
     except (SMTPException, OSError, ValueError) as refusal:  # ValueError: an invalid address
         wait = _wait_after(mail.attempts)
-        claimed.update(not_before=Now() + wait)
+        claimed.update(not_before=Now() + wait, is_in_doubt=False)
+        _give_back(mail)
         logger.warning("%s %s was refused, next try in %s: %s", type(mail).__name__, mail.pk, wait, refusal)
         return False
-    mails.filter(pk=mail.pk).update(sent_at=Now())
+    with transaction.atomic():
+        mails.filter(pk=mail.pk).update(sent_at=Now(), is_in_doubt=False)
+        if isinstance(mail, MailDigest):
+            for ledger in LEDGERS:
+                ledger.objects.filter(digest=mail.pk).update(sent_at=Now())
     logger.info("%s %s was sent.", type(mail).__name__, mail.pk)
     return True
 
 
 def _claim(mails: QuerySet[M], mail_id: int) -> M | None:
-    """Claim a mail for LEASE. `attempts` distinguishes this claim from a later one."""
+    """Claim a mail for LEASE, if the limit of its recipient allows it. `attempts` distinguishes this claim from others.
+
+    Locks the recipient's quota, then the mail.
+    """
     unclaimed = mails.filter(pk=mail_id, sent_at=None, not_before__lte=Now())
-    if not unclaimed.update(not_before=Now() + LEASE, attempts=F("attempts") + 1):
+    recipient = unclaimed.values_list("recipient", flat=True).first()
+    if recipient is None:
         return None
+    quota = _lock_quota(recipient)
+    mail = unclaimed.first()
+    if mail is None:
+        return None
+    if not mail.is_in_doubt:
+        if isinstance(mail, MailDigest) and quota.digest_at is not None:
+            unclaimed.update(not_before=quota.digest_at + HOUR)
+            return None
+        if isinstance(mail, LimitedMail) and len(quota.claimed_at) >= settings.MAILS_PER_HOUR:
+            _put_into_digest(mail, quota)
+            return None
+    if not unclaimed.update(not_before=Now() + LEASE, attempts=F("attempts") + 1, is_in_doubt=True):
+        return None
+    if isinstance(mail, MailDigest):
+        _quota_of(recipient).update(digest_at=Now())
+    else:
+        _quota_of(recipient).update(claimed_at=Func(F("claimed_at"), Now(), function="array_append"))
     return mails.get(pk=mail_id)
+
+
+# Creates or locks the row, and removes what is older than an hour.
+_LOCK_QUOTA = f"""
+INSERT INTO {MailQuota._meta.db_table} AS quota (recipient, claimed_at, updated_at)
+VALUES (%(recipient)s, ARRAY[]::timestamptz[], statement_timestamp())
+    ON CONFLICT (recipient) DO UPDATE
+   SET claimed_at = ARRAY(SELECT at FROM unnest(quota.claimed_at) AS at
+                           WHERE at > statement_timestamp() - interval '1 hour' ORDER BY at),
+       digest_at = CASE WHEN quota.digest_at > statement_timestamp() - interval '1 hour' THEN quota.digest_at END,
+       updated_at = statement_timestamp()
+"""
+
+
+def _quota_of(recipient: str) -> QuerySet[MailQuota]:
+    return MailQuota.objects.filter(recipient=recipient.lower())
+
+
+def _lock_quota(recipient: str) -> MailQuota:
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK_QUOTA, {"recipient": recipient.lower()})
+    return _quota_of(recipient).get()
+
+
+def _give_back(mail: OutgoingMail) -> None:
+    """Uncount a mail that was not sent."""
+    quota = _quota_of(mail.recipient)
+    if isinstance(mail, MailDigest):
+        quota.update(digest_at=None)
+    else:
+        shorter = Func(F("claimed_at"), 1, function="trim_array", output_field=MailQuota._meta.get_field("claimed_at"))
+        quota.filter(~Q(claimed_at=[])).update(claimed_at=shorter)
+
+
+def _put_into_digest(mail: LimitedMail, quota: MailQuota) -> None:
+    """Put this mail and all that wait for the same recipient into the recipient's next digest.
+
+    A mail in doubt stays out: it has to be sent again as itself. Skips a row that is locked: its task is being deleted.
+    """
+    of_recipient = Q(recipient__iexact=mail.recipient)
+    digest = MailDigest.objects.filter(of_recipient, sent_at=None, attempts=0).first()
+    if digest is None:
+        not_before = timezone.now() + DIGEST_WAIT
+        if quota.digest_at is not None:
+            not_before = max(not_before, quota.digest_at + HOUR)
+        digest = MailDigest.objects.create(recipient=mail.recipient, not_before=not_before)
+    for ledger in LEDGERS:
+        waiting = ledger.objects.filter(
+            of_recipient, sent_at=None, digest=None, is_in_doubt=False, not_before__lte=Now()
+        )
+        locked = waiting.order_by("pk").select_for_update(skip_locked=True)
+        ids = list(locked.values_list("pk", flat=True)[:BATCH])
+        ledger.objects.filter(pk__in=ids).update(digest=digest)
 
 
 def _wait_after(attempts: int) -> timedelta:
@@ -112,3 +204,9 @@ def draft(
 def one_line(text: str) -> str:
     """Replace line breaks and other unprintable characters, which could inject a header, by spaces."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def shortened(text: str) -> str:
+    """Cut text of a client to what fits into a subject, on one line."""
+    line = one_line(text)
+    return line if len(line) <= SUBJECT_TITLE else f"{line[: SUBJECT_TITLE - 1].rstrip()}…"

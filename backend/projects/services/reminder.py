@@ -55,9 +55,12 @@ INSERT INTO {Reminder._meta.db_table} (task_id, due_date, recipient)
     ON CONFLICT DO NOTHING
 """
 
-_IS_DUE = f"""
-{_DUE}
-   AND task.id = %(task_id)s AND task.due_date = %(due_date)s AND addressee.email = %(recipient)s
+_STILL_DUE = f"""
+SELECT reminder.id
+  FROM {Reminder._meta.db_table} reminder
+ WHERE reminder.id = ANY(%(ids)s)
+   AND EXISTS ({_DUE}
+   AND task.id = reminder.task_id AND task.due_date = reminder.due_date AND addressee.email = reminder.recipient)
 """
 
 
@@ -69,45 +72,40 @@ def scan(*, now: datetime) -> list[int]:
     """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_INSERT, {**_due_parameters(now), "batch": mail.BATCH})
-    return mail.waiting(Reminder.objects.all())
+    return mail.waiting(Reminder.objects.filter(digest=None))
 
 
 def send(reminder_id: int) -> bool:
     """Mail one reminder. Return False where it was not sent. Safe to run twice, also concurrently.
 
     A reminder is deleted instead where its task was completed, deleted or moved to another due date, or has other
-    recipients now. A refused mail is left to a later scan. For the claim see `mail.send`.
+    recipients now, for example since the assignee has left the project. A refused mail is left to a later scan. For the
+    claim and the limit of the recipient see `mail.send`.
     """
-    return mail.send(Reminder.objects.select_related("task__project"), reminder_id, _compose)
+    reminders = Reminder.objects.filter(digest=None).select_related("task__project")
+    return mail.send(reminders, reminder_id, _compose)
 
 
 def _compose(reminder: Reminder) -> EmailMultiAlternatives | None:
     now = timezone.now()
-    if not _is_due(reminder, now):
+    if not still_due([reminder.pk], now=now):
         return None
     is_late = reminder.due_date <= now
     when = f"{reminder.due_date.astimezone(zone()):%d %b, %H:%M}"
     return mail.draft(
         "reminder",
-        subject=f"{'Was due' if is_late else 'Due'} {when}: {reminder.task.title}",
+        subject=f"{'Was due' if is_late else 'Due'} {when}: {mail.shortened(reminder.task.title)}",
         recipient=reminder.recipient,
         identity=(reminder.task_id, reminder.due_date.timestamp()),
         context={"task": reminder.task, "zone": zone().key, "is_late": is_late},
     )
 
 
-def _is_due(reminder: Reminder, now: datetime) -> bool:
+def still_due(reminder_ids: list[int], *, now: datetime) -> set[int]:
+    """Return the ids of those whose task is due as they say, and whose recipient is still to be reminded of it."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            _IS_DUE,
-            {
-                **_due_parameters(now),
-                "task_id": reminder.task_id,
-                "due_date": reminder.due_date,
-                "recipient": reminder.recipient,
-            },
-        )
-        return cursor.fetchone() is not None
+        cursor.execute(_STILL_DUE, {**_due_parameters(now), "ids": reminder_ids})
+        return {pk for [pk] in cursor.fetchall()}
 
 
 def _due_parameters(now: datetime) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def _row(query: str, **parameters: Any) -> tuple[int, ...]:
 
 def mails_to_send(*, now: datetime) -> list[int]:
     """Return ids for `send_mail`, of mails created in the last three days, at most `mail.BATCH`."""
-    return mail.waiting(ReportMail.objects.filter(created_at__gt=now - _MAIL_FOR))
+    return mail.waiting(ReportMail.objects.filter(digest=None, created_at__gt=now - _MAIL_FOR))
 
 
 def send_mail(report_mail_id: int) -> bool:
@@ -178,7 +178,8 @@ def send_mail(report_mail_id: int) -> bool:
 
     The mail is deleted instead where the project has other recipients now. For the claim see `mail.send`.
     """
-    return mail.send(ReportMail.objects.select_related("report__project"), report_mail_id, _compose)
+    mails = ReportMail.objects.filter(digest=None).select_related("report__project")
+    return mail.send(mails, report_mail_id, _compose)
 
 
 def _recipients(project_id: int) -> list[str]:
@@ -192,16 +193,21 @@ def _recipients(project_id: int) -> list[str]:
     return addresses or [address for address in [settings.NOTIFY_EMAIL] if address]
 
 
+def has_recipient(report_mail: ReportMail) -> bool:
+    """Whether the project's summaries still go to the mail's recipient."""
+    return report_mail.recipient in _recipients(report_mail.report.project_id)
+
+
 def _compose(report_mail: ReportMail) -> EmailMultiAlternatives | None:
     report = report_mail.report
-    if report_mail.recipient not in _recipients(report.project_id):
+    if not has_recipient(report_mail):
         return None
     tasks = report.figures["tasks"]
     largest = max(*tasks.values(), 1)
     bars = [(Status(status).label, count, round(100 * count / largest)) for status, count in tasks.items()]
     return mail.draft(
         "summary",
-        subject=f"{report.project.name}: summary of {report.date:%d %b %Y}",
+        subject=f"Summary of {report.date:%d %b %Y}, project {report.project_id}",
         recipient=report_mail.recipient,
         identity=(report.project_id, report.date),
         context={"project": report.project, "date": report.date, "figures": report.figures, "bars": bars},

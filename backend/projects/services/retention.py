@@ -1,4 +1,4 @@
-"""Deletes old events and audit entries, and expired sessions, failures to sign in and invitations.
+"""Deletes old events and audit entries, and expired sessions, failures to sign in, invitations and digests.
 
 Events and entries are deleted from the oldest end, in batches that are transactions of their own. So the journal has no
 holes, even if a trim is killed or runs concurrently, and its oldest event shows from where a client may resume. No
@@ -18,12 +18,13 @@ from django.contrib.sessions.models import Session
 from django.db import transaction
 from django.db.models import Model
 
-from ..models import AuditEntry, Event, Invitation
+from ..models import AuditEntry, Event, Invitation, MailDigest, MailQuota
 
 # Rows deleted in one transaction at most, which takes some milliseconds.
 BATCH = 1000
 # How long an expired invitation stays: a user who accepts it late is told why that fails.
 _EXPIRED_INVITATION_STAYS = timedelta(days=7)
+_SENT_DIGEST_STAYS = timedelta(days=30)
 
 
 def trim_journal(*, now: datetime) -> int:
@@ -75,6 +76,12 @@ def trim_invitations(*, now: datetime) -> int:
             deleted += Invitation.objects.filter(pk__in=ids).delete()[0]
         if len(ids) < BATCH:
             return deleted
+
+
+def trim_mail(*, now: datetime) -> int:
+    """Delete digests sent a month ago, and quotas of addresses without mail since yesterday. Return how many."""
+    digests = _clear(MailDigest, "sent_at", before=now - _SENT_DIGEST_STAYS)
+    return digests + _clear(MailQuota, "updated_at", before=now - timedelta(days=1))
 
 
 def _trim(model: type[Model], key: str, *, before: datetime, keeps_newest: bool) -> int:

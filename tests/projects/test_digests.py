@@ -1,0 +1,333 @@
+"""The limit of mails per recipient and hour, and the digests of what exceeds it."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core import mail
+from django.db.models.functions import Now
+from django.test import override_settings
+from django.utils import timezone
+
+from backend.projects import services
+from backend.projects.access import SYSTEM, viewer_for
+from backend.projects.models import MailDigest, MailQuota, Reminder, ReportMail, Role, Status, Task, User
+from backend.projects.services import digest as digests
+from backend.projects.services.mail import DIGEST_WAIT, LEASE
+from tasks.retention import trim
+from tests.cases import Case, CommittingCase
+from tests.factories import MembershipFactory, ProjectFactory, SummaryReportFactory, TaskFactory
+from tests.projects.test_reminder_smtp import mail_server
+
+HOUR = timedelta(hours=1)
+
+
+def work() -> int:
+    """Do what Beat and the worker do each minute. Return the number of mails sent."""
+    now = timezone.now()
+    sent = [services.reminder.send(pk) for pk in services.reminder.scan(now=now)]
+    sent += [services.report.send_mail(pk) for pk in services.report.mails_to_send(now=now)]
+    sent += [services.digest.send(pk) for pk in services.digest.scan()]
+    return sum(sent)
+
+
+def collect() -> None:
+    """Let the time pass in which a digest collects mails."""
+    MailDigest.objects.filter(sent_at=None).update(not_before=Now())
+
+
+def pass_an_hour() -> None:
+    """Let all mails sent so far be an hour old."""
+    long_ago = timezone.now() - HOUR
+    for quota in MailQuota.objects.all():
+        quota.claimed_at = [long_ago] * len(quota.claimed_at)
+        quota.digest_at = quota.digest_at and long_ago
+        quota.save()
+    collect()
+
+
+def bodies() -> list[str]:
+    return [str(message.body) for message in mail.outbox]
+
+
+class DigestCase(Case):
+    ada: User
+
+    @classmethod
+    def setUpTestData(cls) -> None:
+        cls.project = ProjectFactory(name="Relaunch")
+        cls.owner = MembershipFactory(project=cls.project, role=Role.OWNER).user
+        cls.ada = MembershipFactory(project=cls.project, user__email="Ada@example.org").user
+
+    def make_due(self, count: int, **fields: Any) -> list[Task]:
+        given = {"project": self.project, "assignee": self.ada, "due_date": timezone.now() + HOUR, **fields}
+        return TaskFactory.create_batch(count, **given)
+
+
+class LimitTests(DigestCase):
+    def test_one_account_that_assigns_100_due_tasks_causes_20_mails_and_one_digest_in_an_hour(self) -> None:
+        actor = viewer_for(self.owner)
+        due: datetime = timezone.now() + HOUR
+        for n in range(100):
+            services.task.create_task(
+                actor=actor,
+                project_id=self.project.pk,
+                changes={"title": f"Task number {n:02}", "due_date": due, "assignee_id": self.ada.pk},
+            )
+        self.assertEqual(work(), settings.MAILS_PER_HOUR)
+        for _ in range(3):
+            collect()
+            work()
+        self.assertEqual(len(mail.outbox), settings.MAILS_PER_HOUR + 1)
+        text = "\n".join(bodies())
+        for n in range(100):
+            self.assertEqual(text.count(f"Task number {n:02}"), 1, n)
+        self.assertFalse(Reminder.objects.filter(sent_at=None).exists())
+        self.assertEqual(Reminder.objects.count(), 100)
+        self.assertEqual(mail.outbox[-1].subject, "80 more reminders")
+
+    @override_settings(MAILS_PER_HOUR=2)
+    def test_a_second_digest_follows_an_hour_after_the_first(self) -> None:
+        self.make_due(3)
+        self.assertEqual(work(), 2)
+        collect()
+        self.assertEqual(work(), 1)
+        self.make_due(5)
+        work()
+        self.assertGreater(MailDigest.objects.get(sent_at=None).not_before, timezone.now() + 0.9 * HOUR)
+        for _ in range(3):
+            self.assertEqual(work(), 0)
+        collect()  # even if a digest is tried too early, it waits
+        self.assertEqual(work(), 0)
+        pass_an_hour()
+        self.assertEqual(work(), 1)
+        self.assertEqual([message.subject for message in mail.outbox[2:]], ["1 more reminder", "5 more reminders"])
+        self.assertEqual(work(), 0)
+
+    @override_settings(MAILS_PER_HOUR=2)
+    def test_the_limit_holds_for_any_hour_and_for_each_recipient(self) -> None:
+        self.make_due(2)
+        self.make_due(2, assignee=self.owner)
+        self.assertEqual(work(), 4)
+        self.make_due(1)
+        self.assertEqual(work(), 0)
+        pass_an_hour()
+        self.make_due(2)
+        self.assertEqual(work(), 3)  # the digest and two mails
+
+    @override_settings(MAILS_PER_HOUR=2)
+    def test_deleting_tasks_and_writing_the_address_differently_do_not_reset_the_limit(self) -> None:
+        for task in self.make_due(2):
+            work()
+            services.task.delete_task(actor=SYSTEM, task_id=task.pk)
+        self.assertEqual((len(mail.outbox), Reminder.objects.count()), (2, 0))
+        User.objects.filter(pk=self.ada.pk).update(email="ADA@EXAMPLE.ORG")
+        self.make_due(1)
+        self.assertEqual(work(), 0)
+
+    @override_settings(MAILS_PER_HOUR=1)
+    def test_summaries_count_and_are_in_the_digest(self) -> None:
+        self.make_due(1)
+        self.assertEqual(work(), 1)
+        figures = {"created": 1, "completed": 2, "overdue": 3, "due_in_24_hours": 4}
+        report = SummaryReportFactory(project=self.project, date=date(2026, 3, 1), figures=figures)
+        ReportMail.objects.create(report=report, recipient=self.ada.email)
+        self.make_due(1, title="Ship it")
+        self.assertEqual(work(), 0)
+        collect()
+        self.assertEqual(work(), 1)
+        message = mail.outbox[-1]
+        self.assertEqual(message.subject, "2 more reminders and summaries")
+        self.assertIn("1 Mar 2026  Relaunch: 1 created, 2 completed, 3 overdue, 4 due in 24 h", bodies()[-1])
+        self.assertIn("Ship it  (Relaunch, task ", bodies()[-1])
+        self.assertFalse(ReportMail.objects.filter(sent_at=None).exists())
+
+    @override_settings(MAILS_PER_HOUR=1)
+    def test_user_text_is_escaped_in_the_html_of_a_digest(self) -> None:
+        self.make_due(2, title="<b>R&D</b>")
+        work()
+        collect()
+        work()
+        message = mail.outbox[-1]
+        assert isinstance(message, mail.EmailMultiAlternatives)
+        self.assertIn("&lt;b&gt;R&amp;D&lt;/b&gt;", str(message.alternatives[0][0]))
+        self.assertIn("<b>R&D</b>", str(message.body))
+
+
+class ContentTests(DigestCase):
+    def held(self, count: int = 3) -> list[Task]:
+        """Create tasks whose reminders are in a digest."""
+        self.make_due(1, title="First", due_date=timezone.now() + timedelta(minutes=1))
+        tasks = self.make_due(count)
+        with override_settings(MAILS_PER_HOUR=1):
+            work()
+        self.assertEqual(Reminder.objects.exclude(digest=None).count(), count)
+        collect()
+        mail.outbox.clear()
+        return tasks
+
+    def test_what_has_become_obsolete_is_left_out_and_deleted(self) -> None:
+        done, moved, kept = self.held()
+        services.task.update_task(actor=SYSTEM, task_id=done.pk, changes={"status": Status.COMPLETED})
+        later = timezone.now() + timedelta(days=3)
+        services.task.update_task(actor=SYSTEM, task_id=moved.pk, changes={"due_date": later})
+        self.assertEqual(work(), 1)
+        self.assertEqual(mail.outbox[0].subject, "1 more reminder")
+        self.assertIn(kept.title, bodies()[0])
+        self.assertEqual(set(Reminder.objects.values_list("task", flat=True)) & {done.pk, moved.pk}, set())
+
+    def test_an_assignee_who_left_the_project_gets_neither_reminder_nor_digest(self) -> None:
+        self.held()
+        reminder = Reminder.objects.filter(sent_at=None).first()
+        assert reminder is not None
+        services.membership.remove_member(actor=SYSTEM, project_id=self.project.pk, user_id=self.ada.pk)
+        (digest_id,) = services.digest.scan()
+        self.assertFalse(services.digest.send(digest_id))
+        self.assertEqual(mail.outbox, [])
+        self.assertFalse(MailDigest.objects.exists() or Reminder.objects.filter(sent_at=None).exists())
+
+    def test_a_digest_that_is_too_large_leaves_the_rest_to_the_next(self) -> None:
+        self.addCleanup(setattr, digests, "MAX_ENTRIES", digests.MAX_ENTRIES)
+        digests.MAX_ENTRIES = 2
+        self.held()
+        with override_settings(MAILS_PER_HOUR=1):
+            self.assertEqual(work(), 1)
+            work()
+            pass_an_hour()
+            work()
+            collect()
+            self.assertEqual(Reminder.objects.filter(sent_at=None).count(), 0)
+
+    def test_a_digest_is_sent_once_however_often_it_is_tried(self) -> None:
+        self.held()
+        (digest_id,) = services.digest.scan()
+        self.assertEqual([services.digest.send(digest_id) for _ in range(3)], [True, False, False])
+
+    def test_the_digest_of_a_killed_worker_is_sent_again_under_the_same_message_id(self) -> None:
+        self.held()
+        (digest_id,) = services.digest.scan()
+        services.digest.send(digest_id)
+        MailDigest.objects.update(sent_at=None, is_in_doubt=True, not_before=timezone.now())
+        Reminder.objects.filter(digest=digest_id).update(sent_at=None)
+        self.assertEqual(work(), 1)
+        first, second = (message.extra_headers["Message-ID"] for message in mail.outbox)
+        self.assertEqual(first, second)
+
+    def test_a_refused_digest_keeps_its_contents_and_its_message_id(self) -> None:
+        tasks = self.held()
+        with mail_server("451 Later") as mailbox, self.assertLogs("backend.projects", "WARNING"):
+            self.assertEqual(work(), 0)
+            with override_settings(MAILS_PER_HOUR=1):
+                self.make_due(1, title="Too late for it")
+                work()
+            MailDigest.objects.filter(attempts=1).update(not_before=timezone.now())
+            self.assertEqual(work(), 1)
+        first, second = mailbox.messages
+        self.assertEqual(first["Message-ID"], second["Message-ID"])
+        text = second.get_payload()[0].get_payload(decode=True).decode()  # type: ignore[union-attr,index]
+        self.assertNotIn("Too late for it", text)
+        for task in tasks:
+            self.assertIn(task.title, text)
+
+
+class DeliveryTests(DigestCase):
+    @override_settings(MAILS_PER_HOUR=1)
+    def test_a_refused_mail_does_not_count(self) -> None:
+        self.make_due(2)
+        with mail_server("451 Later") as mailbox, self.assertLogs("backend.projects", "WARNING"):
+            self.assertEqual(work(), 1)  # the first is refused, the second is accepted
+        self.assertEqual(len(mailbox.messages), 2)
+        self.assertEqual(len(MailQuota.objects.get().claimed_at), 1)
+
+    @override_settings(MAILS_PER_HOUR=1)
+    def test_a_mail_of_a_killed_worker_is_sent_again_as_itself_over_the_limit(self) -> None:
+        self.make_due(1)
+        self.assertEqual(work(), 1)
+        Reminder.objects.update(sent_at=None, is_in_doubt=True, not_before=timezone.now())
+        self.make_due(1)
+        self.assertEqual(work(), 1)
+        first, second = (message.extra_headers["Message-ID"] for message in mail.outbox)
+        self.assertEqual(first, second)
+        self.assertEqual(Reminder.objects.exclude(digest=None).count(), 1)
+
+    @override_settings(MAILS_PER_HOUR=1)
+    def test_an_obsolete_mail_does_not_count(self) -> None:
+        (task,) = self.make_due(1)
+        (reminder_id,) = services.reminder.scan(now=timezone.now())
+        services.task.update_task(actor=SYSTEM, task_id=task.pk, changes={"status": Status.COMPLETED})
+        self.assertFalse(services.reminder.send(reminder_id))
+        self.make_due(1)
+        self.assertEqual(work(), 1)
+
+    def test_a_claim_holds_while_another_worker_fills_a_digest(self) -> None:
+        self.make_due(1)
+        services.reminder.scan(now=timezone.now())
+        Reminder.objects.update(attempts=1, is_in_doubt=True, not_before=timezone.now() + LEASE)
+        self.make_due(2)
+        with override_settings(MAILS_PER_HOUR=1):
+            self.assertEqual(work(), 1)
+        self.assertEqual(Reminder.objects.get(attempts=1, sent_at=None).digest, None)
+
+    def test_a_digest_waits_for_what_the_next_scans_find(self) -> None:
+        self.make_due(2)
+        with override_settings(MAILS_PER_HOUR=1):
+            work()
+        wait = MailDigest.objects.get().not_before - timezone.now()
+        self.assertAlmostEqual(wait, DIGEST_WAIT, delta=timedelta(seconds=30))
+
+    def test_the_retention_job_deletes_old_digests_and_unused_quotas(self) -> None:
+        now = timezone.now()
+        task = self.make_due(1)[0]
+        for days in (31, 29):
+            digest = MailDigest.objects.create(recipient=f"{days}@example.org", sent_at=now - timedelta(days=days))
+            Reminder.objects.create(
+                task=task, due_date=now, recipient=digest.recipient, sent_at=digest.sent_at, digest=digest
+            )
+            MailQuota.objects.create(
+                recipient=digest.recipient, claimed_at=[], updated_at=now - timedelta(days=days - 29)
+            )
+        trim()
+        self.assertEqual(MailDigest.objects.get().recipient, "29@example.org")
+        self.assertEqual(MailQuota.objects.get().recipient, "29@example.org")
+        self.assertEqual(Reminder.objects.exclude(sent_at=None).count(), 2)
+
+
+class SubjectTests(DigestCase):
+    def test_a_long_title_is_cut_in_the_subject_and_complete_in_the_body(self) -> None:
+        title = "x" * 255
+        self.make_due(1, title=title)
+        work()
+        self.assertTrue(mail.outbox[0].subject.endswith(f": {'x' * 79}…"))
+        self.assertIn(title, bodies()[0])
+
+    def test_control_characters_are_not_in_a_subject(self) -> None:
+        self.make_due(1, title="Ship\x07 \u202eti\u2028now\ttoday")
+        work()
+        self.assertTrue(mail.outbox[0].subject.endswith(": Ship ti now today"))
+
+
+class ConcurrentTests(CommittingCase):
+    @override_settings(MAILS_PER_HOUR=3)
+    def test_concurrent_workers_keep_the_limit_together(self) -> None:
+        member = MembershipFactory()
+        TaskFactory.create_batch(12, project=member.project, assignee=member.user, due_date=timezone.now() + HOUR)
+        ids = services.reminder.scan(now=timezone.now())
+        jobs = [lambda mine=ids[n::4]: [services.reminder.send(pk) for pk in mine] for n in range(4)]
+        self.assertEqual(self.run_together(*jobs), [])
+        self.assertEqual(len(mail.outbox), 3)
+        self.assertEqual(Reminder.objects.exclude(digest=None).count(), 9)
+        self.assertEqual(MailDigest.objects.count(), 1)
+
+    @override_settings(MAILS_PER_HOUR=1)
+    def test_deleting_the_project_meanwhile_causes_no_deadlock(self) -> None:
+        for _ in range(5):
+            member = MembershipFactory(user__email="shared@example.org")
+            TaskFactory.create_batch(10, project=member.project, assignee=member.user, due_date=timezone.now() + HOUR)
+            ids = services.reminder.scan(now=timezone.now())
+            raised = self.run_together(
+                lambda ids=ids: [services.reminder.send(pk) for pk in ids],
+                lambda member=member: services.project.delete_project(actor=SYSTEM, project_id=member.project_id),
+            )
+            self.assertEqual(raised, [])
