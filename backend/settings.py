@@ -281,8 +281,18 @@ COST_MODE = env.str("COST_MODE", default="enforce")
 COST_MAX = env.int("COST_MAX", default=10_000)
 if COST_MODE not in {"enforce", "measure"}:
     raise ImproperlyConfigured(f"COST_MODE is {COST_MODE!r}: set it to 'enforce' or 'measure'.")
-if COST_MAX < 1:
-    raise ImproperlyConfigured(f"COST_MAX is {COST_MAX}: set 1 or more.")
+COST_BUDGET = env.int("COST_BUDGET", default=60_000)
+COST_RESTORE_RATE = env.int("COST_RESTORE_RATE", default=1_000)
+if not 1 <= COST_MAX <= COST_BUDGET:
+    raise ImproperlyConfigured(f"COST_MAX is {COST_MAX}: set a number from 1 to COST_BUDGET ({COST_BUDGET}).")
+if COST_RESTORE_RATE < 1:
+    raise ImproperlyConfigured(f"COST_RESTORE_RATE is {COST_RESTORE_RATE}: set 1 or more.")
+# Writes of one account per minute, and tokens that it may create per hour. As many are possible at once.
+WRITES_PER_MINUTE = env.int("WRITES_PER_MINUTE", default=600)
+TOKENS_PER_HOUR = env.int("TOKENS_PER_HOUR", default=100)
+for _name, _value in {"WRITES_PER_MINUTE": WRITES_PER_MINUTE, "TOKENS_PER_HOUR": TOKENS_PER_HOUR}.items():
+    if _value < 1:
+        raise ImproperlyConfigured(f"{_name} is {_value}: set 1 or more.")
 
 # Identifies the running code. Cached lists and ETags of another build are not current.
 BUILD = env.str("BUILD", default="0.1.0")
@@ -350,7 +360,16 @@ SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 CORS_ALLOWED_ORIGINS = env.list("CORS_ALLOWED_ORIGINS", default=[])
 CORS_ALLOW_HEADERS = [*default_headers, "if-match", "if-none-match", "last-event-id"]
-CORS_EXPOSE_HEADERS = ["ETag", "Link", "Location", "Retry-After", "X-Cursor", "X-Total-Count"]
+CORS_EXPOSE_HEADERS = [
+    "ETag",
+    "Link",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Cursor",
+    "X-Total-Count",
+]
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"

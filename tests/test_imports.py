@@ -19,7 +19,7 @@ LAYERS = [
     ("threads",),
     ("access", "events"),
     ("audit", "cache"),
-    ("authentication", "journal"),
+    ("authentication", "budget", "journal"),
     ("visibility",),
     ("resolvers", "services"),
     ("admin", "apps", "live", "management"),

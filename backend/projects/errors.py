@@ -4,6 +4,7 @@ They extend Django's own exceptions, so that every edge maps them in one place. 
 none: they concern the credential, not the requested object.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied, ValidationError
@@ -63,6 +64,17 @@ def is_unavailable(error: object) -> bool:
         return False
     sqlstate: str | None = getattr(error.__cause__, "pgcode", None)
     return sqlstate is None or sqlstate.startswith("08") or sqlstate in _UNAVAILABLE
+
+
+class RateLimited(Exception):
+    """The viewer has spent a budget. `balances` tells what is left of those that the request concerns."""
+
+    code = "RATE_LIMITED"
+
+    def __init__(self, retry_after_s: int, balances: Sequence[Any] = ()) -> None:
+        super().__init__(f"Your budget is spent: try again in {retry_after_s} s.")
+        self.retry_after_s = retry_after_s
+        self.balances = balances
 
 
 class NotFound(ObjectDoesNotExist):

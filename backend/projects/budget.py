@@ -1,0 +1,214 @@
+"""What a viewer may spend: a leaky bucket per viewer and policy, in Redis (docs/decisions/0009-cost.md).
+
+A charge of all policies that concern a request is one command. What proves to be unused is given back along with the
+next charge of the same viewer in this process, without a command of its own. While Redis does not answer, each process
+has buckets of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from django.conf import settings
+
+from .access import Viewer
+from .cache.redis import server
+from .errors import RateLimited
+
+# Buckets in the memory of a process: those of the viewers that were charged last.
+_MAX_LOCAL = 10_000
+# Of the viewer who is not signed in and may do everything.
+_OPEN = "open"
+
+# For each key: capacity, units restored per second, units to charge, units to give back. A bucket is
+# `<level>:<time>`, and empties by itself. Nothing is charged if one of the buckets would overflow, unless ARGV[1] is 0.
+_CHARGE = """
+local now = redis.call('TIME')
+now = now[1] + now[2] / 1000000
+local levels, wait = {}, 0
+for i, key in ipairs(KEYS) do
+  local capacity, rate, amount, returned = unpack(ARGV, 4 * i - 2, 4 * i + 1)
+  local level, at = string.match(redis.call('GET', key) or '', '^(.+):(.+)$')
+  if level then
+    levels[i] = math.max(0, level - (now - at) * rate - returned)
+  else
+    levels[i] = 0
+  end
+  wait = math.max(wait, (levels[i] + amount - capacity) / rate)
+end
+local answer = {math.ceil(wait)}
+for i, key in ipairs(KEYS) do
+  local capacity, rate, amount = unpack(ARGV, 4 * i - 2, 4 * i)
+  if wait <= 0 or ARGV[1] == '0' then
+    levels[i] = math.min(levels[i] + amount, capacity)
+  end
+  redis.call('SET', key, levels[i] .. ':' .. now, 'PX', math.ceil(levels[i] / rate * 1000) + 1000)
+  answer[i + 1] = math.floor(capacity - levels[i])
+end
+return answer
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`capacity` units at once, restored by `per_s` units a second."""
+
+    name: str
+    capacity: int
+    per_s: float
+
+    @property
+    def window_s(self) -> int:
+        """The seconds in which an empty budget is restored."""
+        return ceil(self.capacity / self.per_s)
+
+
+def cost_policy() -> Policy:
+    """Rows that requests ask for."""
+    return Policy("cost", settings.COST_BUDGET, settings.COST_RESTORE_RATE)
+
+
+def writes_policy() -> Policy:
+    """Writes, of which a bulk write has several."""
+    return Policy("writes", settings.WRITES_PER_MINUTE, settings.WRITES_PER_MINUTE / 60)
+
+
+def tokens_policy() -> Policy:
+    """New tokens."""
+    return Policy("tokens", settings.TOKENS_PER_HOUR, settings.TOKENS_PER_HOUR / 3600)
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What is left of a budget."""
+
+    policy: Policy
+    available: int
+
+    @property
+    def restored_in_s(self) -> int:
+        return ceil((self.policy.capacity - self.available) / self.policy.per_s)
+
+
+Charges = Sequence[tuple[Policy, int]]
+
+
+def charge(viewer: Viewer, charges: Charges) -> list[Balance]:
+    """Charge a viewer, and return what is left of each budget. Raises RateLimited, and charges nothing then.
+
+    With `COST_MODE=measure` nothing is refused.
+    """
+    if viewer.is_system or not charges:
+        return []
+    names = [f"budget:{policy.name}:{_bucket_of(viewer)}" for policy, _ in charges]
+    is_enforced = settings.COST_MODE == "enforce"
+    returned = [_returned.take(name) for name in names]
+    arguments = [
+        argument
+        for (policy, amount), unused in zip(charges, returned, strict=True)
+        for argument in (policy.capacity, policy.per_s, amount, unused)
+    ]
+
+    def command(redis: Any) -> list[int]:
+        answer: list[int] = redis.eval(_CHARGE, len(names), *map(server.key, names), int(is_enforced), *arguments)
+        return answer
+
+    answer = server.call(command)
+    if answer is None:
+        answer = _local.charge(names, charges, returned, is_enforced=is_enforced)
+    wait_s, *available = answer
+    balances = [Balance(policy, left) for (policy, _), left in zip(charges, available, strict=True)]
+    if wait_s > 0 and is_enforced:
+        raise RateLimited(wait_s, balances)
+    return balances
+
+
+def give_back(viewer: Viewer, policy: Policy, unused: int) -> None:
+    """Return units that were charged and not used. They count from the viewer's next charge on."""
+    if unused > 0 and not viewer.is_system:
+        _returned.add(f"budget:{policy.name}:{_bucket_of(viewer)}", unused, policy)
+
+
+def _bucket_of(viewer: Viewer) -> str:
+    """All tokens and sessions of a user share one bucket."""
+    if viewer.user_id is not None:
+        return f"user:{viewer.user_id}"
+    return _OPEN if viewer.sees_all else f"address:{viewer.address}"
+
+
+class _Returned:
+    """Units to give back, by bucket. What is older than the time in which its bucket empties is worth nothing."""
+
+    def __init__(self) -> None:
+        self._units: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, name: str, units: int, policy: Policy) -> None:
+        with self._lock:
+            before, _ = self._units.pop(name, (0, 0.0))
+            self._units[name] = min(before + units, policy.capacity), time.monotonic() + policy.window_s
+            if len(self._units) > _MAX_LOCAL:
+                self._units.popitem(last=False)
+
+    def take(self, name: str) -> int:
+        with self._lock:
+            units, until = self._units.pop(name, (0, 0.0))
+        return units if time.monotonic() < until else 0
+
+    def clear(self) -> None:
+        with self._lock:
+            self._units.clear()
+
+
+class _LocalBuckets:
+    """The buckets of one process, for the time that Redis does not answer."""
+
+    def __init__(self) -> None:
+        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def charge(
+        self, names: Sequence[str], charges: Charges, returned: Sequence[int], *, is_enforced: bool
+    ) -> list[int]:
+        """As `_CHARGE`."""
+        now, wait, levels = time.monotonic(), 0.0, []
+        with self._lock:
+            for name, (policy, amount), unused in zip(names, charges, returned, strict=True):
+                level, at = self._levels.get(name, (0.0, now))
+                levels.append(max(0.0, level - (now - at) * policy.per_s - unused))
+                wait = max(wait, (levels[-1] + amount - policy.capacity) / policy.per_s)
+            for place, (name, (policy, amount)) in enumerate(zip(names, charges, strict=True)):
+                if wait <= 0 or not is_enforced:
+                    levels[place] = min(levels[place] + amount, policy.capacity)
+                self._levels[name] = levels[place], now
+                self._levels.move_to_end(name)
+            while len(self._levels) > _MAX_LOCAL:
+                self._levels.popitem(last=False)
+        capacities = (policy.capacity for policy, _ in charges)
+        return [ceil(wait), *(int(capacity - level) for capacity, level in zip(capacities, levels, strict=True))]
+
+    def clear(self) -> None:
+        with self._lock:
+            self._levels.clear()
+
+
+_returned = _Returned()
+_local = _LocalBuckets()
+
+
+# --- Headers of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ -------------------
+def rate_limit_headers(balances: Sequence[Balance]) -> dict[str, str]:
+    """`RateLimit` and `RateLimit-Policy`; none if nothing was charged."""
+    if not balances:
+        return {}
+    policies = (
+        f'"{balance.policy.name}";q={balance.policy.capacity};w={balance.policy.window_s}' for balance in balances
+    )
+    limits = (f'"{balance.policy.name}";r={balance.available};t={balance.restored_in_s}' for balance in balances)
+    return {"RateLimit": ", ".join(limits), "RateLimit-Policy": ", ".join(policies)}
