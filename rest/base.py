@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, cast
 from urllib.parse import unquote_to_bytes
 
@@ -17,6 +17,7 @@ from rest_framework.views import APIView
 
 from backend.projects import access
 from backend.projects.access import Viewer
+from backend.projects.budget import Balance, charge, cost_policy, give_back, rate_limit_headers, writes_policy
 from backend.projects.cache.responses import declare_cacheable
 from backend.projects.cache.validators import etag_matches
 from backend.projects.cache.versions import versions_after_reading
@@ -29,6 +30,10 @@ from . import headers
 from .openapi import Described
 from .parsers import StrictJSONParser
 from .serializers import PageParameters, Parameters
+
+# As in the GraphQL schema.
+_LIST_PRICE = _SEARCH_PRICE = 10
+_COUNT_PRICE = 3
 
 
 class PrivateView(APIView):
@@ -61,6 +66,14 @@ class View(PrivateView):
     scope: ClassVar[Scope] = Scope.WRITE
 
     query: Parameters
+    # The price of a write, in rows.
+    write_price: ClassVar[int] = 10
+    balances: Sequence[Balance] = ()
+
+    @property
+    def price(self) -> int:
+        """What a request costs, in rows (docs/cost.md)."""
+        return 1 if self.request.method in SAFE_METHODS else self.write_price
 
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
         """Set the length of a chunked body, which DRF would treat as empty."""
@@ -79,6 +92,24 @@ class View(PrivateView):
         except UnicodeDecodeError:
             raise ParseError("The query string is no UTF-8.") from None
         self.query = parameters.parse(request.query_params)
+        if request.auth is not None and self.viewer.may_see_anything and request.method != "OPTIONS":
+            charges = [(cost_policy(), self.price)]
+            if request.method not in SAFE_METHODS:
+                charges.append((writes_policy(), 1))
+            self.balances = charge(self.viewer, charges)
+
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        response = super().finalize_response(request, response, *args, **kwargs)
+        if self.balances:
+            unused = self.price - self._used(response)
+            give_back(self.viewer, self.balances[0].policy, unused)
+            for name, value in rate_limit_headers(self.balances).items():
+                response.headers.setdefault(name, value)
+        return response
+
+    def _used(self, response: Response) -> int:
+        """The part of the price that the response is worth: a page may have fewer rows than the request asks for."""
+        return self.price
 
     @property
     def viewer(self) -> Viewer:
@@ -116,6 +147,23 @@ class ListView(View):
     argument_names: ClassVar[dict[str, str]] = {"first": "page_size", "after": "cursor"}
 
     query: PageParameters
+
+    @property
+    def price(self) -> int:
+        """The rows of the page, and a fixed price for the list, a search and a count."""
+        if self.request.method not in SAFE_METHODS:
+            return self.write_price
+        price = self.query.page_size_asked + _LIST_PRICE
+        if "search" in self.query.validated_data:
+            price += _SEARCH_PRICE
+        return price + _COUNT_PRICE if self.query.includes_count else price
+
+    def _used(self, response: Response) -> int:
+        if response.status_code == 304:
+            return 1
+        if self.request.method not in SAFE_METHODS or not isinstance(response.data, list):
+            return self.price
+        return self.price - self.query.page_size_asked + len(response.data)
 
     def list_response(self, cached: CachedPage[Any], *, count: Callable[[], int]) -> Response:
         """One page. `count` is called if the client requests the number of all rows."""

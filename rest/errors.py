@@ -9,6 +9,7 @@ from rest_framework.settings import api_settings
 from rest_framework.views import exception_handler
 
 from backend.projects.authentication import challenge_for
+from backend.projects.budget import rate_limit_headers
 from backend.projects.cache.validators import NotModified
 from backend.projects.errors import (
     BadArgument,
@@ -16,6 +17,7 @@ from backend.projects.errors import (
     MissingScope,
     NotFound,
     NotSignedIn,
+    RateLimited,
     ResumeRefused,
     TooManyConnections,
     Unavailable,
@@ -53,6 +55,9 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response:
             return Response({"detail": str(error), "code": error.code, "oldest": str(error.oldest)}, 410)
         case TooManyConnections():
             return Response({"detail": str(error)}, 429, headers={"Retry-After": str(error.retry_after_s)})
+        case RateLimited():
+            headers = {"Retry-After": str(error.retry_after_s), **rate_limit_headers(error.balances)}
+            return Response({"detail": str(error), "code": error.code}, 429, headers=headers)
         case Conflict():
             return Response(error.current.as_json(), 412)
         case BadArgument():

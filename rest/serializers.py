@@ -136,6 +136,10 @@ class PageParameters(Parameters):
         return PageRequest(first=self.validated_data["page_size"], after=self.validated_data.get("cursor"))
 
     @property
+    def page_size_asked(self) -> int:
+        return int(self.validated_data["page_size"])
+
+    @property
     def includes_count(self) -> bool:
         return bool(self.validated_data["count"] == "1")
 

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -49,6 +50,13 @@ class Events(View):
     schema = DescribedEvents()
 
     query: serializers.EventParameters
+
+    @property
+    def price(self) -> int:
+        """The events of a page. Those of a stream cost nothing."""
+        is_stream = isinstance(self.request.accepted_renderer, EventStreamRenderer)
+        is_page = self.request.method in SAFE_METHODS and not is_stream
+        return int(self.query.validated_data["page_size"]) if is_page else super().price
 
     def get(self, request: Request) -> HttpResponseBase:
         """List the events after a position, oldest first, as a JSON page; or stream them and all later events.

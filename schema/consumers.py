@@ -148,10 +148,13 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
         """
         send = cast("GraphQLConsumer", self.view).base_send
         head = f'{{"id":{json.dumps(operation.id)},"type":"next","payload":'
-        async with aclosing(await subscriber.events()) as events:
-            async for event in events:
-                payload = await subscriber.payload(event)
-                await send({"type": "websocket.send", "text": f"{head}{payload}}}"})
+        try:
+            async with aclosing(await subscriber.events()) as events:
+                async for event in events:
+                    payload = await subscriber.payload(event)
+                    await send({"type": "websocket.send", "text": f"{head}{payload}}}"})
+        finally:
+            subscriber.close()
         await operation.send_operation_message({"id": operation.id, "type": "complete"})
 
 

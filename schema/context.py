@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, ParamSpec, TypeAlias, TypeVar
@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 import strawberry
 
 from backend.projects.access import Viewer
+from backend.projects.budget import Balance
 from backend.projects.cache.validators import etag_matches, etag_of
 from backend.projects.cache.versions import TagVersions
 from backend.projects.threads import Interrupted
@@ -42,6 +43,8 @@ class Context:
     etag_key: str | None = None
     if_none_match: str | None = None
     tag_versions: TagVersions | None = None
+    # The budgets that the operation of a request was charged to.
+    balances: Sequence[Balance] = ()
 
     @property
     def etag(self) -> str | None:

@@ -17,6 +17,7 @@ from backend.projects.errors import (
     NotFound,
     NotSignedIn,
     OperationTimedOut,
+    RateLimited,
     ResponseTooLarge,
     ResumeRefused,
     Unavailable,
@@ -59,6 +60,8 @@ def describe(error: GraphQLError) -> GraphQLError:
             message, extensions = str(cause), {"code": cause.code, "oldest": str(cause.oldest)}
         case MissingScope():
             message, extensions = str(cause), {"code": cause.code, "scope": cause.scope}
+        case RateLimited():
+            message, extensions = str(cause), {"code": cause.code, "retryAfter": cause.retry_after_s}
         case NotSignedIn() | NotFound() | NotAllowed() | OperationTimedOut() | ResponseTooLarge():
             message, extensions = str(cause), {"code": cause.code}
         case _ if is_unavailable(cause):
@@ -85,11 +88,13 @@ def describe(error: GraphQLError) -> GraphQLError:
     )
 
 
-def missing_scope(result: ExecutionResult) -> MissingScope | None:
-    """The error, if nothing was executed because the token's scope is too small."""
+def refusal(result: ExecutionResult) -> MissingScope | RateLimited | None:
+    """The error, if nothing was executed because the token's scope is too small, or because a budget is spent."""
     causes = [_cause(error) for error in result.errors or ()]
-    if result.data is None and causes and all(isinstance(cause, MissingScope) for cause in causes):
-        return causes[0]  # type: ignore[return-value]
+    if result.data is None and causes:
+        for refusing in (MissingScope, RateLimited):
+            if all(isinstance(cause, refusing) for cause in causes):
+                return causes[0]  # type: ignore[return-value]
     return None
 
 

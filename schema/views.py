@@ -30,11 +30,14 @@ from strawberry.types.graphql import OperationType
 
 from backend.projects.access import Viewer, require_access
 from backend.projects.authentication import challenge_for, viewer_of_request
+from backend.projects.budget import rate_limit_headers
 from backend.projects.cache.responses import declare_cacheable, has_response_cache
 from backend.projects.errors import (
     ForeignOrigin,
+    MissingScope,
     NotSignedIn,
     OperationTimedOut,
+    RateLimited,
     ResponseTooLarge,
     Unavailable,
     is_unavailable,
@@ -43,7 +46,7 @@ from backend.projects.threads import TimedOut
 
 from .context import Context, run_in_thread
 from .encoding import encode, require_size
-from .errors import describe_all, has_unavailable, is_internal_error, is_request_error, missing_scope
+from .errors import describe_all, has_unavailable, is_internal_error, is_request_error, refusal
 
 GRAPHQL_RESPONSE = "application/graphql-response+json"
 JSON = "application/json"
@@ -219,13 +222,21 @@ class GraphQLView(StrawberryView[Context, None]):
             if result.data is None and sub_response["Content-Type"].startswith(GRAPHQL_RESPONSE):
                 sub_response.status_code = 503
                 return result
+        refused = refusal(result)
+        if isinstance(refused, RateLimited):
+            sub_response["Retry-After"] = str(refused.retry_after_s)
+            context.balances = context.balances or refused.balances
+        for name, value in rate_limit_headers(context.balances).items():
+            sub_response[name] = value
         # A request error has an error status, except in application/json, where every GraphQL response has 200.
-        if is_request_error(result) and sub_response["Content-Type"].startswith(GRAPHQL_RESPONSE):
+        if isinstance(refused, RateLimited) and sub_response["Content-Type"].startswith(GRAPHQL_RESPONSE):
+            sub_response.status_code = 429
+        elif is_request_error(result) and sub_response["Content-Type"].startswith(GRAPHQL_RESPONSE):
             describe_all(result)
             sub_response.status_code = 500 if is_internal_error(result) else 400
-        elif (scope_error := missing_scope(result)) and sub_response["Content-Type"].startswith(GRAPHQL_RESPONSE):
+        elif isinstance(refused, MissingScope) and sub_response["Content-Type"].startswith(GRAPHQL_RESPONSE):
             sub_response.status_code = 403
-            sub_response["WWW-Authenticate"] = challenge_for(scope_error)
+            sub_response["WWW-Authenticate"] = challenge_for(refused)
         return result
 
     def process_result(self, request: HttpRequest, result: ExecutionResult) -> GraphQLHTTPResponse:

@@ -78,10 +78,11 @@ class _Case:
         self.assertEqual(_all_rows(), before)
 
     def gql(self, query: str, **variables: Any) -> dict[str, Any]:
-        """POST an operation that has to be executed. Returns its result."""
+        """POST an operation that has to be executed. Returns its result, without `extensions.cost`."""
         response = self.client.post("/graphql/", {"query": query, "variables": variables}, "application/json")
         assert response.status_code == 200, response.content
         result: dict[str, Any] = response.json()
+        result.pop("extensions", None)
         return result
 
     def data(self, query: str, **variables: Any) -> dict[str, Any]:

@@ -52,6 +52,13 @@ _ONLY_WITH_BODY = frozenset([b"content-length", b"content-type", b"link", b"x-to
 
 # In every mutation. None is looked up: a write would wait for a Redis that hangs.
 _MUTATION = b"mutation"
+
+# What was left of the viewer's budget then: a hit is not charged, and does not report it (docs/decisions/0009-cost.md).
+_NOT_STORED = frozenset([b"ratelimit"])
+_BALANCE = re.compile(rb',"available":\d+(?=\}\}\}\Z)')
+# Bytes at the end of a GraphQL response that has it.
+_BALANCE_BYTES = 60
+
 # Bytes of a GraphQL request. A longer one is not looked up: it is no list that many clients ask for.
 _MAX_BODY = 2**16
 # Entries whose heads this process remembers, and requests that it knows to be uncacheable.
@@ -219,13 +226,23 @@ class ResponseCache:
             self._uncacheable.popitem(last=False)
 
     async def _store(self, request: _Request, tag_versions: TagVersions, response: list[Message]) -> None:
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response[0]["headers"]]
+        body = _without_balance(b"".join(message.get("body", b"") for message in response[1:]))
+        headers = [
+            (name.decode("latin-1"), str(len(body)) if name.lower() == b"content-length" else value.decode("latin-1"))
+            for name, value in response[0]["headers"]
+            if name.lower() not in _NOT_STORED
+        ]
         head = orjson.dumps({"versions": tag_versions.by_tag, "headers": headers})
-        body = b"".join(message.get("body", b"") for message in response[1:])
         command = store_command(request.key, tag_versions, head + b"\n" + body, viewer=request.viewer)
         if command is not None:
             await ask_async(command)
             self._remember(request.key, _Head.parse(b"%d %b" % (tag_versions.position, head)))
+
+
+def _without_balance(body: bytes) -> bytes:
+    """The body without `extensions.cost.available`, which is its last member."""
+    end = body[-_BALANCE_BYTES:]
+    return body if b"available" not in end else body[:-_BALANCE_BYTES] + _BALANCE.sub(b"", end)
 
 
 def _may_store(request: _Request, cacheable: Cacheable, start: Message) -> bool:

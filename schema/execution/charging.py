@@ -1,15 +1,23 @@
-"""Prices an operation and refuses one that is too dear, before it is executed (docs/decisions/0009-cost.md)."""
+"""Prices and charges an operation before it is executed, or refuses it (docs/decisions/0009-cost.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from math import ceil
+from typing import Any, cast
 
 from django.conf import settings
 from graphql import DocumentNode, GraphQLError, GraphQLSchema, OperationDefinitionNode
 from graphql.utilities import get_operation_ast
 from strawberry.extensions import SchemaExtension
+from strawberry.types import ExecutionResult
 
+from backend.projects.budget import Balance, charge, cost_policy, give_back, writes_policy
+from backend.projects.errors import RateLimited
+
+from ..context import Context
+from ..directives import MUTATION
+from ..errors import is_request_error
 from .cost import Price, TooComplex, price_of
 
 
@@ -50,9 +58,16 @@ def affordable_price(
 
 
 class Charge(SchemaExtension):
-    """Refuses an operation over `COST_MAX`."""
+    """Refuses an operation over `COST_MAX`, and charges it to its viewer's budget.
 
-    def on_validate(self) -> Iterator[None]:
+    What is refused is not executed. A subscription is charged for its events (`fan_out`). `extensions.cost` of the
+    result reports the cost, and what its rows did not use is given back.
+    """
+
+    price: Price | None = None
+    balances: Sequence[Balance] = ()
+
+    async def on_validate(self) -> AsyncIterator[None]:
         context = self.execution_context
         document = context.graphql_document
         operation = None
@@ -60,7 +75,47 @@ class Charge(SchemaExtension):
             operation = get_operation_ast(document, context.operation_name)
         if document is not None and operation is not None:
             try:
-                affordable_price(context.schema._schema, document, operation, context.variables)
+                self.price = affordable_price(context.schema._schema, document, operation, context.variables)
+                await self._charge()
             except GraphQLError as error:
                 context.pre_execution_errors = [error]
+            except RateLimited as error:
+                self._report(error.balances)
+                context.pre_execution_errors = [GraphQLError(str(error), original_error=error)]
         yield
+
+    async def _charge(self) -> None:
+        context, price = self.execution_context.context, self.price
+        if price is None or price.is_subscription or not isinstance(context, Context):
+            return
+        charges = [(cost_policy(), price.total)]
+        if price.writes:
+            charges.append((writes_policy(), ceil(price.writes / float(MUTATION.weight))))
+        self.balances = await context.in_database(charge, context.viewer, charges)
+        self._report(self.balances)
+
+    def _report(self, balances: Sequence[Balance]) -> None:
+        """Let the view send the balances in headers."""
+        context = self.execution_context.context
+        if isinstance(context, Context):
+            context.balances = balances
+
+    def get_results(self) -> dict[str, Any]:
+        if self.price is None or not self.balances:
+            return {}
+        context, result, cost = self.execution_context.context, self.execution_context.result, self.balances[0]
+        # Without a result, an exception has ended the execution.
+        actual = self.price.total if result is None else self.price.actual(result.data)
+        unused = self.price.total - actual
+        give_back(context.viewer, cost.policy, unused)
+        if result is not None and is_request_error(cast(ExecutionResult, result)):  # the variables were refused
+            return {}
+        return {
+            "cost": {
+                "requested": self.price.total,
+                "actual": actual,
+                "restoreRate": cost.policy.per_s,
+                # Last: the response cache stores the response without it.
+                "available": min(cost.available + unused, cost.policy.capacity),
+            }
+        }

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import orjson
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 from graphql import (
     DocumentNode,
@@ -45,6 +46,8 @@ from graphql.utilities import get_operation_ast
 
 from backend.projects import access, threads
 from backend.projects.access import Viewer
+from backend.projects.budget import charge, cost_policy, give_back
+from backend.projects.errors import RateLimited
 from backend.projects.events import EventKind
 from backend.projects.journal import JournalEvent
 from backend.projects.threads import ClientLeft, Job
@@ -55,6 +58,7 @@ from ..errors import describe
 from ..events import EVENT_TYPES
 from ..loaders import RowCache
 from ..schema import schema
+from .charging import affordable_price
 from .columns import InterruptibleExecutor
 from .limits import MAX_TOKENS, validate_document
 
@@ -67,6 +71,9 @@ _MAX_CACHED_DOCUMENTS = 64
 # event at about the same time.
 _MAX_CACHED_EVENTS = 32
 _MAX_CACHED_PAYLOADS = 2
+# Events that a subscription pays at once, as far as they cost no more than this.
+_PREPAID_EVENTS = 50
+_MAX_PREPAID = 1_000
 
 _core = schema._schema
 _TYPES: dict[str, GraphQLObjectType] = {
@@ -126,9 +133,12 @@ class _VariableNames(Visitor):
 class Subscriber:
     """One client's subscription, created by `subscriber`."""
 
-    def __init__(self, executor: Executor[Any], operation: _SharedOperation) -> None:
+    def __init__(self, executor: Executor[Any], operation: _SharedOperation, price: int) -> None:
         self._executor = executor
         self._operation = operation
+        self._price = price
+        # Units that are charged already, for the next events.
+        self._prepaid = 0
 
     async def events(self) -> AsyncGenerator[JournalEvent]:
         """The source events. Raises GraphQLError; iterating it raises the errors of `Subscription.events`."""
@@ -141,10 +151,14 @@ class Subscriber:
         return cast(AsyncGenerator[JournalEvent], source)
 
     async def payload(self, event: JournalEvent) -> str:
-        """The `payload` of a `next` message, as JSON. Raises OperationTimedOut, ResponseTooLarge."""
+        """The `payload` of a `next` message, as JSON. A payload that the event itself contains is free.
+
+        Raises OperationTimedOut, ResponseTooLarge, RateLimited if the viewer's budget is spent.
+        """
         payload = self._operation.selected_payload(event)
         if payload is not None:
             return payload
+        await self._pay()
         context: Context = self._executor.context_value
         execution = _shared_execution(event)
         payload = await self._operation.executed_payload(event, execution, account_of(context.viewer))
@@ -155,6 +169,26 @@ class Subscriber:
             context = replace(context, viewer=replace(context.viewer, sees_all=False))
         execute = partial(_execute, self._executor, replace(context), event)
         return (await threads.requests.run(Job(account_of(context.viewer)), execute)).payload
+
+    async def _pay(self) -> None:
+        """Pay for one event. Several are charged at once, so that most cost no command in Redis."""
+        if self._prepaid < self._price:
+            try:
+                await self._prepay(min(_PREPAID_EVENTS * self._price, _MAX_PREPAID))
+            except RateLimited:
+                await self._prepay(self._price)
+        self._prepaid -= self._price
+
+    async def _prepay(self, units: int) -> None:
+        context: Context = self._executor.context_value
+        units = max(units, self._price)
+        await threads.requests.call(charge, context.viewer, [(cost_policy(), units)])
+        self._prepaid += units
+
+    def close(self) -> None:
+        """Give back what is charged for events that are no longer sent."""
+        give_back(self._executor.context_value.viewer, cost_policy(), self._prepaid)
+        self._prepaid = 0
 
 
 def account_of(viewer: Viewer) -> Hashable:
@@ -167,7 +201,7 @@ def subscriber(
 ) -> Subscriber | None:
     """None if the operation is not a subscription or cannot be executed; Strawberry reports the error.
 
-    May take long: to be called in a thread.
+    May take long: to be called in a thread. Raises GraphQLError if one event costs more than `COST_MAX`.
     """
     is_short = len(query) + len(operation_name or "") <= _MAX_CACHED_LENGTH
     parse_subscription = _cached_subscription if is_short else _parse_subscription
@@ -177,6 +211,7 @@ def subscriber(
     executor = InterruptibleExecutor.build(_core, subscription.document, None, context, variables, operation_name)
     if isinstance(executor, list):
         return None
+    price = affordable_price(_core, subscription.document, subscription.operation, variables)
     used = {name: value for name, value in (variables or {}).items() if name in subscription.payload_variables}
     key = (query, operation_name, json.dumps(used, sort_keys=True))
     with _operations_lock:
@@ -185,7 +220,7 @@ def subscriber(
         operation = _SharedOperation(executor)
         with _operations_lock:
             operation = _operations.setdefault(key, operation)
-    return Subscriber(executor, operation)
+    return Subscriber(executor, operation, settings.COST_MAX if price is None else price.total)
 
 
 # --- Payloads --------------------------------------------------------------------------------------------

@@ -312,6 +312,7 @@ class FaultCase(ServerCase):
         self.valkey = self.enterContext(FaultyValkey(folder))
         self.environment = {
             "ACCESS": "open",
+            "COST_MODE": "measure",  # all clients are one viewer, and write more than it may
             "DATABASE_URL": self.postgres.url,
             "REDIS_URL": self.valkey.url,
             "BROKER_URL": self.valkey.broker_url,

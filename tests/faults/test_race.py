@@ -53,7 +53,12 @@ class RaceTests(CommittingCase):
             MembershipFactory(user=member, project=project)
         folder = self.enterContext(throwaway_folder())
         valkey = self.enterContext(FaultyValkey(folder))
-        environment = {"ACCESS": "closed", "DATABASE_URL": database_url(), "REDIS_URL": valkey.url}
+        environment = {
+            "ACCESS": "closed",
+            "COST_MODE": "measure",
+            "DATABASE_URL": database_url(),
+            "REDIS_URL": valkey.url,
+        }
         addresses = [start_server("backend.server", environment, self.addCleanup)[1] for _ in range(2)]
         state = SharedState(folder / "state", 2 * PROJECTS)
         common = ["--seconds", RACE_S, "--state", folder / "state", "--member", member.pk]

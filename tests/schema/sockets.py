@@ -72,10 +72,11 @@ class GraphQLSocket:
         await self.send("subscribe", id=id, payload={"query": query, "variables": variables})
 
     async def next(self, id: str = "1") -> Any:
-        """The operation's next result; for the subscription `events`, the event."""
+        """The operation's next result, without `extensions.cost`; for the subscription `events`, the event."""
         message = await self.receive()
         assert (message["type"], message["id"]) == ("next", id), message
         payload = message["payload"]
+        payload.pop("extensions", None)
         return payload["data"]["events"] if set(payload) == {"data"} and "events" in payload["data"] else payload
 
     async def error(self, id: str = "1") -> dict[str, Any]:

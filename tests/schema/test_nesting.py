@@ -100,7 +100,7 @@ NESTED = {
 }
 
 
-@override_settings(COST_MAX=1_000_000)
+@override_settings(COST_MODE="measure")
 class NestingTests(OpenCase):
     def assert_costs(self, size: int) -> None:
         grow(size)
@@ -128,7 +128,7 @@ class NestingTests(OpenCase):
                 self.assertEqual(len(self.data(document, after=after)["events"]["nodes"]), count)
 
 
-@override_settings(COST_MAX=1_000_000)
+@override_settings(COST_MODE="measure")
 class MemberNestingTests(ClosedCase):
     def test_nesting_costs_a_member_as_many_for_one_project_as_for_twenty(self) -> None:
         reader = UserFactory()

@@ -210,7 +210,7 @@ AUTHENTICATION = ["session", "user"]
 
 
 @pytest.mark.slow
-@override_settings(COST_MAX=1_000_000)
+@override_settings(COST_MODE="measure")
 class _Walk(ClosedCase):
     reader: User
     # Fields of the query that the reader may not see.

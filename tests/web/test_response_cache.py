@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, NamedTuple
+from unittest.mock import patch
 from urllib.parse import urlencode
 
 from asgiref.sync import sync_to_async
 from django.test import override_settings
 from django.urls import get_resolver
 
-from backend.projects import services
+from backend.projects import budget, services
 from backend.projects.access import SYSTEM
 from backend.projects.models import Role, Token
 from backend.web.handler import Handler
@@ -40,6 +42,11 @@ class Response(NamedTuple):
     def json(self) -> Any:
         return json.loads(self.body)
 
+    def without_balance(self) -> Response:
+        """The response without what is left of the viewer's budget, which a hit does not report."""
+        headers = {name: value for name, value in self.headers.items() if name not in ("ratelimit", "content-length")}
+        return Response(self.status, headers, re.sub(r',"available":\d+', "", self.body))
+
 
 class CountingHandler:
     """Django's handler, which counts its calls."""
@@ -63,8 +70,16 @@ class ResponseCacheCase(CommittingCase):
         self.cache = ResponseCache(self.django)
 
     async def request(
-        self, path: str, *, token: str | None = None, method: str = "GET", body: bytes = b"", **headers: str
+        self,
+        path: str,
+        *,
+        token: str | None = None,
+        method: str = "GET",
+        body: bytes = b"",
+        is_raw: bool = False,
+        **headers: str,
     ) -> Response:
+        """Send a request. Returns the response as it is with `is_raw`, else without what a hit does not report."""
         path, _, query = path.partition("?")
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         if token != "":
@@ -78,7 +93,8 @@ class ResponseCacheCase(CommittingCase):
             chunks = []
             while chunk := await response.read():
                 chunks.append(chunk)
-            return Response(response.status, response.headers, "".join(chunks))
+            received = Response(response.status, response.headers, "".join(chunks))
+            return received if is_raw else received.without_balance()
 
     async def gql(self, query: str, *, token: str | None = None, **variables: Any) -> Response:
         body = json.dumps({"query": query, "variables": variables}).encode()
@@ -115,6 +131,22 @@ class HitTests(ResponseCacheCase):
                 calls = self.django.calls
                 self.assertEqual(await self.request(path), first)
                 self.assertEqual(self.django.calls, calls)
+
+    async def test_a_hit_is_not_charged_and_does_not_report_an_old_balance(self) -> None:
+        await self.warm()
+        for path, has_cost in (("/tasks/", False), ("/graphql/?" + urlencode({"query": TASKS}), True)):
+            with self.subTest(path):
+                miss = await self.request(path, is_raw=True)
+                with patch.object(budget, "charge", side_effect=AssertionError):
+                    hit = await self.request(path, is_raw=True)
+                self.assertIn("ratelimit", miss.headers)
+                self.assertNotIn("ratelimit", hit.headers)
+                self.assertEqual(hit.headers["ratelimit-policy"], '"cost";q=60000;w=60')
+                self.assertEqual(int(hit.headers["content-length"]), len(hit.body.encode()))
+                self.assertEqual(hit.without_balance(), miss.without_balance())
+                if has_cost:
+                    missing = miss.json["extensions"]["cost"].keys() - hit.json["extensions"]["cost"]
+                    self.assertEqual(missing, {"available"})
 
     async def test_a_response_that_matches_if_none_match_is_a_304(self) -> None:
         await self.warm()
@@ -199,7 +231,7 @@ class GraphQLTests(ResponseCacheCase):
         await self.warm()
         for query, variables in (
             (TASKS, {}),
-            ("{ cursor tasks { totalCount } projects { nodes { tasks { nodes { comments { totalCount } } } } } }", {}),
+            ("{ cursor tasks { totalCount } projects(first: 9) { nodes { tasks { nodes { project { id } } } } } }", {}),
             ("query ($id: ID!) { project(id: $id) { members { nodes { user { name } } } } }", {"id": self.project.pk}),
             ("query ($f: TaskFilter) { __typename ...L } fragment L on Query { tasks(filter: $f) { nodes { id } } }",
              {"f": {"projectId": str(self.project.pk)}}),
@@ -281,7 +313,7 @@ class FreshnessTests(ResponseCacheCase):
             lambda: services.comment.add_comment(actor=SYSTEM, task_id=self.task.pk, content="New", author="Ada"),
             stale={
                 "comments": nested,
-                "all comments": "{ projects { nodes { tasks { nodes { comments { totalCount } } } } } }",
+                "all comments": "{ projects(first: 9) { nodes { tasks { nodes { comments { totalCount } } } } } }",
             },
             warm={},
         )

@@ -7,7 +7,7 @@ from datetime import timedelta
 from django.db import transaction
 from django.utils import timezone
 
-from .. import access, audit, journal
+from .. import access, audit, budget, journal
 from ..access import Viewer
 from ..authentication import digest_of, new_token
 from ..errors import Invalid, InvalidCredential, NotAllowed, NotSignedIn, TokenNotFound
@@ -24,11 +24,13 @@ MAX_DAYS = 3660
 def create_token(*, actor: Viewer, user_id: int | None, name: str, scope: str, days: int | None) -> tuple[Token, str]:
     """Create a token of a user. Return it with its secret, which is not stored. `days` of None means no expiry.
 
-    Raises NotSignedIn (no such active user), MissingScope, NotAllowed (actor is another user), ValidationError.
+    Raises NotSignedIn (no such active user), MissingScope, NotAllowed (actor is another user), RateLimited,
+    ValidationError.
     """
     access.require_scope(actor, Scope.ADMIN)
     if not actor.is_system and user_id != actor.user_id:
         raise NotAllowed
+    budget.charge(actor, [(budget.tokens_policy(), 1)])
     user = User.objects.filter(pk=user_id, is_active=True).first() if user_id is not None else None
     if user is None or not access.lock_reference(User, user.pk):
         raise NotSignedIn

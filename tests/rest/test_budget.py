@@ -1,0 +1,76 @@
+"""What a request costs its viewer, and the headers that report it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.test import Client
+from django.test.utils import override_settings
+
+from backend.projects.models import Role
+from tests.cases import token_of
+from tests.factories import MembershipFactory, TaskFactory
+from tests.rest.cases import ClosedCase
+from tests.schema.test_budget import fresh_budgets
+
+
+@override_settings(COST_MAX=1000, COST_BUDGET=1000, COST_RESTORE_RATE=1)
+class BudgetTests(ClosedCase):
+    def setUp(self) -> None:
+        fresh_budgets(self)
+        self.member = MembershipFactory(role=Role.OWNER)
+        self.task = TaskFactory(project=self.member.project)
+        self.client = Client(headers={"Authorization": f"Bearer {token_of(self.member.user)}"})
+
+    def left(self, response: Any) -> int:
+        return int(response["RateLimit"].partition('"cost";r=')[2].partition(";")[0])
+
+    def test_a_response_reports_what_is_left(self) -> None:
+        response = self.client.get(f"/tasks/{self.task.pk}/")
+        self.assertEqual(response["RateLimit"], '"cost";r=999;t=1')
+        self.assertEqual(response["RateLimit-Policy"], '"cost";q=1000;w=1000')
+
+    def test_a_list_costs_the_rows_that_it_has(self) -> None:
+        for path, price in (
+            ("/tasks/", 110),
+            ("/tasks/?page_size=5", 15),
+            ("/tasks/?page_size=5&search=sink", 25),
+            ("/tasks/?page_size=5&count=1", 18),
+            ("/events/", 100),
+            ("/events/?page_size=5", 5),
+        ):
+            with self.subTest(path):
+                fresh_budgets(self)
+                before = self.left(self.client.get(f"/tasks/{self.task.pk}/"))
+                self.assertEqual(before - self.left(self.client.get(path)), price)
+        fresh_budgets(self)
+        before = self.left(self.client.get("/tasks/?page_size=50"))
+        # One row of 50, which are given back with the next charge.
+        self.assertEqual(self.left(self.client.get(f"/tasks/{self.task.pk}/")), before + 49 - 1)
+
+    def test_a_response_without_a_body_costs_1(self) -> None:
+        etag = self.client.get("/tasks/")["ETag"]
+        before = self.left(self.client.get(f"/tasks/{self.task.pk}/"))
+        self.assertEqual(self.client.get("/tasks/", headers={"If-None-Match": etag}).status_code, 304)
+        self.assertEqual(self.left(self.client.get(f"/tasks/{self.task.pk}/")), before - 1 - 1)
+
+    def test_a_write_costs_10_and_one_of_the_writes(self) -> None:
+        response = self.send("POST", "/projects/", {"name": "Garden"})
+        self.assertEqual(response.status_code, 201)
+        self.assertEqual(response["RateLimit"], '"cost";r=990;t=10, "writes";r=599;t=1')
+        self.assertEqual(response["RateLimit-Policy"], '"cost";q=1000;w=1000, "writes";q=600;w=60')
+
+    @override_settings(WRITES_PER_MINUTE=1)
+    def test_a_request_is_refused_once_a_budget_is_spent(self) -> None:
+        self.assertEqual(self.send("POST", "/projects/", {"name": "Garden"}).status_code, 201)
+        with self.nothing_changes():
+            response = self.send("POST", "/projects/", {"name": "Garden"})
+        self.assertEqual((response.status_code, response["Retry-After"]), (429, "60"))
+        self.assertEqual(response.json()["code"], "RATE_LIMITED")
+        self.assertEqual(response["RateLimit"], '"cost";r=990;t=10, "writes";r=0;t=60')
+        self.assertEqual(self.client.get("/projects/").status_code, 200)
+
+    def test_an_anonymous_request_has_no_budget(self) -> None:
+        response = Client().get("/tasks/")
+        self.assertEqual(response.status_code, 401)
+        self.assertNotIn("RateLimit", response)

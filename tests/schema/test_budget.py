@@ -1,0 +1,184 @@
+"""What an operation costs its viewer, and how they learn of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.test import Client
+from django.test.utils import override_settings
+
+from backend.projects import budget
+from backend.projects.access import viewer_for
+from backend.projects.models import Role, Token
+from backend.projects.services.project import update_project
+from tests.cases import CommittingCase, token_of
+from tests.factories import MembershipFactory, TaskFactory
+from tests.schema.cases import ClosedCase
+from tests.schema.sockets import ready
+from tests.schema.test_subscription import LISTEN, head, write
+
+TASKS = "{ tasks(first: 20) { nodes { id project { id } } } }"
+GRAPHQL_RESPONSE = "application/graphql-response+json"
+
+
+def fresh_budgets(test: Any) -> None:
+    """Forget what other tests spent and gave back in this process."""
+    for buckets in (budget._returned, budget._local):
+        buckets.clear()
+        test.addCleanup(buckets.clear)
+
+
+@override_settings(COST_MAX=100, COST_BUDGET=100, COST_RESTORE_RATE=1)
+class BudgetTests(ClosedCase):
+    def setUp(self) -> None:
+        fresh_budgets(self)
+        self.member = MembershipFactory(role=Role.OWNER)
+        TaskFactory.create_batch(2, project=self.member.project)
+        self.client = Client(headers={"Authorization": f"Bearer {token_of(self.member.user)}"})
+
+    def cost(self, query: str, **variables: Any) -> dict[str, Any]:
+        response = self.post(query, variables)
+        self.assertEqual(response.status_code, 200, response.content)
+        cost: dict[str, Any] = response.json()["extensions"]["cost"]
+        return cost
+
+    def test_a_response_reports_its_cost_and_what_is_left(self) -> None:
+        response = self.post(TASKS)
+        self.assertEqual(
+            response.json()["extensions"],
+            {"cost": {"requested": 50, "actual": 14, "restoreRate": 1, "available": 86}},
+        )
+        self.assertEqual(response["RateLimit"], '"cost";r=50;t=50')
+        self.assertEqual(response["RateLimit-Policy"], '"cost";q=100;w=100')
+        # What the first one did not use is given back with the second charge.
+        self.assertEqual(self.cost("{ cursor }"), {"requested": 1, "actual": 1, "restoreRate": 1, "available": 85})
+
+    def test_an_operation_is_not_executed_once_the_budget_is_spent(self) -> None:
+        create = 'mutation { a: createProject(input: {name: "A"}) { __typename } }'
+        for left in (90, 80, 70, 60, 50, 40, 30, 20, 10, 0):
+            self.assertEqual(self.cost(create)["available"], left)
+        with self.nothing_changes():
+            response = self.post(create, Accept=GRAPHQL_RESPONSE)
+        self.assertEqual(response.status_code, 429)
+        [error] = response.json()["errors"]
+        self.assertEqual(error["extensions"], {"code": "RATE_LIMITED", "retryAfter": 10})
+        self.assertEqual(response["Retry-After"], "10")
+        self.assertIn('"cost";r=0;t=100', response["RateLimit"])
+        self.assertNotIn("data", response.json())
+
+    def test_in_plain_json_a_spent_budget_has_the_status_200(self) -> None:
+        with override_settings(COST_BUDGET=1, COST_MAX=1):
+            self.cost("{ cursor }")
+            response = self.post("{ cursor }", Accept="application/json")
+        self.assertEqual((response.status_code, response["Retry-After"]), (200, "1"))
+        self.assertEqual(response.json()["errors"][0]["extensions"]["code"], "RATE_LIMITED")
+
+    @override_settings(WRITES_PER_MINUTE=2)
+    def test_writes_have_a_budget_of_their_own(self) -> None:
+        create = 'mutation { a: createProject(input: {name: "A"}) { __typename } }'
+        self.assertEqual(self.post(create)["RateLimit-Policy"], '"cost";q=100;w=100, "writes";q=2;w=60')
+        self.cost(create)
+        with self.nothing_changes():
+            response = self.post(create)
+        self.assertEqual((response.status_code, response["Retry-After"]), (429, "30"))
+        self.assertEqual(self.cost("{ cursor }")["actual"], 1)
+
+    @override_settings(TOKENS_PER_HOUR=2)
+    def test_an_account_creates_a_bounded_number_of_tokens(self) -> None:
+        create = 'mutation { createToken(input: {name: "a", scope: READ}) { __typename } }'
+        self.data(create)
+        self.data(create)
+        stored = Token.objects.count()
+        response = self.post(create)
+        self.assertEqual((response.status_code, response["Retry-After"]), (429, "1800"))
+        self.assertEqual(response.json()["errors"][0]["extensions"]["code"], "RATE_LIMITED")
+        self.assertEqual(Token.objects.count(), stored)
+
+    def test_a_refused_operation_costs_nothing(self) -> None:
+        for query in ("{ nothing }", "{ tasks(first: 100) { nodes { id } } }", "{ tasks {"):
+            self.assertEqual(self.post(query).status_code, 400)
+        self.assertEqual(self.cost("{ cursor }")["available"], 99)
+
+    @override_settings(COST_MODE="measure")
+    def test_nothing_is_refused_while_costs_are_only_measured(self) -> None:
+        for _ in range(3):
+            self.assertEqual(self.cost("{ tasks(first: 100) { totalCount nodes { id } } }")["requested"], 113)
+
+
+@override_settings(COST_MAX=100, COST_BUDGET=100, COST_RESTORE_RATE=1)
+class SocketTests(CommittingCase):
+    NESTED = """subscription ($after: Cursor) {
+      events(after: $after) { ... on ProjectUpdated { project { name tasks(first: 20) { totalCount } } } }
+    }"""
+
+    def setUp(self) -> None:
+        fresh_budgets(self)
+        self.member = MembershipFactory(role=Role.OWNER)
+        self.token = token_of(self.member.user)
+
+    def socket(self) -> Any:
+        return ready(Authorization=f"Bearer {self.token}")
+
+    def rename(self, name: str) -> Any:
+        return write(update_project, project_id=self.member.project.pk, changes={"name": name})
+
+    async def test_an_operation_on_a_socket_reports_its_cost(self) -> None:
+        async with self.socket() as socket:
+            await socket.subscribe("{ cursor }")
+            message = await socket.receive()
+        self.assertEqual(
+            message["payload"]["extensions"],
+            {"cost": {"requested": 1, "actual": 1, "restoreRate": 1, "available": 99}},
+        )
+
+    async def test_an_operation_on_a_socket_is_refused_once_the_budget_is_spent(self) -> None:
+        budget.charge(viewer_for(self.member.user), [(budget.cost_policy(), 100)])
+        async with self.socket() as socket:
+            await socket.subscribe("{ cursor }")
+            self.assertEqual((await socket.error())["code"], "RATE_LIMITED")
+
+    async def test_a_subscription_is_refused_where_an_event_costs_too_much(self) -> None:
+        async with self.socket() as socket:
+            await socket.subscribe(
+                "subscription { events { ... on TaskCreated { task { comments { nodes { id } } } } } }"
+            )
+            await socket.subscribe(
+                "subscription { events { ... on TaskCreated { task { comments(first: 99) { nodes { id } } } } } }", "2"
+            )
+            error = await socket.error("2")
+        self.assertEqual((error["code"], error["cost"]), ("COST_LIMIT_EXCEEDED", 102))
+        self.assertEqual(error["field"], "events.task.comments.nodes")
+
+    async def test_an_event_that_leads_to_other_rows_is_charged_and_ends_with_the_budget(self) -> None:
+        """Each event costs 6, and the budget of 100 pays for 16."""
+        async with self.socket() as socket:
+            after = await head()
+            await socket.subscribe(self.NESTED, after=after)
+            await socket.subscribe(LISTEN, "plain", after=after)
+            plain = 0
+            for number in range(17):
+                await self.rename(f"name {number}")
+            received = []
+            while True:
+                message = await socket.receive()
+                if message["id"] == "plain":
+                    plain += 1
+                    continue
+                received.append(message)
+                if message["type"] == "error":
+                    break
+            while plain < 17:
+                await socket.next("plain")
+                plain += 1
+        self.assertEqual([message["type"] for message in received], ["next"] * 16 + ["error"])
+        self.assertEqual(received[-1]["payload"][0]["extensions"]["code"], "RATE_LIMITED")
+
+    @override_settings(COST_BUDGET=1000)
+    async def test_what_is_paid_and_not_sent_is_given_back(self) -> None:
+        async with self.socket() as socket:
+            after = await head()
+            await self.rename("other")
+            await socket.subscribe(self.NESTED, after=after)
+            await socket.next()
+        [balance] = budget.charge(viewer_for(self.member.user), [(budget.cost_policy(), 1)])
+        self.assertEqual(balance.available, 1000 - 6 - 1)
