@@ -18,18 +18,18 @@ from backend.web.loopback import LoopbackOnly  # noqa: E402
 from backend.web.origin import ForeignPages, SameSite, refuse  # noqa: E402
 from backend.web.password_slots import PasswordSlots  # noqa: E402
 from backend.web.response_cache import ResponseCache  # noqa: E402
+from backend.web.waiting import WaitingSockets  # noqa: E402
 from rest.consumers import NotificationConsumer  # noqa: E402
 from schema.consumers import GraphQLConsumer  # noqa: E402
 
-sockets = SameSite(
-    URLRouter(
-        [
-            path("graphql/", GraphQLConsumer.as_asgi()),
-            path("ws/notifications/", NotificationConsumer.as_asgi()),
-            re_path("", refuse),  # type: ignore[arg-type]
-        ]
-    )
+_socket_routes = URLRouter(
+    [
+        path("graphql/", GraphQLConsumer.as_asgi()),
+        path("ws/notifications/", NotificationConsumer.as_asgi()),
+        re_path("", refuse),  # type: ignore[arg-type]
+    ]
 )
+sockets = WaitingSockets(SameSite(_socket_routes))
 http = ForeignPages(ResponseCache(PasswordSlots(Handler())))
 _routes = LoopbackOnly(ProtocolTypeRouter({"http": http, "websocket": sockets}))
 _reading: asyncio.Task[None] | None = None

@@ -268,6 +268,13 @@ LIVE_LISTENERS_PER_VIEWER = 100
 LIVE_SUBSCRIPTIONS_PER_SOCKET = 100
 # Seconds that a socket may take to authenticate.
 SOCKET_INIT_S = 5.0
+# Sockets of one process that have not authenticated yet, and as many HTTP connections without a complete request, in
+# all and for one address. Further sockets get a 503; of the HTTP connections the one that waits longest is closed.
+WAITING_CONNECTIONS = env.int("WAITING_CONNECTIONS", default=500)
+WAITING_CONNECTIONS_PER_ADDRESS = env.int("WAITING_CONNECTIONS_PER_ADDRESS", default=100)
+for _name in ("WAITING_CONNECTIONS", "WAITING_CONNECTIONS_PER_ADDRESS"):
+    if not 1 <= vars()[_name] <= 1_000_000:
+        raise ImproperlyConfigured(f"{_name} is {vars()[_name]}: set a number from 1 to 1000000.")
 # Frames per second that a client may send on one socket, and three times as many at once. More close the socket (1008).
 SOCKET_FRAMES_PER_S = env.int("SOCKET_FRAMES_PER_S", default=100)
 if not 1 <= SOCKET_FRAMES_PER_S <= 100_000:

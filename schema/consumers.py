@@ -27,6 +27,7 @@ from backend.projects.access import ANONYMOUS, Viewer
 from backend.projects.authentication import current_viewer, viewer_of_socket
 from backend.projects.errors import InvalidCredential, TooManyConnections, Unavailable, is_unavailable
 from backend.projects.threads import Job
+from backend.web.waiting import signed_in
 
 from .context import Context, run_in_thread
 from .encoding import encode, require_size
@@ -225,6 +226,7 @@ class GraphQLConsumer(GraphQLWSConsumer[Context, None]):
         if not viewer.may_see_anything:
             raise ConnectionRejectionError
         self._open.enter_context(live.connection(viewer))
+        signed_in(self.scope)
         context.viewer = viewer
         self._expiry_task = asyncio.create_task(self._close_when_invalid(viewer))
         return UNSET

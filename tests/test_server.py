@@ -532,6 +532,34 @@ class UvicornBodyTests(Bodies, EchoCase):
     SERVER = "uvicorn"
 
 
+class DaphneWaitingTests(EchoCase):
+    SERVER = "daphne"
+
+    def setUp(self) -> None:
+        super().setUp()
+        environment = {"SERVER": self.SERVER, "WAITING_CONNECTIONS_PER_ADDRESS": "3"}
+        _, self.address = start_server("tests.echo", environment, self.addCleanup)
+
+    def test_of_too_many_connections_without_a_request_the_longest_waiting_is_closed(self) -> None:
+        clients = [self.raw() for _ in range(3)]
+        clients[0].send_text("GET /echo HTTP/1.1\nHost: localhost\n")  # its end is missing
+        self.assertIn(b" 200 ", self._response(clients[1]))  # waits anew after its request
+        running = self.raw()
+        running.send_text("GET /stream HTTP/1.1\nHost: localhost\n\n")
+        running.receive_until(b"begun\n")
+        clients += [self.raw() for _ in range(2)]
+        for client in (clients[0], clients[2]):
+            self.assertEqual(client.receive_all(), b"")
+        for client in (clients[1], *clients[3:]):
+            self.assertIn(b" 200 ", self._response(client))
+        self.assertEqual(self.disconnected("/stream"), 0)
+
+    @staticmethod
+    def _response(client: Client) -> bytes:
+        client.send_text("POST /echo HTTP/1.1\nHost: localhost\nContent-Length: 2\n\nab")
+        return client.receive_until(b"\r\n\r\nab")
+
+
 class UvicornHttpTests(Http, EchoCase):
     SERVER = "uvicorn"
 

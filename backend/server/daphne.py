@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from http.client import responses
 from io import BytesIO
 from typing import Any
 
 # Imported first: it installs the reactor that all of Twisted uses.
 from daphne import server as daphne  # isort:skip
 
+from autobahn.websocket.types import ConnectionDeny
 from daphne.access import AccessLogGenerator
 from daphne.endpoints import build_endpoint_description_strings
 from daphne.http_protocol import HTTPFactory, WebRequest
@@ -123,6 +126,17 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
         else:
             super().serverClose(code)
 
+    def handle_reply(self, message: dict[str, Any]) -> None:
+        """Also refuse a handshake with another status than 403 (the ASGI extension `websocket.http.response`)."""
+        if message["type"] == "websocket.http.response.start":
+            status: int = message["status"]
+            refusal = ConnectionDeny(status, responses.get(status, ""))  # type: ignore[no-untyped-call]
+            self.handshake_deferred.errback(refusal)
+            del self.handshake_deferred
+            self.server.protocol_disconnected(self)
+        elif message["type"] != "websocket.http.response.body":
+            super().handle_reply(message)
+
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
         """Close the socket of a client that sends too many frames, before autobahn parses them."""
         if self._is_refused:
@@ -203,6 +217,38 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
             self.sendCloseFrame(code=RESTART)
 
 
+class WaitingChannels:
+    """The connections of a process without a complete request, longest first. Closes the first ones over the bound.
+
+    A bound on new connections instead would let idle ones keep everybody else out.
+    """
+
+    def __init__(self) -> None:
+        self._addresses: dict[Channel, str] = {}
+        self._counts: Counter[str] = Counter()
+
+    def add(self, channel: Channel) -> None:
+        address = channel.transport.getPeer().host
+        self._addresses[channel] = address
+        self._counts[address] += 1
+        # All clients of a proxy have its address.
+        if not settings.TLS_PROXY and self._counts[address] > settings.WAITING_CONNECTIONS_PER_ADDRESS:
+            self._close(next(other for other, its in self._addresses.items() if its == address))
+        elif len(self._addresses) > settings.WAITING_CONNECTIONS:
+            self._close(next(iter(self._addresses)))
+
+    def discard(self, channel: Channel) -> None:
+        address = self._addresses.pop(channel, None)
+        if address is not None:
+            self._counts[address] -= 1
+            if not self._counts[address]:
+                del self._counts[address]
+
+    def _close(self, channel: Channel) -> None:
+        self.discard(channel)
+        channel.transport.abortConnection()
+
+
 class Channel(UntypedChannel):  # type: ignore[misc]
     """A connection that sends HTTP requests: each has to arrive in time, and its body within its limit."""
 
@@ -211,6 +257,15 @@ class Channel(UntypedChannel):  # type: ignore[misc]
         self._deadline: Any = None
         self._is_receiving_body = False
         self._is_refused = False
+
+    def connectionMade(self) -> None:  # noqa: N802
+        super().connectionMade()
+        self.factory.waiting.add(self)
+
+    def requestDone(self, request: Request) -> None:  # noqa: N802
+        """Wait for the next request, which may have arrived already."""
+        self.factory.waiting.add(self)
+        super().requestDone(request)
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
         """Start the deadline of a request that has not arrived as a whole. Most have, and need no timer."""
@@ -237,6 +292,7 @@ class Channel(UntypedChannel):  # type: ignore[misc]
         super().allHeadersReceived()
 
     def allContentReceived(self) -> None:  # noqa: N802
+        self.factory.waiting.discard(self)
         self._cancel_deadline()
         self._is_receiving_body = False
         if not self._is_refused:
@@ -255,6 +311,7 @@ class Channel(UntypedChannel):  # type: ignore[misc]
         self._deadline = reactor.callLater(REST_S, self.transport.abortConnection)
 
     def connectionLost(self, reason: Any) -> None:  # noqa: N802
+        self.factory.waiting.discard(self)
         self._cancel_deadline()
         super().connectionLost(reason)
 
@@ -346,6 +403,10 @@ class Request(WebRequest):  # type: ignore[misc]
 
 
 class RequestFactory(HTTPFactory):  # type: ignore[misc]
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self.waiting = WaitingChannels()
+
     def protocol(self) -> Channel:
         """Use our channel class, directly: a server without TLS negotiates no HTTP/2."""
         return Channel()
@@ -422,7 +483,7 @@ class Server(daphne.Server):  # type: ignore[misc]
     def create_application(self, protocol: Socket | Request, scope: dict[str, Any]) -> Any:
         """Add `Socket.try_send` to the ASGI scope as an extension."""
         if isinstance(protocol, Socket):
-            scope["extensions"] = {TRY_SEND: {"send": protocol.try_send}}
+            scope["extensions"] = {TRY_SEND: {"send": protocol.try_send}, "websocket.http.response": {}}
             scope[_SOCKET] = protocol
         return super().create_application(protocol, scope)
 
