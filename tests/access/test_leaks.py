@@ -253,11 +253,12 @@ class SocketLeakTests(CommittingCase):
         return [_without_start(message.get("text", message), names) for message in messages]
 
     async def stream(self, filters: str, headers: dict[str, str], names: dict[str, Any]) -> Any:
-        """Return status, headers, and the first two chunks."""
+        """Return status, headers without what is left of a budget, and the first two chunks."""
         accepting = {"Accept": "text/event-stream", **headers}
         async with Exchange("GET", "/events/", query=filters, headers=accepting) as response:
             chunks = [await response.read() for _ in range(2)]
-            return response.status, response.headers, [_without_start(chunk, names) for chunk in chunks]
+            compared = {name: value for name, value in response.headers.items() if name != "ratelimit"}
+            return response.status, compared, [_without_start(chunk, names) for chunk in chunks]
 
 
 def _without_start(message: Any, names: dict[str, Any]) -> Any:
