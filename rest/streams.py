@@ -94,26 +94,39 @@ def _stream(viewer: Viewer, after: int | None, filter: EventFilter) -> Streaming
 
     Raises the errors of `live.connection` and `live.listen` before the response starts.
     """
-    return StreamingHttpResponse(
-        async_to_sync(_start)(_chunks(viewer, after, filter)),
-        content_type=EventStreamRenderer.media_type,
-        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-    )
+    return EventStream(async_to_sync(_start)(_chunks(viewer, after, filter)))
+
+
+class EventStream(StreamingHttpResponse):
+    def __init__(self, content: AsyncGenerator[str]) -> None:
+        super().__init__(
+            content,
+            content_type=EventStreamRenderer.media_type,
+            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+        )
+        self._content = content
+
+    async def aclose(self) -> None:
+        """End a stream that is not sent. Closing an iteration of the response would leave it to garbage collection."""
+        await self._content.aclose()
 
 
 async def _start(chunks: AsyncGenerator[str]) -> AsyncGenerator[str]:
-    """Produce the first chunk, and return a generator of all chunks."""
+    """Produce the first chunk, and return a generator of all chunks that has begun: closing it closes `chunks`."""
     first = await anext(chunks)
 
     async def all_chunks() -> AsyncGenerator[str]:
         try:
+            yield ""
             yield first
             async for chunk in chunks:
                 yield chunk
         finally:
             await chunks.aclose()
 
-    return all_chunks()
+    started = all_chunks()
+    await anext(started)
+    return started
 
 
 async def _chunks(viewer: Viewer, after: int | None, filter: EventFilter) -> AsyncGenerator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, closing, suppress
+from contextlib import closing, suppress
 from functools import partial
 from typing import IO, Any
 
@@ -73,8 +73,8 @@ class Handler(ASGIHandler):
             return
 
         async def end(response: Any) -> None:
-            async with aclosing(aiter(response)) as content:
-                await anext(content, None)
+            if hasattr(response, "aclose"):
+                await response.aclose()
             await threads.requests.call(response.close)
 
         dropped = asyncio.ensure_future(end(responding.result()))
