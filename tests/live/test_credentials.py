@@ -50,7 +50,6 @@ class SocketTests(SocketCase):
         socket = await self.connect()
         await self.send(socket, {"type": "authenticate", "token": self.token})
         self.assertEqual((await self.frame(socket))["type"], "ready")
-        await self.send(socket, "later frames are ignored")
         await self.rename("New")
         self.assertEqual((await self.frame(socket))["task"]["title"], "New")
         await socket.disconnect()

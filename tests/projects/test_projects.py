@@ -95,7 +95,7 @@ class ManyTests(Case):
         few, many = ProjectFactory.create_batch(2)
         CommentFactory(task__project=few)
         CommentFactory.create_batch(20, task__project=many)
-        with self.assertNumQueries(13):
+        with self.assertNumQueries(14):
             delete_project(actor=SYSTEM, project_id=few.pk)
-        with self.assertNumQueries(13):
+        with self.assertNumQueries(14):
             delete_project(actor=SYSTEM, project_id=many.pk)
