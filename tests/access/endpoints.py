@@ -138,5 +138,5 @@ def admin_paths() -> list[str]:
 
 # --- Sockets ---------------------------------------------------------------------------------------------
 def socket_endpoints() -> Iterator[str]:
-    routes = [route for route in sockets.application.routes if route.callback is not refuse]
+    routes = [route for route in sockets.application.application.routes if route.callback is not refuse]
     return (f"WS /{route.pattern}" for route in routes)

@@ -71,4 +71,4 @@ class HungRedisTests(FaultCase):
     def create_by_graphql(self, name: str) -> None:
         query = f'mutation {{ createProject(input: {{name: "{name}"}}) {{ __typename }} }}'
         result = self.request("/graphql/", {"query": query})
-        self.assertEqual(result, {"data": {"createProject": {"__typename": "Project"}}})
+        self.assertEqual(result["data"], {"createProject": {"__typename": "Project"}})

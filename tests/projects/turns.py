@@ -25,7 +25,7 @@ from redis.connection import Connection, ConnectionPool
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as NotAnswered
 
-from backend.projects import authentication
+from backend.projects import authentication, budget
 from backend.projects.cache import lists, redis, versions
 from backend.projects.cache.redis import IdentifyingConnectionFactory, RedisServer
 from backend.web import response_cache
@@ -34,6 +34,8 @@ from backend.web import response_cache
 TURN_TIMEOUT_S = 60.0
 # Commands that open a connection. They affect no other actor, so they are not steps.
 _HANDSHAKE = ("CLIENT", "HELLO", "SELECT")
+# The names of our scripts in a trace.
+_SCRIPTS = {versions._BUMP: "bumps", lists._STORE: "stores", budget._CHARGE: "charges"}
 
 _current_actor: ContextVar[Actor | None] = ContextVar("current_actor", default=None)
 
@@ -356,7 +358,7 @@ def _describe(arguments: tuple[Any, ...]) -> str:
     name, keys = arguments[0], arguments[1:]
     if name == "EVAL":
         script, count, *rest = keys
-        name, keys = {versions._BUMP: "bumps", lists._STORE: "stores"}[script], rest[:count]
+        name, keys = _SCRIPTS[script], rest[:count]
     return f"{name} {' '.join(str(key).rpartition(f'{settings.REDIS_PREFIX}:1:')[2] for key in keys)}"
 
 

@@ -244,7 +244,7 @@ class LoopTests(CommittingCase):
                 )
         self.assertEqual(calls, [])
 
-    @override_settings(ANSWER_BYTES=100)
+    @override_settings(ANSWER_BYTES=200)
     async def test_a_result_that_is_too_large_is_an_error_on_a_socket(self) -> None:
         await database_sync_to_async(TaskFactory.create_batch)(10)
         async with ready() as socket:

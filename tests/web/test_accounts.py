@@ -509,8 +509,11 @@ class FloodCase(ServerCase):
 
     def wait_for_checks(self, count: int) -> None:
         """Wait until as many checks wait for the lock."""
-        query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND NOT granted"
-        for _ in range(10_000):
+        query = (
+            "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+            " WHERE datname = current_database() AND locktype = 'advisory' AND objsubid = 2 AND NOT granted"
+        )
+        for _ in range(100_000):
             with connection.cursor() as cursor:
                 cursor.execute(query)
                 if cursor.fetchone() == (count,):
