@@ -29,7 +29,7 @@ class WaitingSockets:
     """ASGI middleware for sockets. Refuses (503) those over the bound; `SOCKET_INIT_S` ends the others."""
 
     def __init__(self, application: Application) -> None:
-        self._application = application
+        self.application = application
         self._waiting: Counter[str | None] = Counter()
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> Any:
@@ -51,7 +51,7 @@ class WaitingSockets:
                     del self._waiting[network]
 
         try:
-            return await self._application({**scope, SIGNED_IN: note}, receive, send)
+            return await self.application({**scope, SIGNED_IN: note}, receive, send)
         finally:
             note()
 
