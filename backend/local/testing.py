@@ -20,6 +20,8 @@ TEST_ENV = {
     "BIND": "127.0.0.1",
     "DEBUG": "false",
     "EMAIL_URL": "memorymail://",
+    # A busy machine may take longer to answer than the default allows, and a test would find Redis away.
+    "REDIS_TIMEOUT_S": "2",
     "ENV_FILE": "",
     "SECRET_KEY": "only-for-tests-" + "0" * 50,
 }

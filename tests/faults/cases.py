@@ -317,6 +317,7 @@ class FaultCase(ServerCase):
             "REDIS_URL": self.valkey.url,
             "BROKER_URL": self.valkey.broker_url,
             "LIVE_POLL_S": str(SIZES.poll_s),
+            "REDIS_TIMEOUT_S": "0.4",
             "LIVE_QUEUE_EVENTS": str(self.queue_events),
             "DJANGO_SETTINGS_MODULE": "tests.faults.settings",
         }

@@ -377,6 +377,7 @@ def in_turns(client: Any) -> Iterator[None]:
     connection_created.connect(_add_steps)
     with (
         patch.object(redis, "server", _PerProcess("server")),
+        patch.object(budget, "server", _PerProcess("server")),
         patch.object(versions, "server", _PerProcess("server")),
         patch.object(lists, "server", _PerProcess("server")),
         patch.object(response_cache, "server", _PerProcess("server")),
