@@ -44,7 +44,25 @@ _REFUSAL, REFUSED_S = b"\x88\x02" + struct.pack("!H", POLICY_VIOLATION), 1.0
 logger = logging.getLogger(__name__)
 
 
-class TimedConnection(asyncio.Protocol):
+class Relay(asyncio.Protocol):
+    """Stands between a connection and uvicorn's own protocol, and passes on what asyncio reports."""
+
+    _protocol: Any
+
+    def eof_received(self) -> None:
+        self._protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._protocol.connection_lost(error)
+
+
+class TimedConnection(Relay):
     """Refuses a head that does not arrive within `REQUEST_HEAD_S`, and closes a connection that sends nothing.
 
     Stands between a connection and uvicorn's own protocol like `MeteredSocket`, and passes itself on in the state of
@@ -81,15 +99,6 @@ class TimedConnection(asyncio.Protocol):
     def end_request(self) -> None:
         self._running -= 1
 
-    def eof_received(self) -> None:
-        self._protocol.eof_received()
-
-    def pause_writing(self) -> None:
-        self._protocol.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._protocol.resume_writing()
-
     def connection_lost(self, error: Exception | None) -> None:
         self._cancel_deadline()
         self._protocol.connection_lost(error)
@@ -106,7 +115,7 @@ class TimedConnection(asyncio.Protocol):
             self._deadline = None
 
 
-class MeteredSocket(asyncio.Protocol):
+class MeteredSocket(Relay):
     """Closes the socket of a client that sends too many frames, before uvicorn parses them.
 
     Stands between a connection and uvicorn's own protocol, and uses nothing of it but what asyncio does.
@@ -131,18 +140,6 @@ class MeteredSocket(asyncio.Protocol):
         self._is_refused = True
         self._transport.write(_REFUSAL)
         asyncio.get_running_loop().call_later(REFUSED_S, self._transport.abort)
-
-    def eof_received(self) -> None:
-        self._protocol.eof_received()
-
-    def pause_writing(self) -> None:
-        self._protocol.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._protocol.resume_writing()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._protocol.connection_lost(error)
 
 
 class Body:
