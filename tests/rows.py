@@ -1,4 +1,4 @@
-"""Rows created in bulk, for tests of the cost of lists."""
+"""Bulk creation of rows, for tests of the cost of lists."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FORGED_IDS = (2**31, 2**63 - 1, -(2**31), -(2**63), 2**63, 2**64 - 1)
 
 
 @dataclass(frozen=True)
-class Grown:
+class Created:
     """The objects that contain `size` rows of each kind."""
 
     project: Project
@@ -49,12 +49,12 @@ class Grown:
     report: SummaryReport
 
 
-def grow(size: int, *, reader: User | None = None) -> Grown:
+def create_rows(size: int, *, reader: User | None = None) -> Created:
     """Create `size` projects: the first with `size` tasks, members and reports, the others with one of each.
 
-    The first task has `size` comments, the others one. Every task has an assignee, and few have the same. There are
-    also `size` tokens and invitations of `reader`, who joins every project as an owner, `size` invitations to the first
-    project, `size` audit entries, and `size` events of each kind.
+    The first task has `size` comments, the others one. Every task has an assignee, which it shares with few tasks.
+    `reader` owns every project, and has `size` tokens and invitations. The first project has `size` invitations.
+    There are also `size` audit entries, and `size` events of each kind.
     """
     users = User.objects.bulk_create(UserFactory.build_batch(size))
     projects = Project.objects.bulk_create(Project(name=f"Project {n}") for n in range(size))
@@ -84,7 +84,7 @@ def grow(size: int, *, reader: User | None = None) -> Grown:
         AuditEntry(action=AuditAction.SIGNED_IN, actor_id=user.pk, actor_name=user.username) for user in users
     )
     _append_events(projects, tasks, comments[-len(tasks) :], reports, users, [reader.pk] if reader else [])
-    return Grown(projects[0], tasks[0], reports[0])
+    return Created(projects[0], tasks[0], reports[0])
 
 
 def _append_events(
@@ -128,10 +128,10 @@ def _append_events(
 
 
 @contextmanager
-def grown(size: int, *, reader: User | None = None) -> Iterator[Grown]:
-    """`grow`, rolled back at the end of the block. For tests in a transaction."""
+def temporary_rows(size: int, *, reader: User | None = None) -> Iterator[Created]:
+    """`create_rows`, rolled back at the end of the block. For tests in a transaction."""
     with transaction.atomic():
-        yield grow(size, reader=reader)
+        yield create_rows(size, reader=reader)
         transaction.set_rollback(True)
 
 
@@ -145,12 +145,12 @@ def uncached_statements() -> Iterator[list[str]]:
     sql += [query["sql"] for query in captured.captured_queries]
 
 
-def forged(page_cursor: str, number: int) -> str:
-    """The page cursor with another id. Where the order is by id, the id is the value too."""
+def forge(page_cursor: str, number: int) -> str:
+    """Replace the id in a page cursor. In a list ordered by id, the sort value is the id too."""
     digest, value, _ = orjson.loads(base64.urlsafe_b64decode(page_cursor + "=="))
-    forged = [digest, number if type(value) is int else value, number]
+    parts = [digest, number if type(value) is int else value, number]
     # orjson refuses integers of more than 64 bits.
-    return base64.urlsafe_b64encode(json.dumps(forged).encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
 
 
 def counts_in(statements: list[str]) -> int:

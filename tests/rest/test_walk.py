@@ -1,6 +1,6 @@
 """Every list costs the same number of SQL statements for one row and for a hundred.
 
-The lists are read from the routes, so a new list is tested too.
+The lists come from the routes, so a new list is tested too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rest.base import ListView
 from rest.streams import Events
 from tests.factories import UserFactory
 from tests.rest.cases import ClosedCase
-from tests.rows import FORGED_IDS, SIZES, Grown, counts_in, forged, grown, uncached_statements
+from tests.rows import FORGED_IDS, SIZES, Created, counts_in, forge, temporary_rows, uncached_statements
 
 
 def routes(patterns: list[URLPattern | URLResolver], above: str = "/") -> Iterator[tuple[str, type]]:
@@ -31,7 +31,7 @@ def routes(patterns: list[URLPattern | URLResolver], above: str = "/") -> Iterat
 
 ROUTES = list(routes(get_resolver().url_patterns))
 LISTS = [route for route, view in ROUTES if issubclass(view, ListView)]
-# With a position the journal is a list too.
+# A page of the journal is a list too.
 JOURNAL = [f"{route}?after=0" for route, view in ROUTES if issubclass(view, Events)]
 
 
@@ -45,17 +45,17 @@ class WalkTests(ClosedCase):
     def setUp(self) -> None:
         self.client.force_login(self.reader)
 
-    def request(self, route: str, made: Grown, query: str = "") -> tuple[int, list[str]]:
-        """The number of rows in the response, and its SQL statements."""
-        path = self.path(route, made)
+    def request(self, route: str, created: Created, query: str = "") -> tuple[int, list[str]]:
+        """The number of rows in the response, and the SQL statements of the request."""
+        path = self.path(route, created)
         with uncached_statements() as statements:
             response = self.client.get(f"{path}{query}")
         self.assertEqual(response.status_code, 200, response.content)
         rows = response.json()
         return len(rows if isinstance(rows, list) else rows["events"]), statements
 
-    def path(self, route: str, made: Grown) -> str:
-        ids = {"projects": made.project.pk, "tasks": made.task.pk, "reports": made.report.pk}
+    def path(self, route: str, created: Created) -> str:
+        ids = {"projects": created.project.pk, "tasks": created.task.pk, "reports": created.report.pk}
         return route.replace("<str:id>", str(ids.get(route.split("/")[1])))
 
     def test_no_list_costs_more_statements_for_more_rows(self) -> None:
@@ -64,36 +64,36 @@ class WalkTests(ClosedCase):
         self.assertGreater(len(requests), 10)
         costs, rows = defaultdict(list), defaultdict(list)
         for size in SIZES:
-            with grown(size, reader=self.reader) as made:
+            with temporary_rows(size, reader=self.reader) as created:
                 for route, query in requests:
-                    count, statements = self.request(route, made, query)
+                    count, statements = self.request(route, created, query)
                     rows[route, query].append(count)
                     costs[route, query].append(len(statements))
         for (route, query), cost in costs.items():
             with self.subTest(f"{route}{query}"):
                 few, more, most = rows[route, query]
-                self.assertTrue(0 < few < min(more, most), f"tests.rows.grow() makes too few of these: {few}, {more}")
+                self.assertTrue(0 < few < min(more, most), f"tests.rows.create_rows() creates too few: {few}, {more}")
                 self.assertEqual(cost, cost[:1] * len(SIZES), f"SQL statements for {SIZES} rows")
 
     def test_a_cursor_with_an_id_that_no_row_can_have_is_refused(self) -> None:
-        """Members of few, some and many projects read their tasks in different ways."""
+        """The query for the tasks of a member depends on the number of their projects."""
         for size in SIZES[1:]:
-            with grown(size, reader=self.reader) as made:
+            with temporary_rows(size, reader=self.reader) as created:
                 for route in LISTS:
                     orders = ("id", "-due_date", "updated_at") if route == "/tasks/" else ("",)
                     for query in (f"?page_size=1{'&ordering=' * bool(order)}{order}" for order in orders):
-                        path = f"{self.path(route, made)}{query}"
+                        path = f"{self.path(route, created)}{query}"
                         [cursor] = re.findall("cursor=([^&>]+)", self.client.get(path)["Link"])
                         for number in FORGED_IDS:
                             if abs(number) < 2**63 and route.endswith("/comments/"):  # its ids have 64 bits
                                 continue
                             with self.subTest(path, number=number):
-                                response = self.client.get(f"{path}&cursor={forged(cursor, number)}")
+                                response = self.client.get(f"{path}&cursor={forge(cursor, number)}")
                                 self.assertEqual((response.status_code, [*response.json()]), (400, ["cursor"]))
 
     def test_rows_are_counted_once_and_only_if_requested(self) -> None:
-        with grown(20, reader=self.reader) as made:
+        with temporary_rows(20, reader=self.reader) as created:
             for route in LISTS:
                 for query, times in (("", 0), ("?count=1", 1), ("?count=0", 0)):
                     with self.subTest(f"{route}{query}"):
-                        self.assertEqual(counts_in(self.request(route, made, query)[1]), times)
+                        self.assertEqual(counts_in(self.request(route, created, query)[1]), times)

@@ -18,7 +18,7 @@ from backend.projects.services.project import create_project, update_project
 from backend.projects.services.task import create_task
 from backend.projects.services.user import save_user
 from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
-from tests.rows import MARCH, grow
+from tests.rows import MARCH, create_rows
 from tests.schema.cases import ClosedCase, OpenCase
 
 # Documents, and their queries with an empty cache: two for a cached list (position and rows), one for the nested pages
@@ -103,7 +103,7 @@ NESTED = {
 @override_settings(COST_MODE="measure")
 class NestingTests(OpenCase):
     def assert_costs(self, size: int) -> None:
-        grow(size)
+        create_rows(size)
         for name, (queries, document) in NESTED.items():
             cache.delete_pattern("*")
             with self.subTest(name), self.assertNumQueries(queries):
@@ -137,7 +137,7 @@ class MemberNestingTests(ClosedCase):
           members { totalCount nodes { role user { name } } } tasks { nodes { assignee { name } } }
         } } }"""
         for count in (1, 20):
-            grow(count)
+            create_rows(count)
             for project in Project.objects.exclude(members=reader):
                 MembershipFactory(project=project, user=reader)
             cache.delete_pattern("*")

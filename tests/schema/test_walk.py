@@ -28,7 +28,7 @@ from graphql import (
 from backend.projects.models import User
 from schema.schema import schema
 from tests.factories import UserFactory
-from tests.rows import FORGED_IDS, SIZES, Grown, counts_in, forged, grown, uncached_statements
+from tests.rows import FORGED_IDS, SIZES, Created, counts_in, forge, temporary_rows, uncached_statements
 from tests.schema.cases import ClosedCase
 
 GRAPHQL = schema._schema
@@ -222,56 +222,56 @@ class _Walk(ClosedCase):
     def visible(self, every: list[Path]) -> list[Path]:
         return [path for path in every if path[0].name not in self.hidden_fields]
 
-    def run_document(self, path: Path, form: Form, made: Grown) -> tuple[dict[str, Any], list[str]]:
+    def run_document(self, path: Path, form: Form, created: Created) -> tuple[dict[str, Any], list[str]]:
         """The data, and its SQL statements."""
-        ids = {"Project": made.project.pk, "Task": made.task.pk, "SummaryReport": made.report.pk}
+        ids = {"Project": created.project.pk, "Task": created.task.pk, "SummaryReport": created.report.pk}
         with uncached_statements() as statements:
             data = self.data(document(path, form, ids))
         return data, statements
 
-    def assert_costs_do_not_grow(self, forms: list[Form]) -> None:
+    def assert_costs_do_not_rise(self, forms: list[Form]) -> None:
         documents = [(path, form) for path in self.visible(PATHS) for form in forms]
         documents += [(path, COUNT) for path in self.visible(COUNTED)]
         costs, rows = defaultdict(list), defaultdict(list)
         for size in SIZES:
-            with grown(size, reader=self.reader) as made:
+            with temporary_rows(size, reader=self.reader) as created:
                 for path, form in documents:
-                    data, statements = self.run_document(path, form, made)
+                    data, statements = self.run_document(path, form, created)
                     costs[path, form].append(len(statements))
                     if form is not COUNT:
                         rows[path, form].append(count_objects(data, path))
         for (path, form), counts in rows.items():
             with self.subTest(path=label(path), form=form.name):
                 few, more, most = counts
-                self.assertTrue(0 < few < min(more, most), f"tests.rows.grow() makes too few of these: {counts}")
+                self.assertTrue(0 < few < min(more, most), f"tests.rows.create_rows() creates too few: {counts}")
         for (path, form), cost in costs.items():
             with self.subTest(path=label(path), form=form.name):
                 self.assertEqual(cost, cost[:1] * len(SIZES), f"SQL statements for {SIZES} rows")
 
-    def assert_forged_cursors_are_refused(self) -> None:
-        """Members of few, some and many projects read their tasks in different ways."""
+    def assert_forges_are_refused(self) -> None:
+        """The query for the tasks of a member depends on the number of their projects."""
         for size in SIZES[1:]:
-            with grown(size, reader=self.reader) as made:
-                ids = {"Project": made.project.pk, "Task": made.task.pk, "SummaryReport": made.report.pk}
+            with temporary_rows(size, reader=self.reader) as created:
+                ids = {"Project": created.project.pk, "Task": created.task.pk, "SummaryReport": created.report.pk}
                 for path in self.visible(CONNECTIONS):
-                    data, _ = self.run_document(path, END_CURSOR, made)
+                    data, _ = self.run_document(path, END_CURSOR, created)
                     cursor = next(end for end in _end_cursors(data) if end is not None)
                     has_big_ids = path[-1].object_type.name in ("Comment", "AuditEntry")
                     for number in FORGED_IDS:
                         if has_big_ids and abs(number) < 2**63:
                             continue
                         with self.subTest(path=label(path), number=number):
-                            result = self.gql(document(path, replace(END_CURSOR, after=forged(cursor, number)), ids))
+                            result = self.gql(document(path, replace(END_CURSOR, after=forge(cursor, number)), ids))
                             codes = {(error["extensions"]["code"], error["extensions"].get("argument"))
                                      for error in result["errors"]}  # fmt: skip
                             self.assertEqual(codes, {("BAD_USER_INPUT", "after")})
 
     def assert_counted_only_if_selected(self) -> None:
-        with grown(20, reader=self.reader) as made:
+        with temporary_rows(20, reader=self.reader) as created:
             for path in self.visible(COUNTED):
-                above = self.run_document(path[:-1], ROWS, made)[1] if path[1:] else AUTHENTICATION
+                above = self.run_document(path[:-1], ROWS, created)[1] if path[1:] else AUTHENTICATION
                 of_rows, alone, beside = (
-                    self.run_document(path, form, made)[1] for form in (ROWS, COUNT, COUNT_AND_ROWS)
+                    self.run_document(path, form, created)[1] for form in (ROWS, COUNT, COUNT_AND_ROWS)
                 )
                 with self.subTest(path=label(path)):
                     self.assertEqual([counts_in(sql) for sql in (of_rows, alone, beside)], [0, 1, 1])
@@ -285,13 +285,13 @@ class StaffWalkTests(_Walk):
         cls.reader = UserFactory(is_staff=True)
 
     def test_no_list_costs_more_statements_for_more_rows_in_any_form(self) -> None:
-        self.assert_costs_do_not_grow(FORMS)
+        self.assert_costs_do_not_rise(FORMS)
 
     def test_rows_are_counted_in_one_statement_and_only_if_selected(self) -> None:
         self.assert_counted_only_if_selected()
 
     def test_a_cursor_with_an_id_that_no_row_can_have_is_refused(self) -> None:
-        self.assert_forged_cursors_are_refused()
+        self.assert_forges_are_refused()
 
 
 class MemberWalkTests(_Walk):
@@ -304,10 +304,10 @@ class MemberWalkTests(_Walk):
         cls.reader = UserFactory()
 
     def test_no_list_costs_a_member_more_statements_for_more_rows(self) -> None:
-        self.assert_costs_do_not_grow([ROWS])
+        self.assert_costs_do_not_rise([ROWS])
 
     def test_rows_are_counted_in_one_statement_and_only_if_selected(self) -> None:
         self.assert_counted_only_if_selected()
 
     def test_a_cursor_with_an_id_that_no_row_can_have_is_refused(self) -> None:
-        self.assert_forged_cursors_are_refused()
+        self.assert_forges_are_refused()
