@@ -64,7 +64,7 @@ class _Case:
     def redis_down(self) -> Iterator[None]:
         """Make Redis unreachable within the block. After it, the next command of this process reaches Redis again."""
         unreachable = {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}
-        # Positions start again in the next test: its Redis must not get the pending bumps of this one.
+        # The next test starts at position 0 again, so it must not receive the pending bumps of this one.
         self.addCleanup(versions.retry_pending_bumps)
         with override_settings(CACHES={"default": unreachable}):
             yield
@@ -78,7 +78,7 @@ class _Case:
         self.assertEqual(_all_rows(), before)
 
     def gql(self, query: str, **variables: Any) -> dict[str, Any]:
-        """POST an operation that has to be executed. Returns its result, without `extensions.cost`."""
+        """POST an operation, which must get a 200. Returns its result without `extensions`."""
         response = self.client.post("/graphql/", {"query": query, "variables": variables}, "application/json")
         assert response.status_code == 200, response.content
         result: dict[str, Any] = response.json()
@@ -86,7 +86,7 @@ class _Case:
         return result
 
     def data(self, query: str, **variables: Any) -> dict[str, Any]:
-        """POST an operation that has to succeed without errors. Returns its data."""
+        """POST an operation, which must succeed without errors. Returns its data."""
         result = self.gql(query, **variables)
         assert "errors" not in result, result
         data: dict[str, Any] = result["data"]
@@ -229,7 +229,7 @@ def _all_rows() -> list[tuple[str, str]]:
 def _query_for_all_rows() -> str:
     models = (User, Project, Membership, Invitation, Task, Comment, SummaryReport, Event, AuditEntry)
     rows = dict.fromkeys((model._meta.db_table for model in models), "t")
-    # Without the last use of a token: every request with it may write that.
+    # Without `last_used_at`: any request with the token may update it.
     rows[Token._meta.db_table] = "(id, user_id, name, scope, digest, expires_at)"
     queries = [f"SELECT '{table}', {row}::text FROM {table} t" for table, row in rows.items()]
     return f"{' UNION ALL '.join(queries)} ORDER BY 1, 2"

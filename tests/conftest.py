@@ -9,7 +9,7 @@ from backend.projects import threads
 
 
 def pytest_configure() -> None:
-    """Find a static file when it is requested: otherwise every test client first lists the hundreds that there are."""
+    """Find static files when they are requested. Otherwise every test client first lists several hundred."""
     settings.WHITENOISE_AUTOREFRESH = True
 
 
@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _empty_cache() -> None:
-    """Empty Redis before each test: positions start again with the database, and cached data depends on them."""
+    """Empty Redis before each test. Cached data refers to positions, which restart with the database."""
     cache.delete_pattern("*")
 
 

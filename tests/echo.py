@@ -1,6 +1,6 @@
 """An ASGI application on our server, with a path for each behavior to test: `python -m tests.echo`.
 
-The timeouts of the server are short: for pings, for handshakes and for its stop.
+The server's timeouts for pings, handshakes and stopping are short.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ async def _http(scope: dict[str, Any], receive: Any, send: Any) -> None:
             hosts = [value for name, value in scope["headers"] if name == b"host"]
             await respond(b" ".join([*hosts, scope["path"].encode(), scope["query_string"]]))
         case "/files":
-            # The number of open files that have no name, as those of `tempfile` have none.
+            # The number of open files without a name, such as those of `tempfile`.
             while (await receive())["more_body"]:
                 pass
             names = [os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
@@ -65,7 +65,7 @@ async def _http(scope: dict[str, Any], receive: Any, send: Any) -> None:
                 pass
             disconnected["/stream"] += 1
         case "/shut":
-            # Ends when the server accepts no more connections.
+            # Ends once the server accepts no more connections.
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
             await send({"type": "http.response.body", "body": b"begun\n", "more_body": True})
             while await _is_open(*scope["server"]):
@@ -106,14 +106,14 @@ async def _websocket(scope: dict[str, Any], receive: Any, send: Any) -> None:
             while (message := await receive())["type"] == "websocket.receive":
                 await send({"type": "websocket.send", "text": str(len(message["text"]))})
         case "/large":
-            # Sends messages of the sizes that the client names, and one more when the client has left.
+            # Sends messages of the sizes that the client requests, and one more after its disconnect.
             await send({"type": "websocket.accept"})
             while (message := await receive())["type"] == "websocket.receive":
                 await send({"type": "websocket.send", "text": "x" * int(message["text"])})
             with suppress(OSError):  # the ASGI spec lets `send` raise it
                 await send({"type": "websocket.send", "text": "late"})
         case "/now":
-            # Sends as many messages as it can without waiting, then the number of them.
+            # Sends as many messages as possible without waiting, then their number.
             await send({"type": "websocket.accept"})
             count = 0
             while scope["extensions"][server.TRY_SEND]["send"]("x" * 1000):
@@ -121,7 +121,7 @@ async def _websocket(scope: dict[str, Any], receive: Any, send: Any) -> None:
             await send({"type": "websocket.send", "text": str(count)})
             await receive()
         case "/gate":
-            # Receives once a request to /open has opened the gate.
+            # Receives nothing until a request to /open opens the gate.
             await send({"type": "websocket.accept"})
             await gate.wait()
             while (message := await receive())["type"] == "websocket.receive":

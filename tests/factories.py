@@ -1,4 +1,4 @@
-"""A factory per model, with valid defaults. It records no events: its rows precede the test."""
+"""A factory per model, with valid defaults. Factories record no events: their rows exist before the test begins."""
 
 from datetime import timedelta
 

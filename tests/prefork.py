@@ -23,7 +23,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TypedDict
 
-# Imported after the fork: it makes an event loop, which processes cannot share.
+# Imported after the fork: it creates an event loop, which processes cannot share.
 LATER = "daphne.server"
 ORDER_BYTES = 2**17
 

@@ -1,4 +1,4 @@
-"""Processes of the product, started as by `subprocess.Popen`, but forked from a long-lived process (`prefork`)."""
+"""Processes of the product, used like those of `subprocess.Popen`, but forked from a long-lived process (`prefork`)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LIBRARIES = (
     "twisted.internet.asyncioreactor",
     "twisted.web.http",
 )
-# These import everything that a web process needs, for one environment.
+# These import everything that a web process needs. They read the settings, so they fit one environment only.
 WEB = ("backend.asgi", "backend.urls")
 
 
@@ -95,7 +95,7 @@ class Process:
 
 
 class Prefork:
-    """A forking process, which ends with this one. `start` starts it, with a socket as its standard input."""
+    """A process that forks others, and ends with this one. `start` starts it with a socket as its standard input."""
 
     def __init__(self, start: Callable[..., Any]) -> None:
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -136,14 +136,14 @@ class Prefork:
 
 @cache
 def libraries() -> Prefork:
-    """A forking process that has imported the libraries. It starts any module, in any environment."""
-    # Some libraries look for a setting when they are imported. They must find none.
+    """A process with the libraries imported. It forks processes for any module, in any environment."""
+    # Some libraries read a setting when they are imported. They must find no settings.
     environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     return Prefork(partial(subprocess.Popen, [sys.executable, "-m", "tests.prefork", *LIBRARIES], env=environment))
 
 
 def web(environment: Mapping[str, str]) -> Prefork:
-    """A forking process that has imported all modules of a web process, in this environment."""
+    """A process with all modules of a web process imported, in this environment."""
     return _web(tuple(sorted(environment.items())))
 
 

@@ -20,14 +20,14 @@ from tests.local.machine import free_port
 
 
 class FixedPort(Server):
-    """Keeps its address over a restart. The embedded servers themselves have a new socket at every start."""
+    """A server that has the same port after a restart. The embedded servers get a new socket at every start."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
         super().__init__(folder, **options)
         self.port = free_port()
 
     def kill(self) -> None:
-        """Kill its process with SIGKILL, and wait for its end."""
+        """Send SIGKILL to the process, and wait for its end."""
         process: Tethered | None = self._process
         assert process is not None
         os.kill(int(self._pid_file.read_text().split()[0]), signal.SIGKILL)

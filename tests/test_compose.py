@@ -32,11 +32,11 @@ COMPOSE_TEXT = COMPOSE_FILE.read_text()
 COMPOSE = yaml.safe_load(COMPOSE_TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"] == "taskwire"}
-# One instruction a line.
+# One instruction per line.
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
 EXAMPLE = (ROOT / ".env.example").read_text()
 
-# Reads an .env file from its input, then the settings without the .env of the checkout, and prints these.
+# Reads an .env file from standard input, loads the settings without the checkout's .env, and prints them.
 LOAD_SETTINGS = """
 import sys, environ
 environ.Env.read_env(sys.stdin)
@@ -81,23 +81,23 @@ class DockerfileTests(SimpleTestCase):
         self.assertEqual((hadolint.returncode, hadolint.stdout + hadolint.stderr), (0, ""))
 
     def test_every_copied_file_exists_and_is_not_ignored(self) -> None:
-        ignored, *let_through = [
+        ignored, *exceptions = [
             line for line in (ROOT / ".dockerignore").read_text().splitlines() if line == "*" or line.startswith("!")
         ]
         copied = [line.removeprefix("--chmod=755 ").split()[0] for line in instructions("COPY")]
 
         self.assertEqual(ignored, "*")
-        self.assertEqual(sorted(copied), sorted(line.removeprefix("!") for line in let_through))
+        self.assertEqual(sorted(copied), sorted(line.removeprefix("!") for line in exceptions))
         self.assertEqual([path for path in copied if not (ROOT / path).exists()], [])
 
-    def test_it_runs_as_an_ordinary_user(self) -> None:
+    def test_the_image_runs_as_an_ordinary_user(self) -> None:
         self.assertEqual(instructions("USER"), ["10001:10001"])
 
     def test_no_secret_stays_in_the_image(self) -> None:
         self.assertEqual(SECRETS & image_environment().keys(), set())
         self.assertEqual(instructions("ARG"), [])
 
-    def test_the_settings_load_where_the_build_loads_them(self) -> None:
+    def test_the_settings_load_with_the_variables_of_the_build(self) -> None:
         [command] = [line for line in instructions("RUN") if "manage.py" in line]
         variables = dict(word.split("=", 1) for word in command.partition(" python ")[0].split())
         environment = {**image_environment(), **variables, "ENV_FILE": ""}
@@ -106,7 +106,7 @@ class DockerfileTests(SimpleTestCase):
 
         self.assertEqual((loaded.returncode, loaded.stderr), (0, ""))
 
-    def test_the_web_listens_where_the_settings_say(self) -> None:
+    def test_the_web_process_listens_on_the_exposed_port(self) -> None:
         environment = image_environment()
 
         self.assertEqual(json.loads(instructions("CMD")[0]), ["python", "-m", "backend.server"])
@@ -133,7 +133,7 @@ class HealthCheckTests(SimpleTestCase):
             pass
         self.assertEqual(self._check(port), 1)
 
-    def test_it_requests_an_allowed_host(self) -> None:
+    def test_the_check_requests_an_allowed_host(self) -> None:
         for allowed, host in {
             None: "localhost",
             "tasks.example.org,localhost": "tasks.example.org",
@@ -152,7 +152,7 @@ class HealthCheckTests(SimpleTestCase):
 
     @contextmanager
     def _server(self, status: int) -> Iterator[tuple[int, list[tuple[str, str]]]]:
-        """A server that responds to every request with `status`. Yields its port, and path and Host of each request."""
+        """A server that responds with `status`. Yields its port and the path and Host of each request."""
         requests = []
 
         class Handler(BaseHTTPRequestHandler):
@@ -173,12 +173,12 @@ class HealthCheckTests(SimpleTestCase):
 
 
 class ComposeTests(SimpleTestCase):
-    def test_it_fits_the_compose_specification(self) -> None:
+    def test_the_file_conforms_to_the_compose_specification(self) -> None:
         check = run_tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
 
         self.assertEqual(check.returncode, 0, check.stdout + check.stderr)
 
-    def test_docker_compose_accepts_it_with_the_example_settings(self) -> None:
+    def test_docker_compose_accepts_the_file_with_the_example_settings(self) -> None:
         docker = shutil.which("docker")
         if not docker or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
             self.skipTest("needs the docker compose client")
@@ -188,18 +188,18 @@ class ComposeTests(SimpleTestCase):
 
         self.assertEqual((compose.returncode, compose.stderr), (0, ""))
 
-    def test_it_has_all_services_and_volumes(self) -> None:
+    def test_the_file_has_all_services_and_volumes(self) -> None:
         self.assertEqual(OURS.keys(), {"migrate", "web", "worker", "beat"})
         self.assertEqual(SERVICES.keys() - OURS.keys(), {"postgres", "rabbitmq", "redis"})
         self.assertEqual(COMPOSE["volumes"].keys(), {"postgres", "rabbitmq"})
 
-    def test_every_lasting_service_has_a_health_check_and_restarts(self) -> None:
-        lasting = {name: service for name, service in SERVICES.items() if name != "migrate"}
-        watched = {name for name, service in lasting.items() if "test" in service.get("healthcheck", {})}
+    def test_every_long_running_service_has_a_health_check_and_restarts(self) -> None:
+        running = {name: service for name, service in SERVICES.items() if name != "migrate"}
+        checked = {name for name, service in running.items() if "test" in service.get("healthcheck", {})}
 
-        self.assertEqual(watched, lasting.keys() - {"web"})
-        self.assertEqual(len(instructions("HEALTHCHECK")), 1)  # the web's
-        self.assertEqual({service["restart"] for service in lasting.values()}, {"unless-stopped"})
+        self.assertEqual(checked, running.keys() - {"web"})
+        self.assertEqual(len(instructions("HEALTHCHECK")), 1)  # in the image, for the web service
+        self.assertEqual({service["restart"] for service in running.values()}, {"unless-stopped"})
 
     def test_no_process_starts_before_the_database_is_migrated(self) -> None:
         for name in OURS.keys() - {"migrate"}:
@@ -207,7 +207,7 @@ class ComposeTests(SimpleTestCase):
         self.assertEqual(OURS["migrate"]["depends_on"], {"postgres": {"condition": "service_healthy"}})
         self.assertEqual(OURS["migrate"]["command"], ["python", "manage.py", "migrate", "--noinput"])
 
-    def test_only_the_web_is_published_and_only_on_this_machine(self) -> None:
+    def test_only_the_web_service_is_published_and_only_on_this_machine(self) -> None:
         self.assertEqual({name for name, service in SERVICES.items() if "ports" in service}, {"web"})
         [port] = SERVICES["web"]["ports"]
         self.assertEqual((port["host_ip"], port["published"]), ("${BIND:-127.0.0.1}", "${PORT:-8000}"))
@@ -261,26 +261,26 @@ class ComposeTests(SimpleTestCase):
 class ExampleTests(SimpleTestCase):
     """`.env.example`: each variable has a comment line above it, and is commented out if it has a usable default."""
 
-    # (comment, commented out or not, name, value)
+    # (comment, "# " if commented out, name, value)
     entries = re.findall(r"^(# \S.*\.)\n(# )?([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE)
 
-    def test_it_has_exactly_the_variables_that_the_settings_and_the_compose_file_read(self) -> None:
+    def test_the_file_has_exactly_the_variables_of_the_settings_and_the_compose_file(self) -> None:
         names = [name for _, _, name, _ in self.entries]
 
         self.assertEqual(sorted(names), sorted(settings_names() | interpolated_names()))
 
-    def test_each_variable_has_its_comment(self) -> None:
+    def test_each_variable_has_a_comment(self) -> None:
         self.assertEqual(len(self.entries), len(re.findall(r"^(?:# )?[A-Z_]+=", EXAMPLE, re.MULTILINE)))
 
     def test_only_secrets_have_to_be_set(self) -> None:
         self.assertEqual({name for _, commented_out, name, _ in self.entries if not commented_out}, SECRETS)
 
-    def test_all_its_values_work_together(self) -> None:
+    def test_the_settings_load_with_all_example_values(self) -> None:
         loaded = self._settings("".join(f"{name}={value}\n" for _, _, name, value in self.entries))
 
         self.assertEqual((loaded["NOTIFY_EMAIL"], loaded["STATIC_ROOT"]), ("'team@localhost'", "'staticfiles'"))
 
-    def test_a_value_is_the_default_unless_the_comment_names_it(self) -> None:
+    def test_a_value_is_the_default_unless_the_comment_states_the_default(self) -> None:
         shown = [f"{name}={value}\n" for comment, _, name, value in self.entries if "(default: " not in comment]
 
         self.assertEqual(self._settings("".join(shown)), self._settings(EXAMPLE))

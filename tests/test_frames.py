@@ -1,4 +1,4 @@
-"""The meter of a client's frames, with the bytes cut in every way."""
+"""`FrameMeter`, which counts the frames of a client. Their bytes arrive in pieces of several sizes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FrameMeterTests(SimpleTestCase):
 
     @override_settings(SOCKET_FRAMES_PER_S=1)
     def test_frames_are_counted_however_their_bytes_arrive(self) -> None:
-        """Three frames are admitted at once. Payloads that look like frames are none."""
+        """Three frames are admitted at once. A payload that looks like frames is not counted as frames."""
         for payload in (b"", b"x", bytes(125), b"\x00\x80\x00\x00\x00\x00" * 21, bytes(70_000)):
             three = frame(0x81, payload) * 3
             for size in (1, 2, 7, 1000, 1_000_000):
@@ -49,5 +49,5 @@ class FrameMeterTests(SimpleTestCase):
                 self.assertEqual(self.admitted(whole, size), len(whole))
                 self.assertLess(self.admitted(begun + frame(0x00, b"") + frame(0x80, b""), size), len(whole))
 
-    def test_bytes_behind_the_head_are_counted(self) -> None:
+    def test_bytes_that_arrive_with_the_head_are_checked(self) -> None:
         self.assertFalse(FrameMeter().admits(HEAD + frame(0x01, b"a") + frame(0x00, b"")))

@@ -13,7 +13,7 @@ from django.test import SimpleTestCase
 ROOT = Path(__file__).resolve().parent.parent
 DOMAIN = "backend.projects"
 EDGES = ("rest", "schema", "tasks")
-# Every module of the domain. A module imports from lower layers and from its own package, never from its own layer.
+# Every module of the domain, lowest layer first. A module imports from lower layers and its own package only.
 LAYERS = [
     ("errors", "models", "notifier", "rows"),
     ("threads",),
@@ -82,7 +82,7 @@ class ImportDirectionTests(SimpleTestCase):
                 forbidden = [f"{package}.{other}" for other in not_lower if other != name]
                 self.assert_imports_none_of(module_files(package, name), forbidden)
 
-    def test_every_module_of_the_domain_has_its_layer(self) -> None:
+    def test_every_module_of_the_domain_has_a_layer(self) -> None:
         named = [name for layer in LAYERS for name in layer]
         self.assertEqual(sorted(named), sorted(module_names(DOMAIN) - {"migrations"}))
         named = [name for layer in CACHE_LAYERS for name in layer]
@@ -92,7 +92,7 @@ class ImportDirectionTests(SimpleTestCase):
         self.assert_layered(DOMAIN, LAYERS)
         self.assert_layered(f"{DOMAIN}.cache", CACHE_LAYERS)
 
-    def test_the_domain_imports_no_edge_and_nothing_around_it(self) -> None:
+    def test_the_domain_imports_no_edge_and_no_other_part_of_the_backend(self) -> None:
         around = ["backend.web", "backend.server", "backend.local", "backend.settings", "backend.urls", "backend.asgi"]
         packages = [*EDGES, *around, "rest_framework", "strawberry", "celery"]
         self.assert_imports_none_of(files("backend/projects"), packages)
@@ -105,10 +105,10 @@ class ImportDirectionTests(SimpleTestCase):
         for folder in ("backend/web", "backend/server", "backend/postgresql"):
             self.assert_imports_none_of(files(folder), list(EDGES))
 
-    def test_the_api_and_its_execution_import_no_consumer_or_view(self) -> None:
+    def test_the_execution_of_graphql_imports_no_consumer_or_view(self) -> None:
         self.assert_imports_none_of(files("schema/execution"), ["schema.consumers", "schema.views"])
 
-    def test_no_edge_reaches_past_the_domain_to_the_models(self) -> None:
+    def test_edges_import_no_models_but_enumerations(self) -> None:
         allowed = {"AuditAction", "Role", "Scope", "Status"}  # enumerations, not rows
         for edge in EDGES:
             for path in files(edge):
@@ -122,7 +122,7 @@ class ImportDirectionTests(SimpleTestCase):
                         self.assertFalse(any(is_in(name, f"{DOMAIN}.models") for name in names), path)
 
     def test_services_read_no_cached_list(self) -> None:
-        """A list that a transaction builds would store rows that may still roll back."""
+        """A list built in a transaction would cache rows that may still be rolled back."""
         self.assert_imports_none_of(files("backend/projects/services"), [f"{DOMAIN}.cache.lists"])
 
     def test_the_domain_starts_no_job(self) -> None:

@@ -41,7 +41,7 @@ def rows() -> list[Row]:
 
 
 def owner_of(path: str) -> Any:
-    """Raises ImportError, AttributeError."""
+    """The module or class of a path such as `daphne.server:Server`. Raises ImportError, AttributeError."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name) if name else import_module(module)
 
@@ -81,8 +81,8 @@ class PageTests(SimpleTestCase):
                     is_there = False
                 if not is_there:
                     package = re.split("[.:]", row.owner)[0]
-                    gone.append(f"{package} has no {name} in {row.owner} any more, which {row.file} needs.")
-        self.assertEqual(gone, [], f"Correct the file, and its row in {PAGE.name}.")
+                    gone.append(f"{row.file} needs {name} of {row.owner}, which {package} no longer has.")
+        self.assertEqual(gone, [], f"Correct the file and its row in {PAGE.name}.")
 
     def test_each_row_matches_its_file(self) -> None:
         wrong = []
@@ -126,7 +126,7 @@ class CodeTests(SimpleTestCase):
             for file, name, description in uses
             if (file, name) not in listed
         ]
-        self.assertEqual(unlisted, [], f"Do without, or list it in {PAGE.name}.")
+        self.assertEqual(unlisted, [], f"Avoid it, or list it in {PAGE.name}.")
 
 
 def _used(node: ast.AST) -> Iterator[str]:
@@ -147,7 +147,7 @@ def _overridden(cls: type) -> Iterator[tuple[str, str, str]]:
     if cls.__module__.partition(".")[0] not in PRODUCT:
         return
     file = str(Path(inspect.getfile(cls)).relative_to(ROOT))
-    written = set(_defined(trees()[file]))  # without those of a metaclass
+    written = set(_defined(trees()[file]))  # without the names that a metaclass adds
     foreign = [base for base in cls.__mro__[1:] if base.__module__.partition(".")[0] not in OURS]
     for name in filter(is_private, written & vars(cls).keys()):
         yield from ((file, name, f"{base.__name__}.{name}") for base in foreign if name in vars(base))

@@ -1,4 +1,4 @@
-"""Imported packages are declared, and those whose private parts we use are pinned to a minor version."""
+"""Imported packages are declared. Packages whose private parts we use are pinned to a minor version."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def declared(name: str) -> dict[str, str]:
-    """Packages and their versions in `requirements/`, including those of the files that it includes."""
+    """Packages and their versions in a file of `requirements/` and in the files that it includes."""
     found: dict[str, str] = {}
     for line in (ROOT / "requirements" / name).read_text().splitlines():
         if line.startswith("-r "):
@@ -29,7 +29,7 @@ def declared(name: str) -> dict[str, str]:
 
 @cache
 def packages_of(top: str) -> set[str]:
-    """The packages that a module may come from, or the one that has its name."""
+    """The packages that provide a top-level module; only the one with its name, if there is one."""
     packages = {_canonical(package) for package in packages_distributions().get(top, [top])}
     return packages & {_canonical(top)} or packages
 

@@ -1,4 +1,4 @@
-"""What both servers do for any application: HTTP, WebSockets and the stop."""
+"""Both servers with any application: HTTP, WebSockets and stopping."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Client(socket.socket):
 
 @pytest.mark.server
 class EchoCase(SimpleTestCase):
-    """`tests.echo` behind the server that `SERVER` names, one for all tests of the class."""
+    """`tests.echo` on the server `SERVER`, in one process for all tests of the class."""
 
     SERVER: str
     ENVIRONMENT: dict[str, str] = {}
@@ -110,7 +110,7 @@ class Http:
                 connection.request("POST", "/echo", b"no form", {"Content-Type": kind})
                 self.assertEqual(connection.getresponse().read(), b"no form")
 
-    def test_trailers_are_bounded_and_no_headers(self) -> None:
+    def test_trailers_are_bounded_and_are_not_headers(self) -> None:
         head = "GET /headers HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked\n\n1\na\n0\n"
         client = self.raw()
         client.send_text(f"{head}X-Late: yes\n\n")
@@ -160,7 +160,7 @@ class Http:
             client.send_text(f"GET /echo HTTP/1.1\nHost: localhost\n{rest}")
         self.assertNotIn(b" 200 ", client.receive_all())
 
-    def test_an_address_that_is_not_ascii_is_refused(self) -> None:
+    def test_a_target_that_is_not_ascii_is_refused(self) -> None:
         for path in ("/\xe9", "/echo?\xe9"):
             with self.subTest(path):
                 client = self.raw()
@@ -189,7 +189,7 @@ class Http:
         for _ in range(1000):
             if self.disconnected(path) == count:
                 return
-        self.fail(f"{path} has not ended")
+        self.fail(f"The request of {path} has not ended.")
 
 
 class Targets:
@@ -216,7 +216,7 @@ class Targets:
                 client.send_text(f"GET {target} HTTP/1.1\nHost: localhost\nConnection: close\n\n")
                 self.assertEqual(client.receive_all().partition(b"\r\n\r\n")[2], expected)
 
-    def test_another_target_is_refused(self) -> None:
+    def test_any_other_target_is_refused(self) -> None:
         for target in ("address", "http:///address", "http://user@localhost/address", "ftp://localhost/address", "*"):
             with self.subTest(target):
                 self.assertEqual(self._status_of(f"GET {target} HTTP/1.1\nHost: localhost\n\n"), 400)
@@ -252,7 +252,7 @@ class Bodies:
                     )
                     self.assert_refused(client, 413, f"The body may have at most {BODY_BYTES} bytes.")
 
-    def test_a_length_that_is_no_length_is_refused(self) -> None:
+    def test_an_invalid_content_length_is_refused(self) -> None:
         for length in ("9" * 5000, "-1", "+1", "1_0", "x", ""):
             with self.subTest(length[:9]):
                 client = self.raw()
@@ -298,7 +298,7 @@ class Bodies:
                 client.send_text(f"POST /echo HTTP/1.1\nHost: localhost\n{head}\n\n")
                 self.trickle(client, part)
                 self.assert_refused(client, 408, "The request took too long to arrive.")
-        # The deadline begins with a request: this connection has been open for longer.
+        # The deadline starts with each request. This connection has been open for longer than one.
         idle.request("POST", "/echo", b"ab")
         self.assertEqual(idle.getresponse().read(), b"ab")
 
@@ -326,10 +326,10 @@ class Bodies:
                 return
             with suppress(ConnectionError):
                 client.sendall(part)
-        self.fail("The server reads on.")
+        self.fail("The server still reads.")
 
     def assert_refused(self, client: Client, status: int, detail: str) -> None:
-        """The response is this error, and nothing follows it."""
+        """Check that the response is this error, and that nothing follows it."""
         head, _, body = client.receive_until(b"}").partition(b"\r\n\r\n")
         self.assertRegex(head, rf"^HTTP/1.1 {status} ".encode())
         self.assertRegex(head.lower(), rb"\r\nconnection: close(\r\n|$)")
@@ -370,13 +370,13 @@ class Sockets:
         with connect(f"ws://{self.address}/length") as client:
             client.send("x" * MESSAGE_BYTES)
             self.assertEqual(client.recv(TIMEOUT_S), str(MESSAGE_BYTES))
-            # `send` raises it where the server reads the length before the end is sent.
+            # `send` itself raises it if the server closes before all of the message is sent.
             with self.assertRaises(ConnectionClosed):
                 client.send("x" * (MESSAGE_BYTES + 1))
                 client.recv(TIMEOUT_S)
             self.assertIn(client.close_code, (1009, 1006))  # daphne sends no close frame
 
-    def test_a_sent_message_may_be_larger_than_a_received_one(self) -> None:
+    def test_the_server_sends_larger_messages_than_it_receives(self) -> None:
         with connect(f"ws://{self.address}/large", max_size=None) as client:
             for size in (MESSAGE_BYTES + 1, 5 * MESSAGE_BYTES, 1):
                 client.send(str(size))
@@ -386,7 +386,7 @@ class Sockets:
         with connect(f"ws://{self.address}/length") as client:
             silent = self.raw()
             silent.sendall(HANDSHAKE.format(path="/length").encode())
-            self.assertIn(b"\x89", silent.receive_all().partition(b"\r\n\r\n")[2])  # a ping, and then the end
+            self.assertIn(b"\x89", silent.receive_all().partition(b"\r\n\r\n")[2])  # a ping, then the end
             client.send("ab")
             self.assertEqual(client.recv(TIMEOUT_S), "2")
 
@@ -400,13 +400,13 @@ class Sockets:
     def test_an_empty_fragment_closes_with_1008(self) -> None:
         self.assertEqual(self._code_after(b"\x01\x81\x00\x00\x00\x00x" + b"\x00\x80\x00\x00\x00\x00"), 1008)
 
-    def test_a_burst_of_a_page_that_opens_passes(self) -> None:
+    def test_the_messages_of_a_page_that_opens_are_accepted_at_once(self) -> None:
         with connect(f"ws://{self.address}/length") as client:
             for length in range(1, 203):  # `connection_init`, 100 subscriptions and their ends
                 client.send("x" * length)
             self.assertEqual([client.recv(TIMEOUT_S) for _ in range(202)], [str(n) for n in range(1, 203)])
 
-    def test_a_message_in_fragments_passes(self) -> None:
+    def test_a_message_in_fragments_is_accepted(self) -> None:
         with connect(f"ws://{self.address}/length") as client:
             client.send(iter(["ab", "c" * 70_000, "d"]))  # ends with an empty fragment
             self.assertEqual(client.recv(TIMEOUT_S), "70003")
@@ -429,7 +429,7 @@ class Sockets:
         client.settimeout(TIMEOUT_S)
         client.sendall(unsent)
         reply, received = b"\x81\x07" + str(MESSAGE_BYTES).encode(), b""
-        while received.count(reply) < 64:  # there are pings too
+        while received.count(reply) < 64:  # the server sends pings too
             received += client.recv(65536)
 
     def _code_after(self, frames: bytes) -> int:
@@ -511,8 +511,8 @@ class DaphneHttpTests(Http, EchoCase):
             with self.subTest(rest[:8]):
                 self.assert_head_is_refused(rest)
 
-    def test_a_stream_ends_when_its_client_disconnects_even_with_a_request_behind_it(self) -> None:
-        """uvicorn does not read on, so it does not see the disconnect."""
+    def test_a_stream_ends_when_its_client_disconnects_after_pipelining_a_request(self) -> None:
+        """uvicorn reads no further, so it does not notice the disconnect."""
         self.assert_stream_ends("GET /echo HTTP/1.1\nHost: localhost\n\n")
 
 
@@ -540,10 +540,10 @@ class DaphneWaitingTests(EchoCase):
         environment = {"SERVER": self.SERVER, "WAITING_CONNECTIONS_PER_ADDRESS": "3"}
         _, self.address = start_server("tests.echo", environment, self.addCleanup)
 
-    def test_of_too_many_connections_without_a_request_the_longest_waiting_is_closed(self) -> None:
+    def test_too_many_connections_without_a_request_close_the_longest_waiting_one(self) -> None:
         clients = [self.raw() for _ in range(3)]
-        clients[0].send_text("GET /echo HTTP/1.1\nHost: localhost\n")  # its end is missing
-        self.assertIn(b" 200 ", self._response(clients[1]))  # waits anew after its request
+        clients[0].send_text("GET /echo HTTP/1.1\nHost: localhost\n")  # without its end
+        self.assertIn(b" 200 ", self._response(clients[1]))  # its wait restarts after the response
         running = self.raw()
         running.send_text("GET /stream HTTP/1.1\nHost: localhost\n\n")
         running.receive_until(b"begun\n")

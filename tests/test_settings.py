@@ -1,4 +1,4 @@
-"""Invalid settings and their refusal, and the effect of valid ones. Each test loads them in a new process."""
+"""Invalid settings are refused, and valid ones take effect. Each test loads them in a new process."""
 
 import json
 import os
@@ -22,7 +22,7 @@ print(json.dumps([
 ]))
 """
 
-# Loads the settings once per environment of the argument, and prints the messages of their errors.
+# Loads the settings once per environment in the argument, and prints the messages of the errors.
 LOAD_ERRORS = """
 import json, os, runpy, sys
 from django.core.exceptions import ImproperlyConfigured
@@ -40,7 +40,7 @@ initial = dict(os.environ)
 print(json.dumps([error(environment) for environment in json.loads(sys.argv[1])]))
 """
 
-# Prints the responses to requests by TLS, through a proxy, and without TLS.
+# Prints the responses to requests with TLS, through a proxy, and without TLS.
 RESPONSES = """
 import json, django
 django.setup()
@@ -84,7 +84,7 @@ class RefusalTests(SimpleTestCase):
         process = run("-c", "import backend.settings", **environment)
         return "" if process.returncode == 0 else process.stderr.strip().splitlines()[-1]
 
-    def test_an_invalid_setting_is_refused_by_its_name(self) -> None:
+    def test_the_refusal_of_an_invalid_setting_names_it(self) -> None:
         for environment, name in (
             ({"ACCESS": "ajar"}, "ACCESS"),
             ({"ACCESS": "open", "BIND": "0.0.0.0"}, "BIND"),
@@ -140,7 +140,7 @@ class RefusalTests(SimpleTestCase):
                 self.assertEqual(errors, [""] * 4)
         self.assertEqual(self.load_errors({"BIND": "0.0.0.0", "SECRET_KEY": secrets.token_hex(32)}), [""])
 
-    def test_the_secret_key_of_the_example_serves_other_machines_behind_a_proxy_neither(self) -> None:
+    def test_the_example_secret_key_is_refused_behind_a_proxy_too(self) -> None:
         proxies = [{"TLS_PROXY": "on"}, {"ALLOWED_HOSTS": "localhost,tasks.example.org"}]
         for error in self.load_errors(*({"SECRET_KEY": example_secret_key(), **proxy} for proxy in proxies)):
             self.assertIn("SECRET_KEY", error)

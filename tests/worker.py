@@ -1,7 +1,7 @@
-"""The Redis prefix and the queue of a pytest-xdist worker: a plugin, loaded before Django reads its settings.
+"""A pytest plugin that sets the Redis prefix and the queue of a worker, before Django reads its settings.
 
-Workers share the servers of the run. pytest-django gives each a database of its own. Here each gets a prefix in Redis
-and a queue in the broker; the processes that its tests start inherit both.
+The workers of pytest-xdist share the servers of the run. pytest-django gives each worker a database. This plugin gives
+each a prefix in Redis and a queue in the broker. The processes that its tests start inherit both.
 """
 
 import os
