@@ -1,4 +1,6 @@
 import asyncio
+import gc
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +13,19 @@ from backend.projects import threads
 def pytest_configure() -> None:
     """Find static files when they are requested. Otherwise every test client first lists several hundred."""
     settings.WHITENOISE_AUTOREFRESH = True
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return three workers for two cores: a third of the suite's time is spent waiting for processes and timers."""
+    cores = len(os.sched_getaffinity(0))
+    return cores + cores // 2
+
+
+def pytest_collection_finish() -> None:
+    """Exclude what is imported by now from garbage collection, which otherwise takes a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.hookimpl(trylast=True)
