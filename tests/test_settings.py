@@ -79,13 +79,8 @@ def example_secret_key() -> str:
 
 
 class RefusalTests(SimpleTestCase):
-    def load_error(self, **environment: str) -> str:
-        """The last line of the error that loading the settings raises; empty if they load."""
-        process = run("-c", "import backend.settings", **environment)
-        return "" if process.returncode == 0 else process.stderr.strip().splitlines()[-1]
-
     def test_the_refusal_of_an_invalid_setting_names_it(self) -> None:
-        for environment, name in (
+        refused = (
             ({"ACCESS": "ajar"}, "ACCESS"),
             ({"ACCESS": "open", "BIND": "0.0.0.0"}, "BIND"),
             ({"ACCESS": "open", "BIND": "127.0.0.1", "ALLOWED_HOSTS": "localhost,example.org"}, "ALLOWED_HOSTS"),
@@ -117,10 +112,10 @@ class RefusalTests(SimpleTestCase):
             ({"WAITING_CONNECTIONS_PER_ADDRESS": "0"}, "WAITING_CONNECTIONS_PER_ADDRESS"),
             ({"SIGN_IN_FAILURES_PER_ADDRESS": "4"}, "SIGN_IN_FAILURES_PER_ADDRESS"),
             ({"SIGN_IN_FAILURES_PER_NAME": "4"}, "SIGN_IN_FAILURES_PER_NAME"),
-        ):
+        )
+        errors = self.load_errors(*(environment for environment, _ in refused))
+        for (environment, name), error in zip(refused, errors, strict=True):
             with self.subTest(environment):
-                error = self.load_error(**environment)
-                self.assertIn("ImproperlyConfigured", error)
                 self.assertIn(name, error)
 
     def test_a_public_server_needs_a_secret_key_named_hosts_and_no_debug(self) -> None:
@@ -153,7 +148,8 @@ class RefusalTests(SimpleTestCase):
         return errors
 
     def test_open_access_on_loopback_is_accepted(self) -> None:
-        self.assertEqual(self.load_error(ACCESS="open", BIND="127.0.0.1", ALLOWED_HOSTS="localhost,127.0.0.1"), "")
+        environment = {"ACCESS": "open", "BIND": "127.0.0.1", "ALLOWED_HOSTS": "localhost,127.0.0.1"}
+        self.assertEqual(self.load_errors(environment), [""])
 
     def test_the_prefix_begins_every_key_and_channel_in_redis(self) -> None:
         process = run("-c", PREFIXES, BROKER_URL="redis://127.0.0.1/1", REDIS_PREFIX="other")

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.test.utils import override_settings
@@ -26,6 +27,7 @@ from graphql import (
 )
 
 from backend.projects.models import User
+from schema.execution import documents
 from schema.schema import schema
 from tests.factories import UserFactory
 from tests.rows import FORGED_IDS, SIZES, Created, counts_in, forge, temporary_rows, uncached_statements
@@ -131,7 +133,8 @@ END_CURSOR = Form("end of the page", end="pageInfo { endCursor }")
 COUNT_AND_ROWS = Form("count and rows", end="totalCount nodes { __typename }")
 
 
-def document(path: Path, form: Form, ids: dict[str, int]) -> str:
+def document(path: Path, form: Form) -> str:
+    """Return the operation. Ids are variables, so that the server validates a document once for all sizes."""
     lists = [step.is_list for step in path]
     text = form.end or _rows(path[-1], form, _leaves(path[-1].object_type))
     for depth, step in reversed(list(enumerate(path))):
@@ -141,23 +144,32 @@ def document(path: Path, form: Form, ids: dict[str, int]) -> str:
         first = f"first: {FIRST[sum(lists[:depth])]}" if form.has_first else None
         if is_last and form.after is not None:
             first = f'{first} after: "{form.after}"'
-        field = _selection(step, ids, first, text)
+        field = _selection(step, first, text)
         if is_last and form.has_two_aliases:
-            field = f"a: {field} b: {_selection(step, ids, 'first: 2', text)}"
+            field = f"a: {field} b: {_selection(step, 'first: 2', text)}"
         text = f"... on {step.on} {{ {field} }}" if step.on else field
-    return f"{{ {text} }}"
+    variables = ", ".join(f"${_id_variable(step)}: ID!" for step in path if _has_id(step))
+    return f"query({variables}) {{ {text} }}" if variables else f"{{ {text} }}"
 
 
-def _selection(step: Step, ids: dict[str, int], first: str | None, inner: str) -> str:
+def _selection(step: Step, first: str | None, inner: str) -> str:
     arguments = [EXTRA_ARGUMENTS[step.name]] if step.name in EXTRA_ARGUMENTS else []
     if first is not None and "first" in step.field.args:
         arguments.append(first)
-    for name, argument in step.field.args.items():
-        if is_required_argument(argument):
-            assert name == "id", f"Add a value for {step.name}({name}:) here."
-            arguments.append(f"id: {ids[step.type.name]}")
+    if _has_id(step):
+        arguments.append(f"id: ${_id_variable(step)}")
     argument_list = f"({', '.join(arguments)})" if arguments else ""
     return f"{step.name}{argument_list} {{ {inner} }}"
+
+
+def _has_id(step: Step) -> bool:
+    required = {name for name, argument in step.field.args.items() if is_required_argument(argument)}
+    assert required <= {"id"}, f"Add a value for the arguments of {step.name} here: {required}"
+    return bool(required)
+
+
+def _id_variable(step: Step) -> str:
+    return step.type.name.lower()
 
 
 def _rows(step: Step, form: Form, inner: str) -> str:
@@ -218,15 +230,20 @@ class _Walk(ClosedCase):
 
     def setUp(self) -> None:
         self.client.force_login(self.reader)
+        # Every document is validated once, and executed once for each size.
+        self.enterContext(patch.object(documents, "_MAX_DOCUMENTS", len(PATHS) * len(FORMS) * 2))
 
     def visible(self, every: list[Path]) -> list[Path]:
         return [path for path in every if path[0].name not in self.hidden_fields]
 
+    def ids(self, created: Created) -> dict[str, int]:
+        """The value of each variable that a document may have."""
+        return {"project": created.project.pk, "task": created.task.pk, "summaryreport": created.report.pk}
+
     def run_document(self, path: Path, form: Form, created: Created) -> tuple[dict[str, Any], list[str]]:
         """The data, and its SQL statements."""
-        ids = {"Project": created.project.pk, "Task": created.task.pk, "SummaryReport": created.report.pk}
         with uncached_statements() as statements:
-            data = self.data(document(path, form, ids))
+            data = self.data(document(path, form), **self.ids(created))
         return data, statements
 
     def assert_costs_do_not_rise(self, forms: list[Form]) -> None:
@@ -248,11 +265,10 @@ class _Walk(ClosedCase):
             with self.subTest(path=label(path), form=form.name):
                 self.assertEqual(cost, cost[:1] * len(SIZES), f"SQL statements for {SIZES} rows")
 
-    def assert_forges_are_refused(self) -> None:
+    def assert_forged_cursors_are_refused(self) -> None:
         """The query for the tasks of a member depends on the number of their projects."""
         for size in SIZES[1:]:
             with temporary_rows(size, reader=self.reader) as created:
-                ids = {"Project": created.project.pk, "Task": created.task.pk, "SummaryReport": created.report.pk}
                 for path in self.visible(CONNECTIONS):
                     data, _ = self.run_document(path, END_CURSOR, created)
                     cursor = next(end for end in _end_cursors(data) if end is not None)
@@ -261,7 +277,8 @@ class _Walk(ClosedCase):
                         if has_big_ids and abs(number) < 2**63:
                             continue
                         with self.subTest(path=label(path), number=number):
-                            result = self.gql(document(path, replace(END_CURSOR, after=forge(cursor, number)), ids))
+                            forgery = replace(END_CURSOR, after=forge(cursor, number))
+                            result = self.gql(document(path, forgery), **self.ids(created))
                             codes = {(error["extensions"]["code"], error["extensions"].get("argument"))
                                      for error in result["errors"]}  # fmt: skip
                             self.assertEqual(codes, {("BAD_USER_INPUT", "after")})
@@ -291,7 +308,7 @@ class StaffWalkTests(_Walk):
         self.assert_counted_only_if_selected()
 
     def test_a_cursor_with_an_id_that_no_row_can_have_is_refused(self) -> None:
-        self.assert_forges_are_refused()
+        self.assert_forged_cursors_are_refused()
 
 
 class MemberWalkTests(_Walk):
@@ -310,4 +327,4 @@ class MemberWalkTests(_Walk):
         self.assert_counted_only_if_selected()
 
     def test_a_cursor_with_an_id_that_no_row_can_have_is_refused(self) -> None:
-        self.assert_forges_are_refused()
+        self.assert_forged_cursors_are_refused()
