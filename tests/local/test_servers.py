@@ -81,33 +81,35 @@ def test_servers_work_in_a_deep_folder_and_leave_no_process(folder: Path) -> Non
     assert not any(place.exists() for place in sockets)
 
 
-def test_settings_of_the_shell_do_not_move_the_database(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_the_shell_do_not_move_the_database(initialized: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGPORT", "6000")
     monkeypatch.setenv("PGDATA", "/nowhere")
-    with Postgres(folder, durable=False) as postgres:
+    with Postgres(initialized, durable=False) as postgres:
         assert query(postgres, "SELECT 1") == 1
 
 
-def test_data_survives_sigkill_of_all_processes(folder: Path) -> None:
-    postgres = Postgres(folder)
+def test_data_survives_sigkill_of_all_processes(initialized: Path) -> None:
+    postgres = Postgres(initialized)
     postgres.start()
     query(postgres, "CREATE TABLE kept AS SELECT 42 AS answer")
     kill_all(postgres)
-    with Postgres(folder) as again:
+    with Postgres(initialized) as again:
         assert query(again, "SELECT answer FROM kept") == 42
     assert not postgres.sockets.exists()
 
 
-def test_a_server_left_behind_by_a_killed_run_is_taken_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first_postgres, first_valkey = Postgres(folder), Valkey(folder)
+def test_a_server_left_behind_by_a_killed_run_is_taken_over(
+    initialized: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first_postgres, first_valkey = Postgres(initialized), Valkey(initialized)
     first_postgres.start()
     first_valkey.start()
     query(first_postgres, "CREATE TABLE kept AS SELECT 42 AS answer")
-    left = {postmaster(first_postgres), int((folder / "valkey" / "valkey.pid").read_text())}
+    left = {postmaster(first_postgres), int((initialized / "valkey" / "valkey.pid").read_text())}
     kill_tether(first_postgres)
     kill_tether(first_valkey)
     assert all(map(is_running, left))
-    with Postgres(folder) as postgres, Valkey(folder) as valkey:
+    with Postgres(initialized) as postgres, Valkey(initialized) as valkey:
         assert query(postgres, "SELECT answer FROM kept") == 42
         client = redis.Redis.from_url(valkey.url)
         assert client.ping()
@@ -119,8 +121,8 @@ def test_a_server_left_behind_by_a_killed_run_is_taken_over(folder: Path, capsys
     )
 
 
-def test_a_foreign_process_under_a_stale_pid_is_left_alone(folder: Path) -> None:
-    postgres, valkey = Postgres(folder, durable=False), Valkey(folder)
+def test_a_foreign_process_under_a_stale_pid_is_left_alone(initialized: Path) -> None:
+    postgres, valkey = Postgres(initialized, durable=False), Valkey(initialized)
     postgres.start()
     valkey.start()
     kill_all(postgres)
@@ -133,7 +135,7 @@ def test_a_foreign_process_under_a_stale_pid_is_left_alone(folder: Path) -> None
         _, *rest = pid_file.read_text().splitlines(keepends=True)
         pid_file.write_text("".join([f"{foreign.pid}\n", *rest]))
         (valkey.home / "valkey.pid").write_text(f"{foreign.pid}\n")
-        with Postgres(folder, durable=False) as again, Valkey(folder):
+        with Postgres(initialized, durable=False) as again, Valkey(initialized):
             assert query(again, "SELECT 1") == 1
         assert foreign.poll() is None
     finally:
@@ -141,9 +143,9 @@ def test_a_foreign_process_under_a_stale_pid_is_left_alone(folder: Path) -> None
         foreign.wait()
 
 
-def test_a_start_waits_for_a_session_of_a_killed_server(folder: Path) -> None:
+def test_a_start_waits_for_a_session_of_a_killed_server(initialized: Path) -> None:
     """PostgreSQL does not start while such a session uses the shared memory, and must not be forced to."""
-    postgres = Postgres(folder, durable=False)
+    postgres = Postgres(initialized, durable=False)
     postgres.start()
     config = environ.Env.db_url_config(postgres.url)
     connection = psycopg2.connect(dbname=config["NAME"], user=config["USER"], async_=True, **config["OPTIONS"])
@@ -156,7 +158,7 @@ def test_a_start_waits_for_a_session_of_a_killed_server(folder: Path) -> None:
     os.kill(session, signal.SIGSTOP)
     kill_all(postgres, but=session)
     waker = Tethered(["/bin/sh", "-c", f"sleep 1; kill -CONT {session}"])
-    with Postgres(folder, durable=False) as again:
+    with Postgres(initialized, durable=False) as again:
         assert not is_running(session)
         assert query(again, "SELECT 1") == 1
     waker.stop()
@@ -168,9 +170,9 @@ def wait_for(connection: Any) -> None:
 
 
 def test_a_server_that_ends_by_itself_is_started_again_at_its_address(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    initialized: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Postgres(folder) as postgres, Valkey(folder) as valkey:
+    with Postgres(initialized) as postgres, Valkey(initialized) as valkey:
         postgres.keep_running()
         valkey.keep_running()
         query(postgres, "CREATE TABLE kept AS SELECT 42 AS answer")
@@ -206,11 +208,11 @@ def test_a_stopped_server_is_not_started_again(folder: Path, capsys: pytest.Capt
 
 
 def test_a_server_that_does_not_start_again_is_reported_once_and_can_be_stopped(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    initialized: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(servers, "FIRST_BACKOFF_S", 0.01)
     monkeypatch.setattr(servers, "MAX_BACKOFF_S", 0.01)
-    with Postgres(folder, durable=False) as postgres:
+    with Postgres(initialized, durable=False) as postgres:
         with (postgres.home / "data" / "postgresql.conf").open("a") as settings:
             settings.write("no_such_setting = on\n")
         postgres.keep_running()
@@ -242,20 +244,18 @@ def test_an_interrupted_creation_starts_again(folder: Path) -> None:
         assert query(postgres, "SELECT 1") == 1
 
 
-def test_a_server_that_does_not_start_shows_the_end_of_its_log(folder: Path) -> None:
-    Postgres(folder, durable=False)._prepare()
-    with (folder / "postgres" / "data" / "postgresql.conf").open("a") as settings:
+def test_a_server_that_does_not_start_shows_the_end_of_its_log(initialized: Path) -> None:
+    with (initialized / "postgres" / "data" / "postgresql.conf").open("a") as settings:
         settings.write("no_such_setting = on\n")
     with pytest.raises(Refusal, match=r"no_such_setting[\s\S]*PostgreSQL did not start") as refusal:
-        Postgres(folder, durable=False).start()
+        Postgres(initialized, durable=False).start()
     assert "postgres.log" in str(refusal.value)
 
 
-def test_data_of_another_major_version_is_refused(folder: Path) -> None:
-    Postgres(folder, durable=False)._prepare()
-    (folder / "postgres" / "data" / "PG_VERSION").write_text("14\n")
+def test_data_of_another_major_version_is_refused(initialized: Path) -> None:
+    (initialized / "postgres" / "data" / "PG_VERSION").write_text("14\n")
     with pytest.raises(Refusal, match="was made by PostgreSQL 14"):
-        Postgres(folder, durable=False).start()
+        Postgres(initialized, durable=False).start()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another account for PostgreSQL")
