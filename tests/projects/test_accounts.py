@@ -34,7 +34,7 @@ class SaveTests(Case):
     def test_saving_a_deleted_account_does_not_recreate_it(self) -> None:
         user = UserFactory()
         User.objects.filter(pk=user.pk).delete()
-        with self.assertRaises(User.DoesNotExist), self.nothing_changes():
+        with self.nothing_changes(), self.assertRaises(User.DoesNotExist):
             self.save(user)
 
     def test_changes_of_permissions_and_user_name_are_recorded(self) -> None:

@@ -197,8 +197,8 @@ class ContentTests(DigestCase):
             work()
             pass_an_hour()
             work()
-            collect()
-            self.assertEqual(Reminder.objects.filter(sent_at=None).count(), 0)
+        self.assertEqual([message.subject for message in mail.outbox], ["2 more reminders", "1 more reminder"])
+        self.assertEqual(Reminder.objects.filter(sent_at=None).count(), 0)
 
     def test_a_digest_is_sent_once_however_often_it_is_tried(self) -> None:
         self.held()

@@ -155,7 +155,7 @@ class CreateTests(TokenCase):
     def test_a_revoked_token_creates_no_token(self) -> None:
         actor = viewer_by_token(token_of(self.ada), address="")
         revoke_token(actor=actor, token_id=actor.token_id)
-        with self.assertRaises(InvalidCredential), self.nothing_changes():
+        with self.refused(InvalidCredential):
             self.create(actor)
 
     def test_a_token_does_not_outlive_the_token_that_created_it(self) -> None:
