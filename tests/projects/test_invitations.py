@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +14,6 @@ from django.utils import timezone
 from backend.projects import services
 from backend.projects.access import ANONYMOUS, SYSTEM, UNNAMED, Viewer, viewer_for, visible_project_ids
 from backend.projects.authentication import viewer_by_token
-from backend.projects.cache import versions
 from backend.projects.cache.versions import GLOBAL_TAG, access_tag, project_tag
 from backend.projects.errors import (
     AlreadyAMember,
@@ -29,7 +26,7 @@ from backend.projects.errors import (
     ProjectNotFound,
     UnknownUser,
 )
-from backend.projects.models import AuditEntry, Event, Invitation, Membership, Project, Role, Scope, Task, User
+from backend.projects.models import Event, Invitation, Membership, Project, Role, Scope, Task, User
 from backend.projects.resolvers.invitation import count_invitations, list_invitations, list_project_invitations
 from backend.projects.resolvers.page import PageRequest
 from backend.projects.rows import InvitationRow
@@ -41,41 +38,17 @@ from backend.projects.services.invitation import (
 )
 from backend.projects.services.membership import add_member
 from tasks.retention import trim
-from tests.cases import Case, CommittingCase, token_of
+from tests.cases import CommittingCase, token_of
 from tests.factories import InvitationFactory, MembershipFactory, ProjectFactory, TaskFactory, UserFactory
+from tests.projects.cases import MemberCase
 
 PAGE = PageRequest(default_size=10)
 
 
-class InvitationCase(Case):
-    """A project, `garden`, with a member in each role, and Alice, who is in another project."""
-
-    @classmethod
-    def setUpTestData(cls) -> None:
-        cls.garden = ProjectFactory(name="Garden")
-        cls.owner, cls.editor, cls.viewer = (MembershipFactory(project=cls.garden, role=role).user for role in Role)
-        cls.alice = UserFactory(username="alice", first_name="Alice", last_name="Liddell")
-        cls.kitchen = MembershipFactory(user=cls.alice, role=Role.OWNER).project
-        cls.boss, cls.guest = viewer_for(cls.owner), viewer_for(cls.alice)
-
+class InvitationCase(MemberCase):
     def invite(self, actor: Viewer | None = None, **arguments: Any) -> Invitation:
-        given = {"project_id": self.garden.pk, "username": "alice", **arguments}
-        return invite_member(actor=actor or self.boss, **given)
-
-    def role_of(self, user: User) -> str | None:
-        return Membership.objects.filter(project=self.garden, user=user).values_list("role", flat=True).first()
-
-    def audit(self) -> list[tuple[str, int | None, int | None, int | None, str]]:
-        """Return the action, actor, user, project and detail of every entry."""
-        return list(
-            AuditEntry.objects.order_by("pk").values_list("action", "actor_id", "user_id", "project_id", "detail")
-        )
-
-    @contextmanager
-    def refused(self, error: type[Exception]) -> Iterator[None]:
-        """Assert that the block raises `error` and changes nothing."""
-        with self.nothing_changes(), self.assertRaises(error):
-            yield
+        defaults = {"project_id": self.garden.pk, "username": "alice"}
+        return invite_member(actor=actor or self.as_owner, **defaults | arguments)
 
 
 class InviteTests(InvitationCase):
@@ -101,15 +74,15 @@ class InviteTests(InvitationCase):
         self.assertEqual(self.audit(), [("member_invited", self.owner.pk, self.alice.pk, self.garden.pk, "editor")])
 
     @override_settings(INVITATION_DAYS=2)
-    def test_the_end_is_a_setting(self) -> None:
+    def test_the_lifetime_of_an_invitation_is_a_setting(self) -> None:
         invitation = self.invite()
         self.assertEqual(invitation.expires_at - invitation.created_at, timedelta(days=2))
 
     def test_an_invited_user_sees_nothing_of_the_project_and_no_position_is_taken(self) -> None:
-        before = visible_project_ids(self.guest)
+        before = visible_project_ids(self.as_alice)
         with self.committed():
             self.invite(role=Role.OWNER)
-        self.assertEqual(visible_project_ids(self.guest), before)
+        self.assertEqual(visible_project_ids(self.as_alice), before)
         self.assertEqual((self.role_of(self.alice), Event.head()), (None, 0))
 
     def test_an_invited_user_gets_no_mail(self) -> None:
@@ -126,7 +99,7 @@ class InviteTests(InvitationCase):
         self.invite()
         with self.refused(ValidationError):
             services.task.create_task(
-                actor=self.boss,
+                actor=self.as_owner,
                 project_id=self.garden.pk,
                 changes={"title": "Weed", "due_date": timezone.now(), "assignee_id": self.alice.pk},
             )
@@ -137,16 +110,16 @@ class InviteTests(InvitationCase):
         Invitation.objects.update(expires_at=timezone.now() - timedelta(days=1))
         second_owner = MembershipFactory(project=self.garden, role=Role.OWNER).user
         self.invite(viewer_for(second_owner), username="ALICE", role=Role.VIEWER)
-        [row] = list_invitations(self.guest, page=PAGE).rows
+        [row] = list_invitations(self.as_alice, page=PAGE).rows
         self.assertEqual((row.id, row.role, row.invited_by_id), (first.pk, "viewer", second_owner.pk))
         self.assertEqual([detail for *_, detail in self.audit()], ["owner", "viewer"])
 
-    def test_a_member_is_not_invited(self) -> None:
+    def test_a_member_cannot_be_invited(self) -> None:
         for member in (self.owner, self.viewer):
             with self.refused(AlreadyAMember):
                 self.invite(username=member.username)
 
-    def test_an_unknown_or_deactivated_user_is_not_invited(self) -> None:
+    def test_an_unknown_or_deactivated_user_cannot_be_invited(self) -> None:
         User.objects.filter(pk=self.alice.pk).update(is_active=False)
         for username in ("alice", "nobody", "", "alice\x00", "x" * 10_000, "al%"):
             with self.subTest(username[:20]), self.refused(UnknownUser):
@@ -157,7 +130,7 @@ class InviteTests(InvitationCase):
             with self.subTest(role), self.refused(ValidationError):
                 self.invite(role=role)
 
-    def test_members_who_are_no_owners_may_not_invite_and_learn_no_names(self) -> None:
+    def test_editors_and_viewers_may_not_invite_and_learn_no_user_names(self) -> None:
         for member in (self.editor, self.viewer):
             for username in ("alice", "nobody", self.owner.username):
                 with self.subTest(username), self.refused(NotAllowed):
@@ -169,17 +142,17 @@ class InviteTests(InvitationCase):
                 self.invite(project_id=project_id)
 
     def test_staff_may_invite_to_any_project(self) -> None:
-        self.assertEqual(self.invite(viewer_for(UserFactory(is_staff=True))).user, self.alice)
+        self.assertEqual(self.invite(self.as_staff).user, self.alice)
 
     def test_open_mode_invites_without_a_sender(self) -> None:
         self.assertIsNone(InvitationRow.of(self.invite(UNNAMED)).as_json()["invited_by"])
 
 
 class AddTests(InvitationCase):
-    def test_an_owner_is_told_to_invite_instead_of_adding(self) -> None:
+    def test_an_owner_must_invite_a_user_instead_of_adding_them(self) -> None:
         for username in ("alice", "nobody", self.editor.username):
             with self.subTest(username), self.refused(InvitationRequired):
-                add_member(actor=self.boss, project_id=self.garden.pk, username=username)
+                add_member(actor=self.as_owner, project_id=self.garden.pk, username=username)
 
     def test_adding_an_invited_user_ends_the_invitation(self) -> None:
         self.invite()
@@ -193,25 +166,18 @@ class AddTests(InvitationCase):
 class AcceptTests(InvitationCase):
     def accept(self, invitation: Invitation | int | None, actor: Viewer | None = None) -> Membership:
         invitation_id = invitation.pk if isinstance(invitation, Invitation) else invitation
-        return accept_invitation(actor=actor or self.guest, invitation_id=invitation_id)
+        return accept_invitation(actor=actor or self.as_alice, invitation_id=invitation_id)
 
     def test_accepting_joins_the_project_and_takes_a_position(self) -> None:
         invitation = self.invite(role=Role.VIEWER)
-        tags = [GLOBAL_TAG, *map(access_tag, (self.alice.pk, self.owner.pk)), project_tag(self.garden.pk)]
-        versions.bump(dict.fromkeys(tags, 0))  # so that each is known
-        versions_by_tag = {tag: versions.versions_at([tag], Event.head()) for tag in tags}
-        with self.committed():
+        with self.bumps(GLOBAL_TAG, project_tag(self.garden.pk), access_tag(self.alice.pk)):
             joined = self.accept(invitation)
         self.assertEqual((joined.user, joined.role, self.role_of(self.alice)), (self.alice, "viewer", Role.VIEWER))
-        self.assertIn(self.garden.pk, visible_project_ids(self.guest))
+        self.assertIn(self.garden.pk, visible_project_ids(self.as_alice))
         [event] = Event.objects.all()
         self.assertEqual(
             (event.kind, event.project_id, event.actor_id, orjson.loads(event.payload)["users"]),
             ("access.changed", self.garden.pk, self.alice.pk, [self.alice.pk]),
-        )
-        self.assertEqual(
-            {tag for tag in tags if not versions.is_current(versions_by_tag[tag])},
-            {GLOBAL_TAG, project_tag(self.garden.pk), access_tag(self.alice.pk)},
         )
         self.assertFalse(Invitation.objects.exists())
         self.assertEqual(
@@ -225,9 +191,9 @@ class AcceptTests(InvitationCase):
         with self.refused(InvitationNotFound):
             self.accept(pk)
 
-    def test_nobody_accepts_an_invitation_of_another_user(self) -> None:
+    def test_only_the_invited_user_may_accept(self) -> None:
         invitation = self.invite()
-        for actor in (self.boss, viewer_for(UserFactory(is_staff=True)), SYSTEM, UNNAMED):
+        for actor in (self.as_owner, self.as_staff, SYSTEM, UNNAMED):
             with self.subTest(actor.name), self.refused(InvitationNotFound):
                 self.accept(invitation, actor)
         for absent in (999999, None):
@@ -236,26 +202,26 @@ class AcceptTests(InvitationCase):
         with self.refused(NotSignedIn):
             self.accept(invitation, ANONYMOUS)
 
-    def test_an_expired_invitation_is_refused_clearly(self) -> None:
+    def test_an_expired_invitation_is_refused_with_an_error_of_its_own(self) -> None:
         invitation = self.invite()
         Invitation.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
         with self.refused(InvitationExpired):
             self.accept(invitation)
 
-    def test_the_invitation_of_an_owner_who_has_left_remains(self) -> None:
+    def test_an_invitation_outlives_the_account_of_its_sender(self) -> None:
         invitation = self.invite(viewer_for(MembershipFactory(project=self.garden, role=Role.OWNER).user))
         sender = invitation.invited_by
         assert sender is not None
         services.user.delete_user(actor=SYSTEM, user_id=sender.pk)
-        [row] = list_invitations(self.guest, page=PAGE).rows
+        [row] = list_invitations(self.as_alice, page=PAGE).rows
         self.assertEqual((row.invited_by_id, row.invited_by_name), (None, ""))
         self.accept(invitation)
         self.assertEqual(self.role_of(self.alice), Role.EDITOR)
 
-    def test_a_deleted_project_or_account_takes_its_invitations_with_it(self) -> None:
+    def test_deleting_a_project_or_account_deletes_its_invitations(self) -> None:
         self.invite()
         InvitationFactory(user=self.alice)
-        services.project.delete_project(actor=self.boss, project_id=self.garden.pk)
+        services.project.delete_project(actor=self.as_owner, project_id=self.garden.pk)
         self.assertEqual(Invitation.objects.count(), 1)
         services.user.delete_user(actor=SYSTEM, user_id=self.alice.pk)
         self.assertEqual(Invitation.objects.count(), 0)
@@ -263,55 +229,55 @@ class AcceptTests(InvitationCase):
     def test_the_admin_scope_is_required(self) -> None:
         invitation = self.invite()
         for scope in (Scope.READ, Scope.WRITE):
-            guest = viewer_by_token(token_of(self.alice, scope), address="")
+            alice = viewer_by_token(token_of(self.alice, scope), address="")
             for act in (accept_invitation, decline_invitation):
                 with self.subTest(scope), self.refused(MissingScope):
-                    act(actor=guest, invitation_id=invitation.pk)
-            boss = viewer_by_token(token_of(self.owner, scope), address="")
+                    act(actor=alice, invitation_id=invitation.pk)
+            owner = viewer_by_token(token_of(self.owner, scope), address="")
             with self.subTest(scope), self.refused(MissingScope):
-                cancel_invitation(actor=boss, invitation_id=invitation.pk)
+                cancel_invitation(actor=owner, invitation_id=invitation.pk)
             with self.subTest(scope), self.refused(MissingScope):
-                self.invite(boss)
+                self.invite(owner)
 
 
 class EndTests(InvitationCase):
     def test_declining_deletes_the_invitation(self) -> None:
         invitation = self.invite()
-        row = decline_invitation(actor=self.guest, invitation_id=invitation.pk)
+        row = decline_invitation(actor=self.as_alice, invitation_id=invitation.pk)
         self.assertEqual(row, InvitationRow.of(invitation))
         self.assertEqual((Invitation.objects.count(), self.role_of(self.alice), Event.head()), (0, None, 0))
         self.assertEqual(
             self.audit()[1:], [("invitation_declined", self.alice.pk, self.alice.pk, self.garden.pk, "editor")]
         )
 
-    def test_only_the_invited_user_declines(self) -> None:
+    def test_only_the_invited_user_may_decline(self) -> None:
         invitation = self.invite()
-        for actor in (self.boss, viewer_for(UserFactory(is_staff=True)), UNNAMED):
+        for actor in (self.as_owner, self.as_staff, UNNAMED):
             with self.subTest(actor.name), self.refused(InvitationNotFound):
                 decline_invitation(actor=actor, invitation_id=invitation.pk)
 
     def test_an_owner_cancels_an_invitation(self) -> None:
         invitation = self.invite()
-        row = cancel_invitation(actor=self.boss, invitation_id=invitation.pk)
+        row = cancel_invitation(actor=self.as_owner, invitation_id=invitation.pk)
         self.assertEqual(row, InvitationRow.of(invitation))
         self.assertEqual((Invitation.objects.count(), Event.head()), (0, 0))
         self.assertEqual(
             self.audit()[1:], [("invitation_cancelled", self.owner.pk, self.alice.pk, self.garden.pk, "editor")]
         )
 
-    def test_only_owners_and_staff_cancel(self) -> None:
+    def test_only_owners_and_staff_may_cancel(self) -> None:
         invitation = self.invite()
         for member in (self.editor, self.viewer):
             with self.refused(NotAllowed):
                 cancel_invitation(actor=viewer_for(member), invitation_id=invitation.pk)
-        for actor in (self.guest, viewer_for(UserFactory())):
+        for actor in (self.as_alice, viewer_for(UserFactory())):
             for invitation_id in (invitation.pk, 999999, None):
                 with self.subTest(invitation_id), self.refused(InvitationNotFound):
                     cancel_invitation(actor=actor, invitation_id=invitation_id)
-        cancel_invitation(actor=viewer_for(UserFactory(is_staff=True)), invitation_id=invitation.pk)
+        cancel_invitation(actor=self.as_staff, invitation_id=invitation.pk)
         self.assertFalse(Invitation.objects.exists())
 
-    def test_the_retention_job_deletes_what_expired_a_week_ago(self) -> None:
+    def test_the_retention_job_deletes_an_invitation_a_week_after_it_expired(self) -> None:
         now = timezone.now()
         kept = [InvitationFactory(expires_at=now - timedelta(days=days)).pk for days in (-1, 0, 6)]
         for days in (7.01, 30):
@@ -328,10 +294,10 @@ class ListTests(InvitationCase):
         invitations = [InvitationFactory(user=self.alice) for _ in range(2)]
         InvitationFactory(user=self.alice, expires_at=timezone.now() - timedelta(seconds=1))
         InvitationFactory(project=self.kitchen)
-        page = list_invitations(self.guest, page=PAGE)
+        page = list_invitations(self.as_alice, page=PAGE)
         self.assertEqual(list(page.rows), [InvitationRow.of(row) for row in reversed(invitations)])
-        self.assertEqual(count_invitations(self.guest), 2)
-        for viewer in (viewer_for(UserFactory(is_staff=True)), UNNAMED):
+        self.assertEqual(count_invitations(self.as_alice), 2)
+        for viewer in (self.as_staff, UNNAMED):
             self.assertEqual(list(list_invitations(viewer, page=PAGE).rows), [])
         with self.assertRaises(NotSignedIn):
             list_invitations(ANONYMOUS, page=PAGE)
@@ -340,7 +306,7 @@ class ListTests(InvitationCase):
         invitation = self.invite()
         InvitationFactory(project=self.garden, expires_at=timezone.now() - timedelta(seconds=1))
         InvitationFactory()
-        for viewer in (self.boss, viewer_for(UserFactory(is_staff=True))):
+        for viewer in (self.as_owner, self.as_staff):
             page = list_project_invitations(viewer, self.garden.pk, page=PAGE)
             self.assertEqual([row.id for row in page.rows], [invitation.pk])
         for member in (self.editor, self.viewer):
@@ -348,7 +314,7 @@ class ListTests(InvitationCase):
                 list_project_invitations(viewer_for(member), self.garden.pk, page=PAGE)
         for project_id in (self.garden.pk, 999999, None):
             with self.assertRaises(ProjectNotFound):
-                list_project_invitations(self.guest, project_id, page=PAGE)
+                list_project_invitations(self.as_alice, project_id, page=PAGE)
 
 
 class RaceTests(CommittingCase):

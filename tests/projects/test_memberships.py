@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -13,7 +12,6 @@ from django.test.utils import CaptureQueriesContext
 
 from backend.projects.access import ANONYMOUS, SYSTEM, UNNAMED, Viewer, viewer_for
 from backend.projects.authentication import viewer_by_token
-from backend.projects.cache import versions
 from backend.projects.cache.versions import GLOBAL_TAG, access_tag, project_tag
 from backend.projects.errors import (
     AlreadyAMember,
@@ -31,61 +29,25 @@ from backend.projects.resolvers.page import PageRequest
 from backend.projects.rows import MemberRow, TaskRow
 from backend.projects.services.membership import add_member, change_role, remove_member
 from backend.projects.services.user import delete_user, save_user
-from tests.cases import Case, CommittingCase, token_of
+from tests.cases import CommittingCase, token_of
 from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
+from tests.projects.cases import MemberCase
 
 # No user has any of these names, and some cannot even be queried.
 FREE_NAMES = ["nobody", "", " ", "alice\x00", "\x00", "alice\ud800", "x" * 10_000, "alice ", "al%", "a_ice", "alice\n"]
 
 
-class MembershipCase(Case):
-    """A project, `garden`, with a member in each role, and Alice, who is in another project."""
-
-    @classmethod
-    def setUpTestData(cls) -> None:
-        cls.garden = ProjectFactory(name="Garden")
-        cls.owner, cls.editor, cls.viewer = (MembershipFactory(project=cls.garden, role=role).user for role in Role)
-        cls.alice = UserFactory(username="alice", first_name="Alice", last_name="Liddell")
-        cls.kitchen = MembershipFactory(user=cls.alice, role=Role.OWNER).project
-        cls.boss = viewer_for(cls.owner)
-        cls.staff = UserFactory(is_staff=True)
-
-    def role_of(self, user: User) -> str | None:
-        return Membership.objects.filter(project=self.garden, user=user).values_list("role", flat=True).first()
-
+class MembershipCase(MemberCase):
     def journal(self) -> list[tuple[str, int | None, list[int]]]:
         """Return the kind, the project and the affected users of every event."""
         events = Event.objects.order_by("position")
         return [(event.kind, event.project_id, orjson.loads(event.payload).get("users", [])) for event in events]
 
-    def audit(self) -> list[tuple[str, int | None, int | None, int | None, str]]:
-        """Return the action, actor, user, project and detail of every entry."""
-        return list(
-            AuditEntry.objects.order_by("pk").values_list("action", "actor_id", "user_id", "project_id", "detail")
-        )
-
-    @contextmanager
-    def refused(self, error: type[Exception]) -> Iterator[None]:
-        """Assert that the block raises `error` and changes nothing."""
-        with self.nothing_changes(), self.assertRaises(error):
-            yield
-
-    @contextmanager
-    def bumps(self, *expected: str) -> Iterator[None]:
-        """Assert that the commit of the block bumps these tags and no other."""
-        users = User.objects.values_list("pk", flat=True)
-        tags = [GLOBAL_TAG, *map(access_tag, users), *map(project_tag, (self.garden.pk, self.kitchen.pk))]
-        versions.bump(dict.fromkeys(tags, 0))  # so that each is known
-        versions_by_tag = {tag: versions.versions_at([tag], Event.head()) for tag in tags}
-        with self.committed():
-            yield
-        self.assertEqual({tag for tag in tags if not versions.is_current(versions_by_tag[tag])}, set(expected))
-
 
 class AddTests(MembershipCase):
     def add(self, actor: Viewer | None = None, **arguments: Any) -> Membership:
-        given = {"project_id": self.garden.pk, "username": "alice", **arguments}
-        return add_member(actor=actor or viewer_for(self.staff), **given)
+        defaults = {"project_id": self.garden.pk, "username": "alice"}
+        return add_member(actor=actor or self.as_staff, **defaults | arguments)
 
     def test_staff_add_a_member_as_an_editor_by_default(self) -> None:
         with self.bumps(GLOBAL_TAG, project_tag(self.garden.pk), access_tag(self.alice.pk)):
@@ -138,7 +100,7 @@ class AddTests(MembershipCase):
     def test_an_invisible_project_is_like_an_absent_one(self) -> None:
         for project_id in (self.kitchen.pk, 999999, None):
             with self.subTest(project_id), self.refused(ProjectNotFound):
-                self.add(self.boss, project_id=project_id)
+                self.add(self.as_owner, project_id=project_id)
 
     def test_an_anonymous_viewer_may_not_add_members(self) -> None:
         with self.refused(NotSignedIn):
@@ -152,7 +114,7 @@ class AddTests(MembershipCase):
 class ChangeTests(MembershipCase):
     def change(self, user_id: int | None, role: Any, actor: Viewer | None = None, **arguments: Any) -> Membership:
         where = {"project_id": self.garden.pk, **arguments}
-        return change_role(actor=actor or self.boss, user_id=user_id, role=role, **where)
+        return change_role(actor=actor or self.as_owner, user_id=user_id, role=role, **where)
 
     def test_an_owner_changes_the_role_of_a_member(self) -> None:
         with self.bumps(GLOBAL_TAG, project_tag(self.garden.pk), access_tag(self.editor.pk)):
@@ -188,7 +150,7 @@ class ChangeTests(MembershipCase):
             with self.subTest(user_id), self.refused(MemberNotFound):
                 self.change(user_id, Role.VIEWER)
 
-    def test_a_member_who_is_not_an_owner_may_change_no_role_not_even_their_own(self) -> None:
+    def test_a_member_who_is_not_an_owner_may_not_change_roles_even_their_own(self) -> None:
         for member in (self.editor, self.viewer):
             for user_id in (member.pk, self.owner.pk, self.alice.pk):
                 with self.refused(NotAllowed):
@@ -200,17 +162,17 @@ class ChangeTests(MembershipCase):
                 self.change(self.alice.pk, Role.VIEWER, project_id=project_id)
 
     def test_staff_may_change_any_role_but_not_demote_the_last_owner(self) -> None:
-        staff = viewer_for(UserFactory(is_staff=True))
         with self.refused(LastOwner):
-            self.change(self.owner.pk, Role.EDITOR, actor=staff)
-        self.change(self.viewer.pk, Role.OWNER, actor=staff)
-        self.change(self.owner.pk, Role.EDITOR, actor=staff)
+            self.change(self.owner.pk, Role.EDITOR, actor=self.as_staff)
+        self.change(self.viewer.pk, Role.OWNER, actor=self.as_staff)
+        self.change(self.owner.pk, Role.EDITOR, actor=self.as_staff)
         self.assertEqual((self.role_of(self.viewer), self.role_of(self.owner)), (Role.OWNER, Role.EDITOR))
 
 
 class RemoveTests(MembershipCase):
     def remove(self, user_id: int | None, actor: Viewer | None = None, **arguments: Any) -> Membership:
-        return remove_member(actor=actor or self.boss, user_id=user_id, **{"project_id": self.garden.pk, **arguments})
+        where = {"project_id": self.garden.pk, **arguments}
+        return remove_member(actor=actor or self.as_owner, user_id=user_id, **where)
 
     def test_an_owner_removes_a_member(self) -> None:
         with self.bumps(GLOBAL_TAG, project_tag(self.garden.pk), access_tag(self.editor.pk)):
@@ -231,7 +193,7 @@ class RemoveTests(MembershipCase):
                 self.remove(other.pk, actor=viewer_for(member))
 
     def test_the_last_owner_may_not_be_removed(self) -> None:
-        for actor in (self.boss, SYSTEM):
+        for actor in (self.as_owner, SYSTEM):
             with self.refused(LastOwner):
                 self.remove(self.owner.pk, actor=actor)
 
@@ -259,7 +221,7 @@ class RemoveTests(MembershipCase):
         self.assertEqual(list(updates.values_list("task_id", flat=True)), [task.pk for task in theirs])
         self.assertEqual({tuple(orjson.loads(update.payload)["changes"]) for update in updates}, {("assignee",)})
 
-    def test_the_number_of_statements_does_not_grow_with_the_tasks(self) -> None:
+    def test_removing_a_member_takes_as_many_statements_for_fifty_tasks_as_for_one(self) -> None:
         counts = []
         for tasks in (1, 50):
             member = MembershipFactory(project=self.garden).user
@@ -269,7 +231,7 @@ class RemoveTests(MembershipCase):
             counts.append(len(captured))
         self.assertEqual(counts[0], counts[1])
 
-    def test_the_events_of_many_tasks_show_each_task_as_it_is_then(self) -> None:
+    def test_the_events_of_many_tasks_show_the_tasks_after_the_change(self) -> None:
         tasks = TaskFactory.create_batch(3, project=self.garden, assignee=self.editor, description="Weed the beds.")
         self.remove(self.editor.pk)
         updates = Event.objects.filter(kind="task.updated").order_by("position")
@@ -288,9 +250,8 @@ class RemoveTests(MembershipCase):
                 self.remove(user_id)
 
     def test_staff_cannot_leave_a_project_that_they_are_not_in(self) -> None:
-        staff = UserFactory(is_staff=True)
         with self.refused(MemberNotFound):
-            self.remove(staff.pk, actor=viewer_for(staff))
+            self.remove(self.staff.pk, actor=self.as_staff)
 
     def test_an_invisible_project_is_like_an_absent_one(self) -> None:
         for project_id in (self.kitchen.pk, 999999, None):
@@ -335,16 +296,16 @@ class CredentialTests(MembershipCase):
 
 class ListTests(MembershipCase):
     def names(self, viewer: Viewer) -> list[tuple[str, str]]:
-        """Return the name and role of each member, read twice: the second read queries only the project."""
+        """Return the name and role of each member. A second read, from the cache, must be the same."""
         first, again = (list_members(viewer, self.garden.pk, page=PageRequest(default_size=10)) for _ in range(2))
         self.assertEqual(first, again)
         return [(row.name, row.role) for row in first.page.rows]
 
     def test_a_list_is_fresh_after_each_change_of_a_member(self) -> None:
         owner, editor, reader = (user.username for user in (self.owner, self.editor, self.viewer))
-        for viewer in (self.boss, viewer_for(self.viewer), SYSTEM):
+        for viewer in (self.as_owner, viewer_for(self.viewer), SYSTEM):
             before = [(reader, "viewer"), (editor, "editor"), (owner, "owner")]
-            where: Any = {"actor": self.boss, "project_id": self.garden.pk}
+            where: Any = {"actor": self.as_owner, "project_id": self.garden.pk}
             with self.subTest(viewer.key):
                 self.assertEqual(self.names(viewer), before)
                 with self.committed():
@@ -365,24 +326,24 @@ class ListTests(MembershipCase):
                     save_user(actor=SYSTEM, user=self.alice)
 
     def test_a_list_is_fresh_after_the_deletion_of_an_account(self) -> None:
-        self.assertEqual(len(self.names(self.boss)), 3)
+        self.assertEqual(len(self.names(self.as_owner)), 3)
         with self.committed():
             delete_user(actor=SYSTEM, user_id=self.editor.pk)
-        self.assertEqual([name for name, _ in self.names(self.boss)], [self.viewer.username, self.owner.username])
+        self.assertEqual([name for name, _ in self.names(self.as_owner)], [self.viewer.username, self.owner.username])
 
     def test_a_member_is_visible_to_every_viewer_of_the_project(self) -> None:
         row = get_member(viewer_for(self.viewer), self.garden.pk, self.owner.pk)
         self.assertEqual(row.as_json(), {"user": self.owner.pk, "name": self.owner.username, "role": "owner"})
         for user_id in (self.alice.pk, 999999, None):
             with self.subTest(user_id), self.assertRaises(MemberNotFound):
-                get_member(self.boss, self.garden.pk, user_id)
+                get_member(self.as_owner, self.garden.pk, user_id)
         for project_id in (self.garden.pk, 999999, None):
             with self.subTest(project_id), self.assertRaises(ProjectNotFound):
                 get_member(viewer_for(self.alice), project_id, self.owner.pk)
 
 
 class RaceTests(CommittingCase):
-    def test_one_of_two_owners_who_leave_at_once_stays(self) -> None:
+    def test_two_owners_who_leave_at_once_leave_one_owner(self) -> None:
         for _ in range(10):
             project = ProjectFactory()
             owners = [MembershipFactory(project=project, role=Role.OWNER).user for _ in range(2)]
@@ -398,7 +359,7 @@ class RaceTests(CommittingCase):
             self.assertEqual(Membership.objects.filter(project=project, role=Role.OWNER).count(), 1)
             self.assertEqual(Event.objects.filter(project_id=project.pk).count(), 1)
 
-    def test_one_of_two_owners_who_demote_each_other_at_once_stays_an_owner(self) -> None:
+    def test_two_owners_who_demote_each_other_at_once_leave_one_owner(self) -> None:
         for _ in range(10):
             project = ProjectFactory()
             first, second = (MembershipFactory(project=project, role=Role.OWNER).user for _ in range(2))
@@ -424,7 +385,7 @@ class RaceTests(CommittingCase):
             self.assertEqual(list(map(type, self.run_together(*add * 2))), [AlreadyAMember])
             self.assertEqual(Membership.objects.filter(project=project, user=user).count(), 1)
 
-    def test_deleting_the_account_of_a_member_meanwhile_causes_no_deadlock(self) -> None:
+    def test_deleting_an_account_during_a_change_of_its_membership_causes_no_deadlock(self) -> None:
         for _ in range(10):
             member = MembershipFactory()
             TaskFactory.create_batch(3, project=member.project, assignee=member.user)
