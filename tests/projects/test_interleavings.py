@@ -1,7 +1,7 @@
 """No read that starts after the response to a write returns an older list, in thousands of interleavings.
 
 Some of the writes change what a user may see: their membership and its role, or the staff or active flag. A read that
-starts after the response to such a write is one with the new permissions, whichever way the user signs in.
+starts after the response to such a write has the new permissions, however the user signs in.
 
 A seed determines a schedule: its reads, its writes, its faults, and which actor runs at every Redis command and every
 SQL statement (`turns`). INTERLEAVINGS is the number of schedules: 200 by default, 2,000 in CI and `make faults`.
@@ -54,23 +54,23 @@ from tests.servers import FaultyValkey
 
 SCHEDULES = int(os.environ.get("INTERLEAVINGS", "2000" if IS_THOROUGH else "200"))
 FIRST_SEED = int(os.environ.get("INTERLEAVINGS_SEED", "0"))
-# The share of reads that must be cache hits: with fewer the schedules would prove nothing.
+# The share of reads that must be cache hits. With fewer, the schedules would prove nothing.
 MIN_HIT_RATIO = 0.15
 
-# The share of schedules with some reads over HTTP, through all of the web process: each costs as much as two others.
+# The share of schedules with reads over HTTP, through the whole web process. Such a schedule takes twice as long.
 HTTP_SHARE = 0.2
-# The share of schedules in which the member's permissions change, and of concentrated ones: one list is read over HTTP,
-# by the member and by staff, while the member gets and loses the staff flag.
-RIGHTS_SHARE = 0.2
+# The share of schedules in which the member's permissions change, and of concentrated ones. In a concentrated schedule
+# the member and staff read one list over HTTP, while the member gets and loses the staff flag.
+PERMISSIONS_SHARE = 0.2
 CONCENTRATED_SHARE = 0.1
 
 PROCESSES = 3
 ACTORS_PER_PROCESS = 2
 # The faults of a schedule are spread over at most this many steps of all actors.
 FAULT_STEPS = 120
-# The last steps of a schedule's trace, which a failure shows.
+# A failure shows this many steps, from the end of the trace.
 STEPS_SHOWN = 150
-# The faults of a schedule, in this order: one of these lists. Each has few kinds, so that chains of one kind occur.
+# A schedule has the faults of one list, in its order. A list has few kinds of faults, so that sequences of one occur.
 FAULTS: list[list[str]] = [
     [],
     ["evict", "evict", "evict", "evict"],
@@ -87,16 +87,16 @@ FAULTS: list[list[str]] = [
     ["lose a reply", "cut off", "lose a reply", "heal"],
 ]
 
-# Weights of what a client does: read, write, be killed after a commit, poll the journal, let time pass.
+# Weights of a client's actions: read, write, be killed after a commit, poll the journal, let time pass.
 READS = [80, 5, 0, 5, 10]
 WRITES = [5, 75, 10, 5, 5]
 CLIENT_WEIGHTS = [READS, WRITES, [60, 25, 4, 5, 6]]
 
-# Each written subject and its number: the name of a project, the title of its task, or the member's permissions.
+# The last number written to each subject: the name of a project, the title of its task, or the member's permissions.
 Facts = dict[Any, int]
 
-# How a client reads: from a resolver as a viewer that it has already, as one that it gets from a token or from the
-# account (as a socket does), or over HTTP with a token.
+# How a client reads: from a resolver as a known viewer; from a resolver after authentication by a token or, like a
+# socket, by an account; or over HTTP with a token.
 RESOLVER, TOKEN, ACCOUNT = "resolver", "token", "account"
 REST, GRAPHQL_GET, GRAPHQL_POST = "REST", "GraphQL by GET", "GraphQL by POST"
 BY_HTTP = (REST, GRAPHQL_GET, GRAPHQL_POST)
@@ -107,7 +107,7 @@ class Stale(AssertionError):
 
 
 @dataclass(frozen=True)
-class Rights:
+class Permissions:
     """What the member may see. `role` is their role in the other project, None without a membership."""
 
     role: str | None
@@ -118,7 +118,7 @@ class Rights:
     def sees_other(self) -> bool:
         return self.is_staff or self.role is not None
 
-    def after(self, change: str) -> Rights:
+    def after(self, change: str) -> Permissions:
         """The permissions after a change. An account that is not active is activated before it joins a project."""
         match change:
             case "staff":
@@ -132,17 +132,17 @@ class Rights:
         return replace(self, role=Role.EDITOR) if self.is_active else replace(self, is_active=True)
 
 
-# The changes of permissions, which are written subjects.
-RIGHTS = ("staff", "active", "role", "member")
+# The subjects of writes that change permissions.
+PERMISSION_CHANGES = ("staff", "active", "role", "member")
 
-# What was read: a number per project, or the members' roles in the other project. None: the viewer was refused, or does
-# not see the project.
+# The result of a read: a number per project, or the members' roles in the other project. None if the viewer was
+# refused or does not see the project.
 Rows = dict[Any, Any] | None
 
 
 @dataclass
 class Known:
-    """The facts whose writers have received a response."""
+    """Facts that every later read must see, because their writers have received a response."""
 
     facts: Facts = field(default_factory=dict)
 
@@ -185,13 +185,13 @@ class World:
         self.snapshot = []
         for process in self.processes:
             process.reset()
-        self.rights = [Rights(Role.EDITOR if rng.random() < 0.5 else None)]
-        self.case.reset_rows(self.rights[0])
-        self.known_by_all.add({"rights": 0})
+        self.permissions = [Permissions(Role.EDITOR if rng.random() < 0.5 else None)]
+        self.case.reset_rows(self.permissions[0])
+        self.known_by_all.add({"permissions": 0})
         self.polled = Event.head()
 
     def start(self, snapshot: list[tuple[bytes, int, bytes]]) -> None:
-        """Start another run of the server, with the data of `snapshot` and without connections."""
+        """Start another run of the Redis server, with the data of `snapshot` and without connections."""
         self.lift_memory_limit()
         self.redis.flushdb()
         for key, ttl_ms, value in snapshot:
@@ -253,8 +253,8 @@ class World:
     def add_facts(self, process: Process, facts: Facts, run_number: int, *, failed: bool) -> None:
         """Add facts whose writer has received a response, or whose events were read from the journal.
 
-        Where commands to Redis `failed` meanwhile, only this process must see them at once. Others may read the old
-        list from a Redis that this process alone cannot reach, until it sends its pending bumps: the only such delay.
+        If commands to Redis `failed` meanwhile, only this process must see the facts at once. Until it sends its
+        pending bumps, the others may read the old list from Redis. No other delay is allowed.
         """
         self.known_by_process[process.name].add(facts)
         if failed:
@@ -275,28 +275,28 @@ class World:
         return known.facts
 
     def check(self, query: ListQuery, rows: Rows, expected: Facts) -> None:
-        """Raise Stale where a read is older than `expected`."""
-        possible = self.rights[expected["rights"] :]
+        """Raise Stale if a read is older than `expected`."""
+        possible = self.permissions[expected["permissions"] :]
         is_member = query.viewer.user_id == self.case.member.pk
         if rows is None:
-            # Signed in while the account was not active, or not allowed to see the project.
-            is_refused = is_member and not all(rights.is_active for rights in possible)
+            # The account was not active at the sign-in, or the project was hidden.
+            is_refused = is_member and not all(each.is_active for each in possible)
             is_hidden = is_member and query.noun == "member" and _may_be_hidden(possible)
             if not (is_refused or is_hidden):
-                raise Stale(f"{query}: it was refused, but the member's permissions are {possible}.")
+                raise Stale(f"{query}: the read was refused, but the member's permissions are {possible}.")
             return
-        if is_member and query.door is not RESOLVER and not any(rights.is_active for rights in possible):
+        if is_member and query.via is not RESOLVER and not any(each.is_active for each in possible):
             raise Stale(f"{query}: {rows} was read, but the account is not active.")
         if query.noun == "member":
-            if is_member and not any(rights.sees_other for rights in possible):
+            if is_member and not any(each.sees_other for each in possible):
                 raise Stale(f"{query}: {rows} was read, but the member's permissions are {possible}.")
-            if rows.get(self.case.member.pk) not in {rights.role for rights in possible}:
+            if rows.get(self.case.member.pk) not in {each.role for each in possible}:
                 raise Stale(f"{query}: {rows} was read, but the member's role must be one of {possible}.")
             return
         for project_id in query.projects:
             if is_member and project_id == self.case.other.pk:
                 is_visible = project_id in rows
-                if not (any(rights.sees_other for rights in possible) if is_visible else _may_be_hidden(possible)):
+                if not (any(each.sees_other for each in possible) if is_visible else _may_be_hidden(possible)):
                     raise Stale(f"{query}: {rows} was read, but the member's permissions are {possible}.")
                 if not is_visible:
                     continue
@@ -307,26 +307,26 @@ class World:
             raise Stale(f"{query}: {rows} was read.")
 
 
-def _may_be_hidden(possible: list[Rights]) -> bool:
-    """Whether the other project may be hidden from the member: the flag and the membership are read one by one."""
-    return not all(rights.is_staff for rights in possible) and any(rights.role is None for rights in possible)
+def _may_be_hidden(possible: list[Permissions]) -> bool:
+    """Whether the other project may be hidden. A read may see the flag and the role at different times."""
+    return not all(each.is_staff for each in possible) and any(each.role is None for each in possible)
 
 
 @dataclass(frozen=True)
 class ListQuery:
-    """One list, as one user reads it."""
+    """A list and the way in which a user reads it."""
 
     noun: str
     viewer: Viewer
     projects: tuple[int, ...]
     project_id: int | None = None
-    door: str = RESOLVER
+    via: str = RESOLVER
     token: str = ""
 
     def __str__(self) -> str:
         who = "staff" if self.viewer.sees_all else "member"
         where = "everywhere" if self.project_id is None else f"in project {self.project_id}"
-        return f"{self.noun}s {where} for {who} by {self.door}"
+        return f"{self.noun}s {where} for {who} by {self.via}"
 
     @property
     def path_and_query(self) -> tuple[str, str]:
@@ -341,7 +341,7 @@ class ListQuery:
 
 
 class Client(Actor):
-    """Reads and writes in turn. It sends the ETag of its last read of a list with the next one."""
+    """A client that reads and writes. It sends the ETag of its last read of a list with the next one."""
 
     def prepare(self, world: World) -> None:
         self.world = world
@@ -356,13 +356,13 @@ class Client(Actor):
         expected = self.world.must_see(self.process)
         before = self.statements
         last_etag, last_rows = self.last_reads.get(query, (None, {}))
-        read = self.read_http if query.door in BY_HTTP else self.read_resolver
+        read = self.read_http if query.via in BY_HTTP else self.read_resolver
         etag, rows = read(query, last_etag, last_rows)
         if etag is not None:
             self.last_reads[query] = etag, rows
         counts = self.world.case.counts
         counts["reads"] += 1
-        by = "HTTP" if query.door in BY_HTTP else "resolver"
+        by = "HTTP" if query.via in BY_HTTP else "resolver"
         counts[f"{'hits' if self.statements == before else 'misses'} {by}"] += 1
         counts["refused"] += rows is None
         counts["not modified"] += rows is last_rows
@@ -390,7 +390,7 @@ class Client(Actor):
 
     def sign_in(self, query: ListQuery) -> Viewer:
         """Raises InvalidCredential."""
-        match query.door:
+        match query.via:
             case "token":
                 return viewer_by_token(query.token, address="")
             case "account":
@@ -406,7 +406,7 @@ class Client(Actor):
         assert status == 200, body
         etag = headers.get(b"etag")
         found = orjson.loads(body)
-        if query.door != REST:
+        if query.via != REST:
             [(_, found)] = found["data"].items()
             if query.noun == "project":
                 return etag, {int(row["id"]): int(row["name"]) for row in found["nodes"]}
@@ -420,7 +420,7 @@ class Client(Actor):
     async def request(self, query: ListQuery, etag: str | None) -> tuple[int, dict[bytes, str], bytes]:
         method, body = "GET", b""
         headers = [(b"host", b"testserver"), (b"authorization", f"Bearer {query.token}".encode())]
-        match query.door:
+        match query.via:
             case "REST":
                 path, query_string = query.path_and_query
             case "GraphQL by GET":
@@ -463,13 +463,13 @@ class Client(Actor):
         def on_commit() -> None:
             run_numbers.append(world.run_number)
             failures.append(self.process.failures)
-            if "rights" in facts:
-                world.rights.append(world.rights[-1].after(subject))
+            if "permissions" in facts:
+                world.permissions.append(world.permissions[-1].after(subject))
 
         with self.writing(on_commit):
             world.number += 1
-            if subject in RIGHTS:
-                facts["rights"] = len(world.rights)
+            if subject in PERMISSION_CHANGES:
+                facts["permissions"] = len(world.permissions)
             else:
                 facts[subject] = world.number
             write = partial(self.change, subject, str(world.number))
@@ -488,14 +488,14 @@ class Client(Actor):
         case = self.world.case
         match subject:
             case str():
-                self.change_rights(self.world.rights[-1], self.world.rights[-1].after(subject))
+                self.change_permissions(self.world.permissions[-1], self.world.permissions[-1].after(subject))
             case "project", project_id:
                 services.project.update_project(actor=SYSTEM, project_id=project_id, changes={"name": number})
             case "task", project_id:
                 task_id = case.tasks[project_id]
                 services.task.update_task(actor=SYSTEM, task_id=task_id, changes={"title": number})
 
-    def change_rights(self, before: Rights, after: Rights) -> None:
+    def change_permissions(self, before: Permissions, after: Permissions) -> None:
         project, member = self.world.case.other, self.world.case.member
         if before.role == after.role:
             user = copy(member)
@@ -527,7 +527,7 @@ class Client(Actor):
 
 
 def _head_without_step() -> int:
-    """Return the newest position, without a step."""
+    """Return the newest position, without a step of the schedule."""
     with connection.connection.cursor() as cursor:
         cursor.execute(f"SELECT max(position) FROM {Event._meta.db_table}")
         return int(cursor.fetchone()[0])
@@ -545,29 +545,29 @@ class InterleavingTests(CommittingCase):
         self.tasks = {project.pk: TaskFactory(project=project, title="0").pk for project in (self.project, self.other)}
         self.member, staff = UserFactory(), UserFactory(is_staff=True)
         MembershipFactory(user=self.member, project=self.project)
-        # In the future: a use is stored once a minute, which would add a step to some runs of a seed.
+        # In the future, so that no use is stored: one per minute would add a step to some runs of a seed.
         last_used_at = datetime(2100, 1, 1, tzinfo=UTC)
         secrets = {user.pk: f"tw_{user.pk:043}" for user in (self.member, staff)}
         for user in (self.member, staff):
             TokenFactory(user=user, secret=secrets[user.pk], last_used_at=last_used_at)
         lists = [("project", None), ("task", None), ("task", self.other.pk)]
 
-        def query(user: User, door: str, noun: str, project_id: int | None) -> ListQuery:
+        def query(user: User, via: str, noun: str, project_id: int | None) -> ListQuery:
             of = projects if project_id is None else (project_id,)
-            return ListQuery(noun, viewer_for(user), of, project_id, door, secrets[user.pk])
+            return ListQuery(noun, viewer_for(user), of, project_id, via, secrets[user.pk])
 
         self.queries = [
-            query(user, door, *of) for user in (self.member, staff) for door in (RESOLVER, REST) for of in lists
+            query(user, via, *of) for user in (self.member, staff) for via in (RESOLVER, REST) for of in lists
         ]
-        # For schedules in which the member's permissions change: each read signs in first.
-        self.rights_queries = [
-            query(user, door, *of)
+        # For schedules in which the member's permissions change. Each read authenticates first.
+        self.permission_queries = [
+            query(user, via, *of)
             for user in (self.member, staff)
-            for door in (TOKEN, ACCOUNT, REST, GRAPHQL_GET, GRAPHQL_POST)
+            for via in (TOKEN, ACCOUNT, REST, GRAPHQL_GET, GRAPHQL_POST)
             for of in [*lists, ("member", self.other.pk)]
-            if door not in (GRAPHQL_GET, GRAPHQL_POST) or of in lists
+            if via not in (GRAPHQL_GET, GRAPHQL_POST) or of in lists
         ]
-        logging.disable(logging.WARNING)  # thousands of faults are logged, as they should be
+        logging.disable(logging.WARNING)  # the product logs thousands of faults
         self.addCleanup(logging.disable, logging.NOTSET)
 
     def test_no_read_after_the_response_to_a_write_is_stale(self) -> None:
@@ -577,8 +577,8 @@ class InterleavingTests(CommittingCase):
         if SCHEDULES > 1:
             self.assertGreater(hits, MIN_HIT_RATIO * self.counts["reads"])
 
-    def test_a_response_stored_under_the_remembered_viewer_is_found(self) -> None:
-        """The schedules are concentrated, so that a few are enough to find a fault that the product once had."""
+    def test_the_schedules_find_a_response_stored_under_a_remembered_viewer(self) -> None:
+        """The patches restore a former fault of the product. Concentrated schedules find it in fewer than 200."""
 
         def key(viewer: Viewer) -> str:
             return "all" if viewer.sees_all else f"user:{viewer.user_id}"
@@ -625,11 +625,11 @@ class InterleavingTests(CommittingCase):
         actors = rng.sample(clients, rng.choice((2, 2, 2, 3)))
         if is_concentrated or rng.random() < CONCENTRATED_SHARE:
             is_concentrated = True
-            queries, subjects = self.staff_flag(rng)
-        elif rng.random() >= RIGHTS_SHARE:
-            queries, subjects = self.rows(rng)
+            queries, subjects = self.choose_staff_changes(rng)
+        elif rng.random() >= PERMISSIONS_SHARE:
+            queries, subjects = self.choose_row_changes(rng)
         else:
-            queries, subjects = self.rights(rng)
+            queries, subjects = self.choose_permission_changes(rng)
         jobs: dict[Actor, Callable[[], None]] = {}
         for client in actors:
             client.prepare(world)
@@ -648,7 +648,7 @@ class InterleavingTests(CommittingCase):
         max_tags, versions._MAX_TAGS = versions._MAX_TAGS, rng.choice((1, 200, 200))
         try:
             schedule.run(jobs)
-            # What the schedule left in Redis is still served.
+            # Read once more, from what the schedule has left in Redis.
             reader = rng.choice(clients)
             reader.prepare(world)
             schedule.run({reader: partial(self.run_all, [partial(reader.read, query) for query in queries])})
@@ -658,10 +658,10 @@ class InterleavingTests(CommittingCase):
         finally:
             versions._MAX_TAGS = max_tags
 
-    def rows(self, rng: random.Random) -> tuple[list[ListQuery], list[Any]]:
-        """The lists that a schedule reads, and the subjects that it writes."""
+    def choose_row_changes(self, rng: random.Random) -> tuple[list[ListQuery], list[Any]]:
+        """Choose the lists that a schedule reads, and the subjects that it writes."""
         uses_http = rng.random() < HTTP_SHARE
-        candidates = [query for query in self.queries if uses_http or query.door == RESOLVER]
+        candidates = [query for query in self.queries if uses_http or query.via == RESOLVER]
         if rng.random() < 0.5:
             # Lists that share their tags.
             viewer = rng.choice(candidates).viewer
@@ -673,36 +673,36 @@ class InterleavingTests(CommittingCase):
             subjects = ["member", (queries[0].noun, self.other.pk)]
         return queries, subjects
 
-    def rights(self, rng: random.Random) -> tuple[list[ListQuery], list[Any]]:
-        """As `rows`, for a schedule in which the member's permissions change."""
+    def choose_permission_changes(self, rng: random.Random) -> tuple[list[ListQuery], list[Any]]:
+        """The same for a schedule in which the member's permissions change."""
         uses_http = rng.random() < HTTP_SHARE / 2
-        candidates = [query for query in self.rights_queries if uses_http == (query.door in BY_HTTP)]
+        candidates = [query for query in self.permission_queries if uses_http == (query.via in BY_HTTP)]
         queries = [rng.choice([query for query in candidates if query.viewer.user_id == self.member.pk])]
         if rng.random() < 0.3:
             queries.append(rng.choice(candidates))
-        # Few kinds of changes, so that one is undone while the entries of before are still in Redis.
-        subjects: list[Any] = rng.sample(RIGHTS, rng.choice((1, 1, 2)))
+        # Few kinds of changes, so that one is undone while entries from before it are still in Redis.
+        subjects: list[Any] = rng.sample(PERMISSION_CHANGES, rng.choice((1, 1, 2)))
         if rng.random() < 0.2:
             subjects.append(("task", self.other.pk))
         return queries, subjects
 
-    def staff_flag(self, rng: random.Random) -> tuple[list[ListQuery], list[Any]]:
-        """As `rows`, for a concentrated schedule."""
-        door, noun = rng.choice(BY_HTTP), rng.choice(("project", "task"))
-        read = [query for query in self.rights_queries if query.door == door and query.noun == noun]
+    def choose_staff_changes(self, rng: random.Random) -> tuple[list[ListQuery], list[Any]]:
+        """The same for a concentrated schedule."""
+        via, noun = rng.choice(BY_HTTP), rng.choice(("project", "task"))
+        read = [query for query in self.permission_queries if query.via == via and query.noun == noun]
         return [query for query in read if query.project_id is None], ["staff"]
 
-    def reset_rows(self, rights: Rights) -> None:
-        """Reset the rows to those that every schedule starts with. Positions go on."""
+    def reset_rows(self, permissions: Permissions) -> None:
+        """Reset the rows to those that every schedule starts with. Positions continue."""
         Project.objects.exclude(name="0").update(name="0")
         Task.objects.exclude(title="0").update(title="0")
-        flags = {"is_staff": rights.is_staff, "is_active": rights.is_active}
+        flags = {"is_staff": permissions.is_staff, "is_active": permissions.is_active}
         User.objects.filter(pk=self.member.pk).exclude(**flags).update(**flags)
         membership = Membership.objects.filter(user=self.member, project=self.other)
-        if rights.role is None:
+        if permissions.role is None:
             membership.delete()
-        elif not membership.exclude(role=rights.role).update(role=rights.role) and not membership.exists():
-            MembershipFactory(user=self.member, project=self.other, role=rights.role)
+        elif not membership.exclude(role=permissions.role).update(role=permissions.role) and not membership.exists():
+            MembershipFactory(user=self.member, project=self.other, role=permissions.role)
 
     def run_all(self, steps: list[Callable[[], None]]) -> None:
         for step in steps:

@@ -1,9 +1,9 @@
-"""A scheduler for several Taskwire processes within one: a seed, not the machine, decides which of them runs next.
+"""A scheduler that simulates several Taskwire processes in one. A seed, not the machine, decides which runs next.
 
 Each actor is a thread. Before every Redis command and every SQL statement it yields the turn to an actor that the seed
 chooses, and no other actor runs meanwhile. Each process has its own copy of what is per process in production: its
-connections, its pending bumps, the Redis server it has identified, the tokens it has checked. The code that runs is the
-product's. Time does not pass by itself: an actor ends the delay after which Redis is tried again.
+connections, its pending bumps, the Redis server that it has identified, the tokens that it has checked. The code that
+runs is the product's. Time does not pass by itself: an actor ends the delay after which Redis is tried again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from backend.projects.cache import lists, redis, versions
 from backend.projects.cache.redis import IdentifyingConnectionFactory, RedisServer
 from backend.web import response_cache
 
-# Seconds. Far longer than a schedule takes: an actor that waits this long never gets a turn.
+# Far longer than a schedule takes: an actor that waits this long never gets a turn.
 TURN_TIMEOUT_S = 60.0
 # Commands that open a connection. They affect no other actor, so they are not steps.
 _HANDSHAKE = ("CLIENT", "HELLO", "SELECT")
@@ -81,7 +81,7 @@ class Schedule:
             actor.wait_for_turn()
 
     def delay(self, actor: Actor, steps: int) -> None:
-        """Let the other actors take this many steps before the actor takes another."""
+        """Let the other actors take this many steps before the actor takes its next one."""
         actor.delayed_until = self._steps + steps
 
     def finish(self, actor: Actor) -> None:
@@ -97,7 +97,7 @@ class Schedule:
 
 
 class Actor:
-    """A thread of a process, with connections of its own. It runs in many schedules."""
+    """A thread of a process, with its own connections. It runs in many schedules."""
 
     def __init__(self, name: str, process: Process) -> None:
         self.name = name
@@ -129,7 +129,7 @@ class Actor:
         self._thread.join()
 
     def step(self, description: str) -> None:
-        """Yield the turn. What follows, up to the next step, runs while no other actor does."""
+        """Yield the turn. Up to the next step, no other actor runs."""
         schedule = self.schedule
         if schedule is None:
             return
@@ -160,7 +160,7 @@ class Actor:
             on_commit()
 
     def fail(self, error: Exception) -> None:
-        """Fail the schedule, even where a caller handles the error: the web process turns it into a 500."""
+        """Fail the schedule, even if a caller handles the error, as the web process does with a 500."""
         assert self.schedule is not None
         self.schedule.error = self.schedule.error or error
 
@@ -190,13 +190,12 @@ class Process:
         self.reset()
 
     def reset(self) -> None:
-        """Return to the state after a start, but keep the connections."""
+        """Reset to the state of a new process, except for the connections."""
         self.server: RedisServer = _Server(self._run_number)
         self.pending_bumps = _PendingBumps()
         self.checked: dict[str, Any] = {}
-        # Commands do not reach Redis; the reply to the next one is lost.
-        self.is_cut_off = False
-        self.loses_reply = False
+        self.is_cut_off = False  # no command reaches Redis
+        self.loses_reply = False  # the reply to the next command is lost
         self.failures = 0
 
     def let_time_pass(self) -> None:
@@ -206,7 +205,7 @@ class Process:
 
 
 class _Server(RedisServer):
-    """Takes its run_id from the test, so that one server can stand for several runs."""
+    """A server whose run_id comes from the test, so that one Redis stands for several runs."""
 
     def __init__(self, run_number: Callable[[], int]) -> None:
         super().__init__()
@@ -227,7 +226,7 @@ class _Server(RedisServer):
 
 
 class _PendingBumps(versions._PendingBumps):
-    """Retried when an actor lets time pass, not by a thread."""
+    """Pending bumps that are retried when an actor lets time pass, not by a thread."""
 
     def _retry_until_sent(self) -> None:
         pass
@@ -265,7 +264,7 @@ class ProcessConnectionFactory(IdentifyingConnectionFactory):
 
 
 class _CommandHooks:
-    """Run before and after a command. They check that a store never replaces an entry by one read earlier."""
+    """Code before and after each command. It checks that a store never replaces an entry with an older one."""
 
     stored_before: tuple[str, bytes] | None = None
 
@@ -330,7 +329,7 @@ def _before_statement(execute: Any, sql: str, params: Any, many: bool, context: 
     actor = _current_actor.get()
     if actor is not None and actor.schedule is not None:
         actor.statements += 1
-        actor.step(" ".join(str(sql).partition(' "s1')[0].split())[:70])  # without the names of savepoints
+        actor.step(" ".join(str(sql).partition(' "s1')[0].split())[:70])  # without the name of a savepoint
     return execute(sql, params, many, context)
 
 
@@ -366,7 +365,7 @@ _control: list[Any] = []
 
 
 def control() -> Any:
-    """Return a client of the same Redis whose commands are not steps."""
+    """Return a client of the same Redis. Its commands are not steps."""
     return _control[-1]
 
 
