@@ -69,11 +69,11 @@ class SaveTests(Case):
                 self.assertFalse(versions.is_current(known))
                 self.assertEqual(self.audit()[-1], ("account_changed", detail))
 
-    def test_another_name_bumps_the_project_and_global_tags_alone(self) -> None:
+    def test_a_new_name_bumps_only_the_project_and_global_tags(self) -> None:
         member = MembershipFactory()
         other = MembershipFactory(project=member.project).user
         tags = [versions.project_tag(member.project_id), versions.GLOBAL_TAG, versions.access_tag(other.pk)]
-        versions.bump(dict.fromkeys(tags, 0))  # so that each is known
+        versions.bump(dict.fromkeys(tags, 0))  # so that each version is known
         versions_by_tag = {tag: versions.versions_at([tag], 0) for tag in tags}
         member.user.first_name = "Ada"
         with self.committed():
@@ -85,7 +85,7 @@ class SaveTests(Case):
 
 
 class DeletionTests(Case):
-    def test_the_number_of_statements_does_not_grow_with_the_tasks(self) -> None:
+    def test_deleting_an_account_takes_as_many_statements_for_fifty_tasks_as_for_one(self) -> None:
         counts = []
         for tasks in (1, 50):
             membership = MembershipFactory()

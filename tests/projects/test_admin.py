@@ -93,7 +93,7 @@ class TaskAdminTests(AdminCase):
         task = TaskFactory(title="Old", description="Short.")
         response = self.post("task_change", task.pk, **self.fields(title="New", description="x" * 65_537))
         self.assertContains(response, "at most 65536 characters")
-        self.assertContains(response, "x" * 65_537)  # the form keeps what was typed
+        self.assertContains(response, "x" * 65_537)  # the form shows the refused text
         self.assertEqual((Task.objects.get().title, self.events()), ("Old", []))
         response = self.post("project_change", task.project_id, name="New", description="x" * 65_537)
         self.assertContains(response, "at most 65536 characters")
@@ -101,10 +101,10 @@ class TaskAdminTests(AdminCase):
         self.assertContains(response, "at most 16384 characters")
         self.assertEqual((Comment.objects.count(), self.events()), (0, []))
 
-    def test_the_other_fields_of_an_older_longer_row_can_change(self) -> None:
+    def test_other_fields_of_a_task_with_a_description_over_the_limit_can_change(self) -> None:
         text = "Weed the beds.\n" * 10_000
         task = TaskFactory(title="Old", description=text)
-        # A browser sends the lines of a text area with these ends.
+        # A browser ends each line of a text area with CR LF.
         self.post("task_change", task.pk, **self.fields(title="New", description=text.replace("\n", "\r\n")))
         task.refresh_from_db()
         self.assertEqual((task.title, task.description == text), ("New", True))
@@ -128,7 +128,7 @@ class AccountAdminTests(AdminCase):
         self.assertFalse(Membership.objects.filter(user=user).exists())
         self.assertEqual(self.kinds(), [("access.changed", "boss")] * 3)
 
-    def test_a_refused_bulk_deletion_is_shown_on_the_page(self) -> None:
+    def test_the_refusal_of_a_bulk_deletion_is_shown_on_the_page(self) -> None:
         alone = MembershipFactory(role=Role.OWNER)
         page = reverse("admin:projects_membership_changelist")
         form = {"action": "delete_selected", "post": "yes", "_selected_action": [alone.pk]}
@@ -143,7 +143,7 @@ class AccountAdminTests(AdminCase):
         self.assertEqual((task.assignee_id, task.version), (None, 2))
         self.assertEqual([kind for kind, _ in self.kinds()], ["access.changed", "task.updated"])
 
-    def test_a_new_name_records_the_user_and_their_projects(self) -> None:
+    def test_a_new_name_records_an_event_with_the_user_and_their_projects(self) -> None:
         member = MembershipFactory(user__username="ada")
         user = User.objects.get(username="ada")
         page = self.client.get(reverse("admin:projects_user_change", args=[user.pk]))
@@ -203,7 +203,7 @@ class PasswordAdminTests(AdminCase):
 
 @override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"])
 class EscalationTests(AdminCase):
-    """A member of the staff with every permission on accounts and groups, who is no superuser."""
+    """A staff user with every permission on accounts and groups, who is not a superuser."""
 
     @classmethod
     def setUpTestData(cls) -> None:
@@ -226,7 +226,7 @@ class EscalationTests(AdminCase):
         users = User.objects.order_by("pk").values_list("username", "is_staff", "is_superuser", "password")
         return [*users, *(sorted(user.get_all_permissions()) for user in User.objects.order_by("pk"))]
 
-    def test_staff_who_may_change_accounts_grant_no_permissions(self) -> None:
+    def test_staff_who_may_change_accounts_cannot_grant_permissions(self) -> None:
         before = self.permissions()
         permission = Permission.objects.get(codename="delete_project")
         for user in (self.clerk, self.ada):
@@ -240,7 +240,7 @@ class EscalationTests(AdminCase):
                     self.post("user_change", user.pk, **self.fields(user, **{field: value}))
                     self.assertEqual(self.permissions(), before)
 
-    def test_staff_who_may_change_accounts_still_change_the_rest(self) -> None:
+    def test_staff_who_may_change_accounts_can_change_other_fields(self) -> None:
         self.post("user_change", self.ada.pk, **self.fields(self.ada, first_name="Ada"))
         self.ada.refresh_from_db()
         self.assertEqual((self.ada.first_name, self.ada.is_active), ("Ada", True))
@@ -250,7 +250,7 @@ class EscalationTests(AdminCase):
         self.ada.refresh_from_db()
         self.assertFalse(self.ada.is_active)
 
-    def test_the_account_of_a_superuser_is_changed_by_superusers_only(self) -> None:
+    def test_only_superusers_may_change_the_account_of_a_superuser(self) -> None:
         with self.nothing_changes():
             change = self.post("user_change", self.boss.pk, **self.fields(self.boss, email="clerk@example.org"))
             delete = self.post("user_delete", self.boss.pk, post="yes")
@@ -271,7 +271,7 @@ class EscalationTests(AdminCase):
         eve = User.objects.get(username="eve")
         self.assertEqual((eve.is_staff, eve.is_superuser), (False, False))
 
-    def test_groups_are_changed_by_superusers_only(self) -> None:
+    def test_only_superusers_may_change_groups(self) -> None:
         self.clerk.groups.add(self.group)
         before = self.permissions()
         permission = Permission.objects.get(codename="delete_project")
@@ -283,8 +283,8 @@ class EscalationTests(AdminCase):
         self.assertEqual(self.client.post(page, data).status_code, 302)
         self.assertIn("projects.delete_project", User.objects.get(pk=self.clerk.pk).get_all_permissions())
 
-    def test_the_service_refuses_what_the_page_does_not_offer(self) -> None:
-        """The account may have become a superuser's after the page was checked."""
+    def test_the_service_refuses_changes_that_the_page_does_not_offer(self) -> None:
+        """The account may have become a superuser after the page checked it."""
         clerk = viewer_for(self.clerk)
         for user, flags in (
             (self.clerk, {"is_superuser": True}),

@@ -118,14 +118,14 @@ class TokenTests(TokenCase):
             revoke_token(actor=SYSTEM, token_id=viewer.token_id)
         self.assert_invalid(secret)
 
-    def test_a_row_read_before_a_known_bump_is_not_trusted(self) -> None:
+    def test_a_token_read_before_a_known_bump_is_not_cached(self) -> None:
         secret = token_of(self.user)
         versions.bump({versions.access_tag(self.user.pk): 7})  # its event committed just after the row was read
         self.viewer(secret)
         with self.assertNumQueries(2):  # the row is read twice: the journal has no event at position 7
             self.viewer(secret)
 
-    def test_use_on_an_open_socket_updates_the_last_use(self) -> None:
+    def test_a_check_on_an_open_socket_updates_the_last_use(self) -> None:
         viewer = self.viewer(token_of(self.user))
         Token.objects.update(last_used_at=None)
         current_viewer(viewer)
@@ -168,7 +168,7 @@ class HeaderTests(TokenCase):
 
 
 class CurrentViewerTests(TokenCase):
-    def assert_ended(self, viewer: Viewer) -> None:
+    def assert_not_valid(self, viewer: Viewer) -> None:
         with self.assertRaises(InvalidCredential):
             current_viewer(viewer)
 
@@ -180,7 +180,7 @@ class CurrentViewerTests(TokenCase):
         viewer = self.viewer(token_of(self.user))
         self.assertEqual(current_viewer(viewer), viewer)
         revoke_token(actor=SYSTEM, token_id=viewer.token_id)
-        self.assert_ended(viewer)
+        self.assert_not_valid(viewer)
 
     def test_a_signed_out_session_is_invalid(self) -> None:
         viewer = self.by_session()
@@ -188,18 +188,18 @@ class CurrentViewerTests(TokenCase):
         self.assertEqual((now.user_id, now.session_key), (viewer.user_id, viewer.session_key))
         self.assertIsNotNone(now.expires_at)
         self.client.logout()
-        self.assert_ended(viewer)
+        self.assert_not_valid(viewer)
 
     def test_a_session_is_invalid_after_a_change_of_the_password(self) -> None:
         viewer = self.by_session()
         self.user.set_password("another one")
         self.user.save()
-        self.assert_ended(viewer)
+        self.assert_not_valid(viewer)
 
     def test_the_session_of_a_deleted_account_is_invalid(self) -> None:
         viewer = self.by_session()
         self.user.delete()
-        self.assert_ended(viewer)
+        self.assert_not_valid(viewer)
 
 
 class OriginTests(Case):
@@ -212,7 +212,7 @@ class OriginTests(Case):
         others = ("https://example.org", "https://tasks.example.org.evil.org", "https://tasks.example.org:8443", "null")
         self.assertEqual(self.are_ours(*others, ""), [False] * 5)
 
-    def test_an_origin_without_a_host_is_nobodys(self) -> None:
+    def test_without_a_host_no_origin_is_ours(self) -> None:
         self.assertFalse(authentication.is_our_origin("null", ""))
 
     @override_settings(TLS_PROXY=True)
@@ -220,7 +220,7 @@ class OriginTests(Case):
         self.assertEqual(self.are_ours("https://tasks.example.org", "http://tasks.example.org"), [True, False])
 
     @override_settings(CSRF_TRUSTED_ORIGINS=["https://*.example.com"], CORS_ALLOWED_ORIGINS=["http://localhost:3000"])
-    def test_origins_that_the_settings_trust_are_accepted(self) -> None:
+    def test_origins_that_the_settings_trust_are_ours(self) -> None:
         self.assertEqual(self.are_ours("https://app.example.com", "http://localhost:3000"), [True] * 2)
         self.assertEqual(self.are_ours("http://app.example.com", "https://localhost:3000", "https://com"), [False] * 3)
 

@@ -17,7 +17,7 @@ from backend.projects.errors import RateLimited
 from tests.cases import Case
 from tests.factories import UserFactory
 
-# So slow that nothing is restored during a test.
+# Their rate is so low that nothing is restored during a test.
 SLOW = Policy("test", 100, 0.001)
 OTHER = Policy("other", 10, 0.001)
 
@@ -29,59 +29,60 @@ class BudgetTests(Case):
             buckets.clear()
             self.addCleanup(buckets.clear)
 
-    def left(self, amount: int, policy: Policy = SLOW, viewer: Any = None) -> int:
+    def charge(self, amount: int, policy: Policy = SLOW, viewer: Any = None) -> int:
+        """Charge one budget. Returns its balance."""
         [balance] = charge(viewer or self.viewer, [(policy, amount)])
         return balance.available
 
     def test_a_charge_reduces_the_budget_until_it_is_spent(self) -> None:
-        self.assertEqual([self.left(60), self.left(30)], [40, 10])
+        self.assertEqual([self.charge(60), self.charge(30)], [40, 10])
         with self.assertRaises(RateLimited) as refused:
-            self.left(11)
+            self.charge(11)
         self.assertIn(refused.exception.retry_after_s, range(900, 1001))
         self.assertEqual(refused.exception.balances, [Balance(SLOW, 10)])
-        self.assertEqual(self.left(10), 0)
+        self.assertEqual(self.charge(10), 0)
 
     def test_a_budget_is_restored_by_its_rate(self) -> None:
         fast = Policy("test", 100, 10_000.0)
-        self.assertEqual(self.left(100, fast), 0)
+        self.assertEqual(self.charge(100, fast), 0)
         for _ in range(10_000):
             with suppress(RateLimited):
-                self.left(100, fast)
+                self.charge(100, fast)
                 return
         self.fail("The budget is not restored.")
 
     def test_all_tokens_and_sessions_of_a_user_share_one_budget(self) -> None:
-        self.assertEqual(self.left(60), 40)
+        self.assertEqual(self.charge(60), 40)
         by_token = replace(self.viewer, token_id=7, address="192.0.2.1")
-        self.assertEqual(self.left(1, viewer=by_token), 39)
-        self.assertEqual(self.left(1, viewer=viewer_for(UserFactory())), 99)
+        self.assertEqual(self.charge(1, viewer=by_token), 39)
+        self.assertEqual(self.charge(1, viewer=viewer_for(UserFactory())), 99)
 
     def test_anonymous_clients_have_a_budget_per_address(self) -> None:
         for address in ("192.0.2.1", "192.0.2.2"):
-            self.assertEqual(self.left(60, viewer=replace(ANONYMOUS, address=address)), 40)
-        self.assertEqual(self.left(1, viewer=replace(ANONYMOUS, address="192.0.2.1")), 39)
+            self.assertEqual(self.charge(60, viewer=replace(ANONYMOUS, address=address)), 40)
+        self.assertEqual(self.charge(1, viewer=replace(ANONYMOUS, address="192.0.2.1")), 39)
 
     def test_open_access_has_one_budget_and_our_own_jobs_have_none(self) -> None:
-        self.assertEqual(self.left(60, viewer=replace(UNNAMED, address="127.0.0.1")), 40)
-        self.assertEqual(self.left(1, viewer=UNNAMED), 39)
+        self.assertEqual(self.charge(60, viewer=replace(UNNAMED, address="127.0.0.1")), 40)
+        self.assertEqual(self.charge(1, viewer=UNNAMED), 39)
         self.assertEqual(charge(SYSTEM, [(SLOW, 1000)]), [])
 
-    def test_nothing_is_charged_where_one_of_two_budgets_is_spent(self) -> None:
+    def test_nothing_is_charged_if_one_of_two_budgets_is_spent(self) -> None:
         both = [(SLOW, 20), (OTHER, 6)]
         self.assertEqual([balance.available for balance in charge(self.viewer, both)], [80, 4])
         with self.assertRaises(RateLimited):
             charge(self.viewer, both)
-        self.assertEqual(self.left(0), 80)
-        self.assertEqual(self.left(0, OTHER), 4)
+        self.assertEqual(self.charge(0), 80)
+        self.assertEqual(self.charge(0, OTHER), 4)
 
     def test_unused_units_are_given_back_with_the_next_charge(self) -> None:
-        self.assertEqual(self.left(60), 40)
+        self.assertEqual(self.charge(60), 40)
         give_back(self.viewer, SLOW, 50)
         give_back(self.viewer, SLOW, 5)
-        self.assertEqual(self.left(1), 94)
-        self.assertEqual(self.left(1), 93)
+        self.assertEqual(self.charge(1), 94)
+        self.assertEqual(self.charge(1), 93)
         give_back(self.viewer, SLOW, 10_000)
-        self.assertEqual(self.left(1), 99)
+        self.assertEqual(self.charge(1), 99)
 
     def test_a_charge_of_several_budgets_is_one_command(self) -> None:
         with patch.object(server, "call", wraps=server.call) as call:
@@ -91,22 +92,22 @@ class BudgetTests(Case):
 
     @override_settings(COST_MODE="measure")
     def test_nothing_is_refused_while_costs_are_only_measured(self) -> None:
-        self.assertEqual([self.left(60), self.left(60), self.left(60)], [40, 0, 0])
+        self.assertEqual([self.charge(60), self.charge(60), self.charge(60)], [40, 0, 0])
 
-    def test_each_process_counts_for_itself_while_redis_is_down(self) -> None:
+    def test_each_process_has_its_own_buckets_while_redis_is_down(self) -> None:
         with self.redis_down():
-            self.assertEqual([self.left(60), self.left(30)], [40, 10])
+            self.assertEqual([self.charge(60), self.charge(30)], [40, 10])
             with self.assertRaises(RateLimited) as refused:
                 charge(self.viewer, [(SLOW, 11), (OTHER, 1)])
             self.assertEqual([balance.available for balance in refused.exception.balances], [10, 10])
             give_back(self.viewer, SLOW, 5)
-            self.assertEqual(self.left(11), 4)
-        self.assertEqual(self.left(1), 99)
+            self.assertEqual(self.charge(11), 4)
+        self.assertEqual(self.charge(1), 99)
 
     def test_a_process_has_a_bounded_number_of_buckets(self) -> None:
         with self.redis_down(), patch.object(budget, "_MAX_LOCAL", 2):
             for user_id in (1, 2, 3):
-                self.left(60, viewer=replace(self.viewer, user_id=user_id))
+                self.charge(60, viewer=replace(self.viewer, user_id=user_id))
                 give_back(replace(self.viewer, user_id=user_id), SLOW, 1)
             self.assertEqual(len(budget._local._levels), 2)
             self.assertEqual(len(budget._returned._units), 2)

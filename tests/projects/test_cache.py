@@ -34,7 +34,7 @@ class CachedListTests(Case):
         return cached_list(CacheQuery(viewer, "list", params, project_id=project_id), self.build).rows
 
     def evict(self, tag: str) -> None:
-        """Delete the version of a tag, as Redis does when it evicts it."""
+        """Delete the version of a tag, as an eviction by Redis does."""
         self.assertEqual(get_redis_connection("default").delete(server.key(versions.version_key(tag))), 1)
 
     def test_a_list_is_built_once(self) -> None:
@@ -45,7 +45,7 @@ class CachedListTests(Case):
         with self.assertNumQueries(0):
             self.read()
 
-    def test_other_parameters_and_other_viewers_have_lists_of_their_own(self) -> None:
+    def test_each_viewer_and_each_set_of_parameters_has_its_own_list(self) -> None:
         ada, bob = viewer_for(UserFactory()), viewer_for(UserFactory())
         rows = [self.read(), self.read(params=1), self.read(ada), self.read(bob), self.read(ada)]
         self.assertEqual(rows, [1, 2, 3, 4, 3])
@@ -88,8 +88,8 @@ class CachedListTests(Case):
         cached_list(CacheQuery(SYSTEM, "list", None), build_while_another_reader_stores)
         self.assertEqual(self.read(), 1)
 
-    def test_rows_of_a_project_joined_during_the_read_are_not_stored(self) -> None:
-        """The join has bumped no tag yet, but a write to that project may have had its response by now."""
+    def test_rows_of_a_project_that_the_viewer_joins_during_the_read_are_not_stored(self) -> None:
+        """The join has not bumped its tags yet, but the response to a write in the project may have been sent."""
         for project_id in (None, ProjectFactory().pk):
             user = UserFactory()
             joined = project_id or ProjectFactory().pk
@@ -98,7 +98,7 @@ class CachedListTests(Case):
                 self.write_unannounced(
                     lambda: services.membership.add_member(actor=SYSTEM, project_id=joined, username=user.username)
                 )
-                return "with the project's"
+                return "rows with the project"
 
             built = cached_list(
                 CacheQuery(viewer_for(user), "list", None, project_id=project_id), build_while_they_join
@@ -107,22 +107,22 @@ class CachedListTests(Case):
             self.built = 0
             self.assertEqual(self.read(viewer_for(user), project_id=project_id), 1)
 
-    def test_rows_of_a_project_left_before_the_read_are_not_stored(self) -> None:
-        """The viewer was found to see the project, but that was before its version was read."""
+    def test_rows_of_a_project_that_the_viewer_has_left_are_not_stored(self) -> None:
+        """The check that the viewer sees the project ran before the version of its tag was read."""
         viewer, project_id = viewer_for(UserFactory()), ProjectFactory().pk
         built = cached_list(
-            CacheQuery(viewer, "list", None, project_id=project_id, is_visible=True), lambda: "the project's"
+            CacheQuery(viewer, "list", None, project_id=project_id, is_visible=True), lambda: "rows of the project"
         )
         self.assertFalse(built.is_known)
         self.assertEqual(self.read(viewer, project_id=project_id), 1)
 
-    def test_another_build_has_lists_of_its_own(self) -> None:
+    def test_another_build_of_the_code_has_its_own_lists(self) -> None:
         self.read()
         with self.settings(BUILD="another"):
             self.assertEqual(self.read(), 2)
 
     def test_a_list_is_at_least_as_new_as_its_min_position(self) -> None:
-        """Also where the writer of that position has not bumped the tags yet."""
+        """This holds even if the writer of that position has not bumped the tags yet."""
         project = ProjectFactory()
 
         def read_at(position: int) -> int:
@@ -137,7 +137,7 @@ class CachedListTests(Case):
         services.project.update_project(actor=SYSTEM, project_id=project.pk, changes={"name": "New"})
         self.assertEqual([read_at(2), read_at(2)], [2, 2])
 
-    def test_the_position_costs_no_query_while_the_versions_are_known(self) -> None:
+    def test_reading_the_position_costs_no_query_while_the_versions_are_known(self) -> None:
         self.read(project_id=7)
         services.project.create_project(actor=SYSTEM, name="Other")
         bump({GLOBAL_TAG: Event.head()})
@@ -151,7 +151,7 @@ class CachedListTests(Case):
         services.project.create_project(actor=SYSTEM, name="New")
         self.assertEqual(self.read(project_id=7), 2)
 
-    def test_a_lost_version_never_comes_back(self) -> None:
+    def test_a_lost_version_is_never_used_again(self) -> None:
         """Otherwise a list from before a change would be served again after the version of that change is lost."""
         self.read(project_id=7)
         bump({project_tag(7): 3})
@@ -176,7 +176,7 @@ class CachedListTests(Case):
         with override_settings(CACHE_LIST_S=0):
             self.assertEqual([self.read(), self.read()], [2, 3])
 
-    def test_the_lists_of_a_member_of_very_many_projects_have_the_global_tag(self) -> None:
+    def test_the_lists_of_a_member_of_too_many_projects_have_the_global_tag(self) -> None:
         user = UserFactory()
         MembershipFactory.create_batch(3, user=user)
         viewer = viewer_for(user)
@@ -196,7 +196,7 @@ class WithoutRedisTests(Case):
         self.assertEqual([row.name for row in page.page.rows], ["New"])
         self.assertEqual([record.levelname for record in logged.records], ["WARNING"])
 
-    def test_redis_back_with_its_old_data_serves_no_stale_list(self) -> None:
+    def test_no_stale_list_is_served_after_redis_was_unreachable_during_a_write(self) -> None:
         def names() -> list[str]:
             page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(default_size=9))
             return [row.name for row in page.page.rows]
@@ -208,8 +208,8 @@ class WithoutRedisTests(Case):
         with self.assertNumQueries(0):
             self.assertEqual(names(), ["New"])
 
-    def test_a_bump_is_sent_to_a_redis_that_did_not_answer_a_moment_ago(self) -> None:
-        """It may answer other processes, which would go on serving old lists."""
+    def test_a_bump_is_sent_even_if_redis_was_just_unreachable(self) -> None:
+        """Redis may be reachable for other processes, which would serve old lists."""
         version = versions.versions_before_reading(SYSTEM, [7]).by_tag[project_tag(7)]
         self.addCleanup(setattr, server, "ask_again_at", 0.0)
         server.ask_again_at = time.monotonic() + 60
@@ -217,8 +217,8 @@ class WithoutRedisTests(Case):
         stored = get_redis_connection("default").get(server.key(versions.version_key(project_tag(7))))
         self.assertEqual(stored.decode(), f"{str(version)[:-1]}5")
 
-    def test_pending_bumps_are_sent_as_soon_as_redis_is_back(self) -> None:
-        """Other processes read from it meanwhile and know nothing of the change."""
+    def test_pending_bumps_are_sent_as_soon_as_redis_is_reachable_again(self) -> None:
+        """Until then, other processes read the old versions from Redis."""
         version = versions.versions_before_reading(SYSTEM, [7]).by_tag[project_tag(7)]
         with self.redis_down():
             self.assertFalse(bump({project_tag(7): 5}))
@@ -244,7 +244,7 @@ class FaultyRedisTests(Case):
         with self.committed():
             services.project.update_project(actor=SYSTEM, project_id=self.project.pk, changes={"name": name})
 
-    def test_a_redis_restarted_with_old_data_serves_no_stale_list(self) -> None:
+    def test_no_stale_list_is_served_after_redis_restarts_with_old_data(self) -> None:
         with own_redis() as valkey:
             self.rename("b")
             self.assertEqual(self.names(), ["b"])
@@ -252,13 +252,13 @@ class FaultyRedisTests(Case):
             self.rename("c")
             valkey.kill()
             valkey.start()
-            # It has loaded the list and the version from before the change.
+            # Redis has loaded the list and the version from before the change.
             self.assertTrue(get_redis_connection("default").keys("*list:projects:*"))
             self.assertEqual([self.names(), self.names()], [["c"], ["c"]])
             with self.assertNumQueries(0):
                 self.assertEqual(self.names(), ["c"])
 
-    def test_a_full_redis_serves_no_stale_list(self) -> None:
+    def test_no_stale_list_is_served_while_redis_is_full_or_after_it(self) -> None:
         with own_redis():
             redis = get_redis_connection("default")
             self.assertEqual(self.names(), ["a"])

@@ -19,7 +19,7 @@ class DemoTests(Case):
         call_command("demo", stdout=output, **options)
         return output.getvalue()
 
-    def test_a_first_start_loads_and_reports_people_projects_tasks_and_comments(self) -> None:
+    def test_the_first_run_creates_and_reports_users_projects_tasks_and_comments(self) -> None:
         output = self.load()
         self.assertEqual((User.objects.count(), Project.objects.count(), Task.objects.count()), (3, 3, 60))
         self.assertEqual(set(Task.objects.values_list("status", flat=True)), set(Status.values))
@@ -37,17 +37,17 @@ class DemoTests(Case):
         self.assertEqual(events.count("task.commented"), Comment.objects.count())
         self.assertEqual(SummaryReport.objects.count(), 3)
 
-    def test_some_demo_tasks_send_reminders_at_once(self) -> None:
+    def test_some_demo_tasks_are_due_for_reminders_at_once(self) -> None:
         self.load()
         self.assertTrue(all(services.reminder.send(pk) for pk in services.reminder.scan(now=timezone.now())))
         self.assertTrue(mail.outbox)
 
-    def test_nothing_is_loaded_where_a_project_exists(self) -> None:
+    def test_nothing_is_created_if_a_project_exists(self) -> None:
         ProjectFactory()
         self.load()
         self.assertEqual((Project.objects.count(), Event.objects.count()), (1, 0))
 
-    def test_more_tasks_are_added_on_request(self) -> None:
+    def test_another_run_with_a_number_of_tasks_adds_that_many(self) -> None:
         self.load()
         self.load(tasks=10)
         self.assertEqual((User.objects.count(), Project.objects.count(), Task.objects.count()), (3, 6, 70))
@@ -55,7 +55,7 @@ class DemoTests(Case):
 
 @pytest.mark.slow
 class ManyTests(Case):
-    def test_many_tasks_are_spread_over_hundreds_of_projects_each_with_its_event(self) -> None:
+    def test_many_tasks_are_spread_over_hundreds_of_projects_and_each_task_has_an_event(self) -> None:
         # A lower limit, so that the test does not take a minute.
         self.addCleanup(setattr, demo, "MANY", demo.MANY)
         demo.MANY = 2_000

@@ -1,4 +1,4 @@
-"""The limit of mails per recipient and hour, and the digests of what exceeds it."""
+"""The limit of mails per recipient and hour, and the digests of reminders and summaries over the limit."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.projects.test_reminder_smtp import mail_server
 HOUR = timedelta(hours=1)
 
 
-def work() -> int:
-    """Do what Beat and the worker do each minute. Return the number of mails sent."""
+def run_jobs() -> int:
+    """Run the jobs of one minute, as Beat and the worker do. Return the number of mails sent."""
     now = timezone.now()
     sent = [services.reminder.send(pk) for pk in services.reminder.scan(now=now)]
     sent += [services.report.send_mail(pk) for pk in services.report.mails_to_send(now=now)]
@@ -33,19 +33,19 @@ def work() -> int:
     return sum(sent)
 
 
-def collect() -> None:
-    """Let the time pass in which a digest collects mails."""
+def make_digests_due() -> None:
+    """End the time in which digests collect entries."""
     MailDigest.objects.filter(sent_at=None).update(not_before=Now())
 
 
 def pass_an_hour() -> None:
-    """Let all mails sent so far be an hour old."""
+    """Make all mails sent so far an hour old, and digests due."""
     long_ago = timezone.now() - HOUR
     for quota in MailQuota.objects.all():
         quota.claimed_at = [long_ago] * len(quota.claimed_at)
         quota.digest_at = quota.digest_at and long_ago
         quota.save()
-    collect()
+    make_digests_due()
 
 
 def bodies() -> list[str]:
@@ -61,13 +61,13 @@ class DigestCase(Case):
         cls.owner = MembershipFactory(project=cls.project, role=Role.OWNER).user
         cls.ada = MembershipFactory(project=cls.project, user__email="Ada@example.org").user
 
-    def make_due(self, count: int, **fields: Any) -> list[Task]:
-        given = {"project": self.project, "assignee": self.ada, "due_date": timezone.now() + HOUR, **fields}
-        return TaskFactory.create_batch(count, **given)
+    def create_due_tasks(self, count: int, **fields: Any) -> list[Task]:
+        defaults = {"project": self.project, "assignee": self.ada, "due_date": timezone.now() + HOUR}
+        return TaskFactory.create_batch(count, **defaults | fields)
 
 
 class LimitTests(DigestCase):
-    def test_one_account_that_assigns_100_due_tasks_causes_20_mails_and_one_digest_in_an_hour(self) -> None:
+    def test_assigning_100_due_tasks_causes_20_mails_and_one_digest_in_an_hour(self) -> None:
         actor = viewer_for(self.owner)
         due: datetime = timezone.now() + HOUR
         for n in range(100):
@@ -76,10 +76,10 @@ class LimitTests(DigestCase):
                 project_id=self.project.pk,
                 changes={"title": f"Task number {n:02}", "due_date": due, "assignee_id": self.ada.pk},
             )
-        self.assertEqual(work(), settings.MAILS_PER_HOUR)
+        self.assertEqual(run_jobs(), settings.MAILS_PER_HOUR)
         for _ in range(3):
-            collect()
-            work()
+            make_digests_due()
+            run_jobs()
         self.assertEqual(len(mail.outbox), settings.MAILS_PER_HOUR + 1)
         text = "\n".join(bodies())
         for n in range(100):
@@ -90,54 +90,54 @@ class LimitTests(DigestCase):
 
     @override_settings(MAILS_PER_HOUR=2)
     def test_a_second_digest_follows_an_hour_after_the_first(self) -> None:
-        self.make_due(3)
-        self.assertEqual(work(), 2)
-        collect()
-        self.assertEqual(work(), 1)
-        self.make_due(5)
-        work()
+        self.create_due_tasks(3)
+        self.assertEqual(run_jobs(), 2)
+        make_digests_due()
+        self.assertEqual(run_jobs(), 1)
+        self.create_due_tasks(5)
+        run_jobs()
         self.assertGreater(MailDigest.objects.get(sent_at=None).not_before, timezone.now() + 0.9 * HOUR)
         for _ in range(3):
-            self.assertEqual(work(), 0)
-        collect()  # even if a digest is tried too early, it waits
-        self.assertEqual(work(), 0)
+            self.assertEqual(run_jobs(), 0)
+        make_digests_due()  # a digest waits even if it is tried too early
+        self.assertEqual(run_jobs(), 0)
         pass_an_hour()
-        self.assertEqual(work(), 1)
+        self.assertEqual(run_jobs(), 1)
         self.assertEqual([message.subject for message in mail.outbox[2:]], ["1 more reminder", "5 more reminders"])
-        self.assertEqual(work(), 0)
+        self.assertEqual(run_jobs(), 0)
 
     @override_settings(MAILS_PER_HOUR=2)
-    def test_the_limit_holds_for_any_hour_and_for_each_recipient(self) -> None:
-        self.make_due(2)
-        self.make_due(2, assignee=self.owner)
-        self.assertEqual(work(), 4)
-        self.make_due(1)
-        self.assertEqual(work(), 0)
+    def test_the_limit_is_per_recipient_and_per_hour(self) -> None:
+        self.create_due_tasks(2)
+        self.create_due_tasks(2, assignee=self.owner)
+        self.assertEqual(run_jobs(), 4)
+        self.create_due_tasks(1)
+        self.assertEqual(run_jobs(), 0)
         pass_an_hour()
-        self.make_due(2)
-        self.assertEqual(work(), 3)  # the digest and two mails
+        self.create_due_tasks(2)
+        self.assertEqual(run_jobs(), 3)  # the digest and two mails
 
     @override_settings(MAILS_PER_HOUR=2)
-    def test_deleting_tasks_and_writing_the_address_differently_do_not_reset_the_limit(self) -> None:
-        for task in self.make_due(2):
-            work()
+    def test_deleting_tasks_or_changing_the_case_of_the_address_does_not_reset_the_limit(self) -> None:
+        for task in self.create_due_tasks(2):
+            run_jobs()
             services.task.delete_task(actor=SYSTEM, task_id=task.pk)
         self.assertEqual((len(mail.outbox), Reminder.objects.count()), (2, 0))
         User.objects.filter(pk=self.ada.pk).update(email="ADA@EXAMPLE.ORG")
-        self.make_due(1)
-        self.assertEqual(work(), 0)
+        self.create_due_tasks(1)
+        self.assertEqual(run_jobs(), 0)
 
     @override_settings(MAILS_PER_HOUR=1)
-    def test_summaries_count_and_are_in_the_digest(self) -> None:
-        self.make_due(1)
-        self.assertEqual(work(), 1)
+    def test_summaries_over_the_limit_are_in_the_digest(self) -> None:
+        self.create_due_tasks(1)
+        self.assertEqual(run_jobs(), 1)
         figures = {"created": 1, "completed": 2, "overdue": 3, "due_in_24_hours": 4}
         report = SummaryReportFactory(project=self.project, date=date(2026, 3, 1), figures=figures)
         ReportMail.objects.create(report=report, recipient=self.ada.email)
-        self.make_due(1, title="Ship it")
-        self.assertEqual(work(), 0)
-        collect()
-        self.assertEqual(work(), 1)
+        self.create_due_tasks(1, title="Ship it")
+        self.assertEqual(run_jobs(), 0)
+        make_digests_due()
+        self.assertEqual(run_jobs(), 1)
         message = mail.outbox[-1]
         self.assertEqual(message.subject, "2 more reminders and summaries")
         self.assertIn("1 Mar 2026  Relaunch: 1 created, 2 completed, 3 overdue, 4 due in 24 h", bodies()[-1])
@@ -146,10 +146,10 @@ class LimitTests(DigestCase):
 
     @override_settings(MAILS_PER_HOUR=1)
     def test_user_text_is_escaped_in_the_html_of_a_digest(self) -> None:
-        self.make_due(2, title="<b>R&D</b>")
-        work()
-        collect()
-        work()
+        self.create_due_tasks(2, title="<b>R&D</b>")
+        run_jobs()
+        make_digests_due()
+        run_jobs()
         message = mail.outbox[-1]
         assert isinstance(message, mail.EmailMultiAlternatives)
         self.assertIn("&lt;b&gt;R&amp;D&lt;/b&gt;", str(message.alternatives[0][0]))
@@ -157,29 +157,29 @@ class LimitTests(DigestCase):
 
 
 class ContentTests(DigestCase):
-    def held(self, count: int = 3) -> list[Task]:
+    def create_tasks_in_digest(self, count: int = 3) -> list[Task]:
         """Create tasks whose reminders are in a digest."""
-        self.make_due(1, title="First", due_date=timezone.now() + timedelta(minutes=1))
-        tasks = self.make_due(count)
+        self.create_due_tasks(1, title="First", due_date=timezone.now() + timedelta(minutes=1))
+        tasks = self.create_due_tasks(count)
         with override_settings(MAILS_PER_HOUR=1):
-            work()
+            run_jobs()
         self.assertEqual(Reminder.objects.exclude(digest=None).count(), count)
-        collect()
+        make_digests_due()
         mail.outbox.clear()
         return tasks
 
-    def test_what_has_become_obsolete_is_left_out_and_deleted(self) -> None:
-        done, moved, kept = self.held()
+    def test_obsolete_reminders_are_left_out_of_a_digest_and_deleted(self) -> None:
+        done, moved, current = self.create_tasks_in_digest()
         services.task.update_task(actor=SYSTEM, task_id=done.pk, changes={"status": Status.COMPLETED})
         later = timezone.now() + timedelta(days=3)
         services.task.update_task(actor=SYSTEM, task_id=moved.pk, changes={"due_date": later})
-        self.assertEqual(work(), 1)
+        self.assertEqual(run_jobs(), 1)
         self.assertEqual(mail.outbox[0].subject, "1 more reminder")
-        self.assertIn(kept.title, bodies()[0])
+        self.assertIn(current.title, bodies()[0])
         self.assertEqual(set(Reminder.objects.values_list("task", flat=True)) & {done.pk, moved.pk}, set())
 
     def test_an_assignee_who_left_the_project_gets_neither_reminder_nor_digest(self) -> None:
-        self.held()
+        self.create_tasks_in_digest()
         reminder = Reminder.objects.filter(sent_at=None).first()
         assert reminder is not None
         services.membership.remove_member(actor=SYSTEM, project_id=self.project.pk, user_id=self.ada.pk)
@@ -188,98 +188,98 @@ class ContentTests(DigestCase):
         self.assertEqual(mail.outbox, [])
         self.assertFalse(MailDigest.objects.exists() or Reminder.objects.filter(sent_at=None).exists())
 
-    def test_a_digest_that_is_too_large_leaves_the_rest_to_the_next(self) -> None:
+    def test_entries_over_the_maximum_of_a_digest_are_sent_in_the_next_one(self) -> None:
         self.addCleanup(setattr, digests, "MAX_ENTRIES", digests.MAX_ENTRIES)
         digests.MAX_ENTRIES = 2
-        self.held()
+        self.create_tasks_in_digest()
         with override_settings(MAILS_PER_HOUR=1):
-            self.assertEqual(work(), 1)
-            work()
+            self.assertEqual(run_jobs(), 1)
+            run_jobs()
             pass_an_hour()
-            work()
+            run_jobs()
         self.assertEqual([message.subject for message in mail.outbox], ["2 more reminders", "1 more reminder"])
         self.assertEqual(Reminder.objects.filter(sent_at=None).count(), 0)
 
-    def test_a_digest_is_sent_once_however_often_it_is_tried(self) -> None:
-        self.held()
+    def test_sending_a_digest_again_sends_no_second_mail(self) -> None:
+        self.create_tasks_in_digest()
         (digest_id,) = services.digest.scan()
         self.assertEqual([services.digest.send(digest_id) for _ in range(3)], [True, False, False])
 
-    def test_the_digest_of_a_killed_worker_is_sent_again_under_the_same_message_id(self) -> None:
-        self.held()
+    def test_the_digest_of_a_killed_worker_is_resent_under_the_same_message_id(self) -> None:
+        self.create_tasks_in_digest()
         (digest_id,) = services.digest.scan()
         services.digest.send(digest_id)
         MailDigest.objects.update(sent_at=None, is_in_doubt=True, not_before=timezone.now())
         Reminder.objects.filter(digest=digest_id).update(sent_at=None)
-        self.assertEqual(work(), 1)
+        self.assertEqual(run_jobs(), 1)
         first, second = (message.extra_headers["Message-ID"] for message in mail.outbox)
         self.assertEqual(first, second)
 
     def test_a_refused_digest_keeps_its_contents_and_its_message_id(self) -> None:
-        tasks = self.held()
+        tasks = self.create_tasks_in_digest()
         with mail_server("451 Later") as mailbox, self.assertLogs("backend.projects", "WARNING"):
-            self.assertEqual(work(), 0)
+            self.assertEqual(run_jobs(), 0)
             with override_settings(MAILS_PER_HOUR=1):
-                self.make_due(1, title="Too late for it")
-                work()
+                self.create_due_tasks(1, title="Too late for the digest")
+                run_jobs()
             MailDigest.objects.filter(attempts=1).update(not_before=timezone.now())
-            self.assertEqual(work(), 1)
+            self.assertEqual(run_jobs(), 1)
         first, second = mailbox.messages
         self.assertEqual(first["Message-ID"], second["Message-ID"])
         text = second.get_payload()[0].get_payload(decode=True).decode()  # type: ignore[union-attr,index]
-        self.assertNotIn("Too late for it", text)
+        self.assertNotIn("Too late for the digest", text)
         for task in tasks:
             self.assertIn(task.title, text)
 
 
 class DeliveryTests(DigestCase):
     @override_settings(MAILS_PER_HOUR=1)
-    def test_a_refused_mail_does_not_count(self) -> None:
-        self.make_due(2)
+    def test_a_refused_mail_does_not_count_towards_the_limit(self) -> None:
+        self.create_due_tasks(2)
         with mail_server("451 Later") as mailbox, self.assertLogs("backend.projects", "WARNING"):
-            self.assertEqual(work(), 1)  # the first is refused, the second is accepted
+            self.assertEqual(run_jobs(), 1)  # the first is refused, the second is accepted
         self.assertEqual(len(mailbox.messages), 2)
         self.assertEqual(len(MailQuota.objects.get().claimed_at), 1)
 
     @override_settings(MAILS_PER_HOUR=1)
-    def test_a_mail_of_a_killed_worker_is_sent_again_as_itself_over_the_limit(self) -> None:
-        self.make_due(1)
-        self.assertEqual(work(), 1)
+    def test_a_mail_of_a_killed_worker_is_resent_under_its_message_id_despite_the_limit(self) -> None:
+        self.create_due_tasks(1)
+        self.assertEqual(run_jobs(), 1)
         Reminder.objects.update(sent_at=None, is_in_doubt=True, not_before=timezone.now())
-        self.make_due(1)
-        self.assertEqual(work(), 1)
+        self.create_due_tasks(1)
+        self.assertEqual(run_jobs(), 1)
         first, second = (message.extra_headers["Message-ID"] for message in mail.outbox)
         self.assertEqual(first, second)
         self.assertEqual(Reminder.objects.exclude(digest=None).count(), 1)
 
     @override_settings(MAILS_PER_HOUR=1)
-    def test_an_obsolete_mail_does_not_count(self) -> None:
-        (task,) = self.make_due(1)
+    def test_an_obsolete_mail_does_not_count_towards_the_limit(self) -> None:
+        (task,) = self.create_due_tasks(1)
         (reminder_id,) = services.reminder.scan(now=timezone.now())
         services.task.update_task(actor=SYSTEM, task_id=task.pk, changes={"status": Status.COMPLETED})
         self.assertFalse(services.reminder.send(reminder_id))
-        self.make_due(1)
-        self.assertEqual(work(), 1)
+        self.create_due_tasks(1)
+        self.assertEqual(run_jobs(), 1)
 
-    def test_a_claim_holds_while_another_worker_fills_a_digest(self) -> None:
-        self.make_due(1)
+    def test_a_claimed_reminder_is_not_moved_to_a_digest(self) -> None:
+        self.create_due_tasks(1)
         services.reminder.scan(now=timezone.now())
         Reminder.objects.update(attempts=1, is_in_doubt=True, not_before=timezone.now() + LEASE)
-        self.make_due(2)
+        self.create_due_tasks(2)
         with override_settings(MAILS_PER_HOUR=1):
-            self.assertEqual(work(), 1)
+            self.assertEqual(run_jobs(), 1)
         self.assertEqual(Reminder.objects.get(attempts=1, sent_at=None).digest, None)
 
-    def test_a_digest_waits_for_what_the_next_scans_find(self) -> None:
-        self.make_due(2)
+    def test_a_digest_waits_for_the_reminders_of_the_next_scans(self) -> None:
+        self.create_due_tasks(2)
         with override_settings(MAILS_PER_HOUR=1):
-            work()
+            run_jobs()
         wait = MailDigest.objects.get().not_before - timezone.now()
         self.assertAlmostEqual(wait, DIGEST_WAIT, delta=timedelta(seconds=30))
 
     def test_the_retention_job_deletes_old_digests_and_unused_quotas(self) -> None:
         now = timezone.now()
-        task = self.make_due(1)[0]
+        task = self.create_due_tasks(1)[0]
         for days in (31, 29):
             digest = MailDigest.objects.create(recipient=f"{days}@example.org", sent_at=now - timedelta(days=days))
             Reminder.objects.create(
@@ -295,22 +295,22 @@ class DeliveryTests(DigestCase):
 
 
 class SubjectTests(DigestCase):
-    def test_a_long_title_is_cut_in_the_subject_and_complete_in_the_body(self) -> None:
+    def test_a_long_title_is_truncated_in_the_subject_and_complete_in_the_body(self) -> None:
         title = "x" * 255
-        self.make_due(1, title=title)
-        work()
+        self.create_due_tasks(1, title=title)
+        run_jobs()
         self.assertTrue(mail.outbox[0].subject.endswith(f": {'x' * 79}…"))
         self.assertIn(title, bodies()[0])
 
-    def test_control_characters_are_not_in_a_subject(self) -> None:
-        self.make_due(1, title="Ship\x07 \u202eti\u2028now\ttoday")
-        work()
+    def test_control_characters_are_removed_from_a_subject(self) -> None:
+        self.create_due_tasks(1, title="Ship\x07 \u202eti\u2028now\ttoday")
+        run_jobs()
         self.assertTrue(mail.outbox[0].subject.endswith(": Ship ti now today"))
 
 
 class ConcurrentTests(CommittingCase):
     @override_settings(MAILS_PER_HOUR=3)
-    def test_concurrent_workers_keep_the_limit_together(self) -> None:
+    def test_concurrent_workers_together_keep_the_limit(self) -> None:
         member = MembershipFactory()
         TaskFactory.create_batch(12, project=member.project, assignee=member.user, due_date=timezone.now() + HOUR)
         ids = services.reminder.scan(now=timezone.now())
@@ -321,7 +321,7 @@ class ConcurrentTests(CommittingCase):
         self.assertEqual(MailDigest.objects.count(), 1)
 
     @override_settings(MAILS_PER_HOUR=1)
-    def test_deleting_the_project_meanwhile_causes_no_deadlock(self) -> None:
+    def test_deleting_the_project_of_reminders_being_sent_causes_no_deadlock(self) -> None:
         for _ in range(5):
             member = MembershipFactory(user__email="shared@example.org")
             TaskFactory.create_batch(10, project=member.project, assignee=member.user, due_date=timezone.now() + HOUR)

@@ -37,7 +37,7 @@ def updated(project: Project) -> ProjectUpdated:
 
 
 class AppendTests(Case):
-    def test_positions_start_at_1_and_have_no_holes(self) -> None:
+    def test_positions_start_at_1_and_have_no_gaps(self) -> None:
         project = ProjectFactory()
         first = journal.append(updated(project), actor=SYSTEM)
         with self.assertRaises(ZeroDivisionError), transaction.atomic():
@@ -94,13 +94,13 @@ class AppendTests(Case):
         self.assertEqual(len(inserts), 3)
         self.assertLess(max(map(len, inserts)), 6_000_000)
 
-    def test_a_payload_that_is_not_json_is_refused_at_the_caller(self) -> None:
+    def test_a_payload_that_is_not_json_is_refused(self) -> None:
         with self.assertRaises(TypeError):
             journal.append(ProjectUpdated(ProjectRow.of(ProjectFactory()), changes=[object()]), actor=SYSTEM)  # type: ignore[list-item]
         self.assertEqual(Event.objects.count(), 0)
 
 
-class AppendOutsideTests(CommittingCase):
+class CommitTests(CommittingCase):
     def test_append_outside_a_transaction_is_refused(self) -> None:
         project = ProjectFactory()
         with self.assertRaises(RuntimeError):
@@ -108,7 +108,7 @@ class AppendOutsideTests(CommittingCase):
         self.assertEqual(Event.objects.count(), 0)
 
     def test_positions_follow_commits(self) -> None:
-        """A later writer waits for the earlier one's commit: a reader that has read up to N has missed nothing."""
+        """A writer waits for the commit of the writer before it, so a reader of all events up to N has missed none."""
         project = ProjectFactory()
         appended, may_commit = threading.Event(), threading.Event()
         seen: list[list[int]] = []
@@ -159,7 +159,7 @@ class ReadTests(Case):
         self.assertEqual(journal.read_after(5, limit=2).events, [])
 
     @override_settings(JOURNAL_PAGE_BYTES=250_000)
-    def test_a_page_ends_with_the_event_that_fills_its_bytes(self) -> None:
+    def test_a_page_ends_with_the_event_that_reaches_its_size_limit(self) -> None:
         project = ProjectFactory(description="é" * 50_000)
         for _ in range(5):
             journal.append(updated(project), actor=SYSTEM)
@@ -175,7 +175,7 @@ class ReadTests(Case):
         self.assertEqual(read, [[1, 2, 3], [4, 5]])
 
     @override_settings(JOURNAL_PAGE_BYTES=250_000)
-    def test_an_event_larger_than_a_page_is_a_page(self) -> None:
+    def test_an_event_larger_than_a_page_ends_its_page(self) -> None:
         for size in (10, 1_000_000, 10):
             journal.append(updated(ProjectFactory(description="x" * size)), actor=SYSTEM)
         first, last = journal.read_after(0, limit=100), journal.read_after(2, limit=100)
@@ -183,13 +183,13 @@ class ReadTests(Case):
         self.assertEqual([event.position for event in last.events], [3])
         self.assertEqual((first.has_more, last.has_more), (True, False))
 
-    def test_a_page_of_the_greatest_number_of_events_has_more(self) -> None:
+    def test_has_more_is_true_if_the_limit_ends_the_page(self) -> None:
         project = ProjectFactory()
         for _ in range(3):
             journal.append(updated(project), actor=SYSTEM)
         self.assertEqual([journal.read_after(0, limit=limit).has_more for limit in (2, 4)], [True, False])
 
-    def test_reading_bumps_no_tags_and_bump_tags_does(self) -> None:
+    def test_reading_bumps_no_tags_but_bump_tags_does(self) -> None:
         project = ProjectFactory()
         tag = project_tag(project.pk)
         bump({tag: 0})  # so that its version is known
@@ -212,7 +212,7 @@ class ReadTests(Case):
         Event.objects.filter(position__lte=2).delete()
         self.assertEqual(journal.retained(), Retained(oldest=2, head=3))
 
-    def test_only_positions_that_miss_no_event_may_be_resumed(self) -> None:
+    def test_a_position_can_be_resumed_only_if_no_event_is_missed(self) -> None:
         retained = Retained(oldest=2, head=5)
         for position in (2, 5):
             journal.check_resumable(position, retained)
@@ -234,7 +234,7 @@ class TruncationTests(Case):
         self.assertEqual({key: frame[key] for key in found.data}, found.data)
         return found
 
-    def test_a_large_event_has_the_beginning_of_its_text_and_the_address_of_the_object(self) -> None:
+    def test_a_large_event_has_the_beginning_of_its_text_and_the_url_of_its_object(self) -> None:
         text = "Weed the beds. " * 70_000
         project = ProjectFactory(description=text)
         task = TaskFactory(project=project, description=text)
@@ -269,7 +269,7 @@ class TruncationTests(Case):
         self.assertEqual(resolve(task_url).view_name, "rest:task")
         self.assertEqual(resolve(f"{task_url}comments/").view_name, "rest:comments")
 
-    def test_the_longest_texts_of_today_are_sent_whole(self) -> None:
+    def test_events_with_texts_of_the_maximum_length_are_not_truncated(self) -> None:
         task = TaskFactory(description="é" * 65_536)
         for event in (
             TaskUpdated(TaskRow.of(task), changes=["title"]),
@@ -284,14 +284,14 @@ class TruncationTests(Case):
         [found] = journal.read_after(0, limit=1).events
         self.assertEqual((found.is_truncated, found.data["users"]), (False, users))
 
-    def test_the_journal_keeps_the_whole_event(self) -> None:
+    def test_the_journal_stores_the_whole_event(self) -> None:
         project = ProjectFactory(description="x" * 1_000_000)
         journal.append(updated(project), actor=SYSTEM)
         self.assertEqual(orjson.loads(Event.objects.get().payload)["object"]["description"], project.description)
 
 
 class VisibilityTests(Case):
-    def test_a_member_sees_the_events_of_their_projects_alone(self) -> None:
+    def test_a_member_sees_only_the_events_of_their_projects(self) -> None:
         membership = MembershipFactory(role=Role.VIEWER)
         other = ProjectFactory()
         for project in (membership.project, other):

@@ -44,7 +44,7 @@ ORDERS = [
 ]
 
 # Half of the tasks belong to three projects, the others to all the rest. Every timestamp is spread over some 300 days,
-# in an order of its own. The last ten projects have a word in each task, and no member in `viewers`.
+# in an order of its own. The last ten projects have the word 'lexicon' in each task, and none of `viewers` as a member.
 _FILL = """
 INSERT INTO projects_task
        (project_id, title, description, status, assignee_id, due_date, version, created_at, updated_at)
@@ -103,6 +103,8 @@ class LargeCase(Case):
 
 
 class Plan:
+    """The plan of one statement, with the numbers of its execution."""
+
     def __init__(self, root: dict[str, Any], model: type[Model]) -> None:
         self._table = model._meta.db_table
         self.nodes = [node for node in _walk(root) if node["Actual Loops"]]
@@ -157,7 +159,7 @@ class IndexTests(LargeCase):
                     with self.subTest(name, order=order, page=page):
                         plan = self.plan_of_list(viewer, order=order, page=page)
                         self.assert_by_index(plan)
-                        # By id PostgreSQL may also read the tasks of all projects: each of the large ones has a sixth.
+                        # By id, PostgreSQL may read and filter all tasks: each large project has a sixth of them.
                         self.assertLessEqual(plan.rows_read, (7 if order.field == "id" else 3) * 101)
 
     def test_each_filter_uses_an_index(self) -> None:
@@ -174,10 +176,10 @@ class IndexTests(LargeCase):
             for filter_name, task_filter in filters.items():
                 with self.subTest(name, filter=filter_name):
                     plan = self.plan_of_list(viewer, task_filter)
-                    # The newest tasks due within a day: no index has both, and the whole table has 144 of them.
+                    # No index has both id and due date, so all 144 tasks that are due within a day are sorted.
                     self.assert_by_index(plan, 144 if filter_name == f"before {days[0]:%d.%m.}" else 101)
 
-    def test_a_filter_by_due_date_in_that_order_reads_one_page(self) -> None:
+    def test_a_filter_by_due_date_in_order_of_due_date_reads_one_page(self) -> None:
         days = [NOON + timedelta(days=99), NOON + timedelta(days=200)]
         for name, viewer in self.viewers_except_many():
             for is_descending in (True, False):
@@ -187,7 +189,7 @@ class IndexTests(LargeCase):
                         self.assert_by_index(plan)
                         self.assertLessEqual(plan.rows_read, 3 * 101)
 
-    def test_a_member_of_many_projects_reads_a_page_of_each_at_most(self) -> None:
+    def test_a_list_of_a_member_of_many_projects_reads_at_most_a_page_of_each(self) -> None:
         viewer = self.viewers["a member of many projects"]
         for order in ORDERS:
             with self.subTest(order):
@@ -205,7 +207,7 @@ class IndexTests(LargeCase):
                     )
                 )
                 self.assertEqual(plan.whole_scans, [])
-                # Each row counts twice: found in the index of its project, then read.
+                # Each row counts twice: it is found in the index of its project, then read.
                 self.assertLessEqual(plan.rows_read, 2 * 10 * PROJECTS)
 
     def test_a_page_far_down_reads_as_many_buffers_as_the_first(self) -> None:
@@ -221,7 +223,7 @@ class IndexTests(LargeCase):
 
 
 class PartsTests(LargeCase):
-    """A list is the same, however it is built."""
+    """Every way of reading a list returns the same rows."""
 
     def list_ids(self, viewer: Viewer, order: Order, filter: TaskFilter) -> list[int]:
         page = list_tasks(viewer, filter=filter, order=order, page=PAGE).page
@@ -242,7 +244,7 @@ class PartsTests(LargeCase):
                         expected = seen.filter(**conditions).order_by(*order.columns).values_list("pk", flat=True)
                         self.assertEqual(self.list_ids(viewer, order, task_filter), list(expected[:100]))
 
-    def test_a_member_of_more_projects_than_are_read_separately_sees_the_same(self) -> None:
+    def test_the_list_is_the_same_if_the_member_has_too_many_projects_to_read_separately(self) -> None:
         viewer = self.viewers["a member of many projects"]
         expected = [self.list_ids(viewer, order, TaskFilter(status="pending")) for order in ORDERS]
         self.addCleanup(setattr, tasks, "MAX_SORTED", tasks.MAX_SORTED)
@@ -253,7 +255,7 @@ class PartsTests(LargeCase):
 
 
 class SearchTests(LargeCase):
-    """Each search strategy is used for some word, and finds the same as a scan of all tasks."""
+    """Every search strategy finds the same tasks as a scan. Each strategy is used for one of the words."""
 
     def setUp(self) -> None:
         for name, number in (("_PROBED", 2_000), ("_COMMON", 400)):
@@ -290,8 +292,8 @@ class SearchTests(LargeCase):
                     self.assertEqual(plan.whole_scans, [])
                     self.assertLessEqual(plan.rows_read, search._PROBED + 2 * PROJECTS + 101)
 
-    def test_what_a_member_reads_does_not_depend_on_words_of_other_projects(self) -> None:
-        """Neither word is in a task of theirs. The first is in each task of ten other projects."""
+    def test_the_cost_of_a_search_does_not_depend_on_words_of_hidden_projects(self) -> None:
+        """Neither word is in a visible task. The first is in each task of ten hidden projects."""
         by_date, page = Order("due_date", False), PageRequest(first=50)
         for name, viewer in self.viewers.items():
             if viewer.sees_all:
@@ -324,12 +326,12 @@ class SearchTests(LargeCase):
                     self.assertEqual(hidden_word.whole_scans, [])
                     self.assertNotIn("task_search", hidden_word.indexes)
                     if read_name != "of an assignee":
-                        # The newest tasks are read twice. PostgreSQL rounds the rows of each project.
+                        # The newest tasks are read twice. PostgreSQL rounds the number of rows of each project.
                         most = visible.count() + search._PROBED + 2 * len(seen)
                         self.assertLessEqual(hidden_word.rows_read, most)
 
-    def test_what_a_search_for_projects_reads_does_not_depend_on_the_names_of_others(self) -> None:
-        """The first word is in the names of half of 2,000 other projects, the second in none."""
+    def test_the_cost_of_a_search_for_projects_does_not_depend_on_hidden_names(self) -> None:
+        """The first word is in the names of 1,000 hidden projects, the second in none."""
         Project.objects.bulk_create(Project(name=f"{'Lexicon' * (n % 2)} {n}") for n in range(2_000))
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE projects_project")
@@ -351,9 +353,9 @@ class SearchTests(LargeCase):
                     self.assertEqual(hidden_word.buffers, no_word.buffers)
                     self.assertLessEqual(own_word.rows_read, 4 * seen)
 
-    def search(self, viewer: Viewer, order: Order, page: PageRequest, *, filter: TaskFilter, **also: Any) -> Any:
-        return list_tasks(viewer, filter=replace(filter, **also), order=order, page=page)
+    def search(self, viewer: Viewer, order: Order, page: PageRequest, *, filter: TaskFilter, **fields: Any) -> Any:
+        return list_tasks(viewer, filter=replace(filter, **fields), order=order, page=page)
 
-    def test_words_that_never_occur_together_are_not_fetched(self) -> None:
+    def test_a_search_for_words_that_are_never_adjacent_reads_few_rows(self) -> None:
         plan = self.plan_of_list(SYSTEM, TaskFilter(search="common task"))
         self.assertLessEqual(plan.rows_read, search._PROBED)

@@ -46,7 +46,7 @@ class ConstraintTests(Case):
 
 
 class BigIdTests(Case):
-    """The tables that grow without end go on beyond 32 bits."""
+    """Tables that grow without bound have ids of 64 bits."""
 
     def test_rows_get_ids_beyond_32_bits(self) -> None:
         task, report, beyond = TaskFactory(), SummaryReportFactory(), 2**31 + 5
@@ -67,7 +67,7 @@ class BigIdTests(Case):
         oldest = list_comments(SYSTEM, task.pk, page=PageRequest(first=1, after=after)).page
         self.assertEqual([row.id for page in (newest, oldest) for row in page.rows], [beyond + 2, beyond + 1])
 
-    def test_the_largest_id_of_a_row_is_that_of_its_table(self) -> None:
+    def test_max_id_of_a_row_class_is_the_largest_id_of_its_table(self) -> None:
         for row, model in (
             (rows.ProjectRow, Project),
             (rows.TaskRow, Task),
@@ -81,11 +81,11 @@ class BigIdTests(Case):
                 is_big = isinstance(model._meta.pk, models.BigAutoField)
                 self.assertEqual(row.max_id, 2**63 - 1 if is_big else 2**31 - 1)
 
-    def test_an_id_has_64_bits_at_most(self) -> None:
+    def test_an_id_has_at_most_64_bits(self) -> None:
         self.assertEqual([parse_id(str(number)) for number in (2**31, MAX_ID)], [2**31, MAX_ID])
         self.assertEqual([parse_id(text) for text in (str(MAX_ID + 1), "9" * 19, "9" * 20, "0")], [None] * 4)
 
-    def test_the_migrations_are_complete(self) -> None:
+    def test_no_migration_is_missing(self) -> None:
         call_command("makemigrations", check=True, dry_run=True, verbosity=0)
 
 

@@ -11,7 +11,7 @@ from backend.projects.rows import TaskRow
 from tests.cases import Case
 from tests.factories import MembershipFactory, ProjectFactory, TaskFactory
 
-NEWEST_FIRST, BY_DUE_DATE, BY_DUE_DATE_DOWN = Order(), Order("due_date", False), Order("due_date", True)
+NEWEST_FIRST, SOONEST_DUE_FIRST, LATEST_DUE_FIRST = Order(), Order("due_date", False), Order("due_date", True)
 
 
 class WalkTests(Case):
@@ -28,9 +28,11 @@ class WalkTests(Case):
         while True:
             page = list_tasks(SYSTEM, filter=TaskFilter(), order=order, page=request).page
             pages.append([row.id for row in page.rows])
-            is_first, is_last = (page.has_previous, page.has_next) if forward else (page.has_next, page.has_previous)
-            self.assertEqual(is_first, len(pages) > 1)
-            if not is_last:
+            has_earlier, has_later = page.has_previous, page.has_next
+            if not forward:
+                has_earlier, has_later = has_later, has_earlier
+            self.assertEqual(has_earlier, len(pages) > 1)
+            if not has_later:
                 return pages
             edge = page.page_cursor(page.rows[-1] if forward else page.rows[0])
             request = PageRequest(first=3, after=edge) if forward else PageRequest(last=3, before=edge)
@@ -39,18 +41,18 @@ class WalkTests(Case):
         return list(Task.objects.order_by(*order.columns).values_list("pk", flat=True))
 
     def test_forward_pages_contain_every_row_once_in_order(self) -> None:
-        for order in (NEWEST_FIRST, BY_DUE_DATE, BY_DUE_DATE_DOWN):
+        for order in (NEWEST_FIRST, SOONEST_DUE_FIRST, LATEST_DUE_FIRST):
             pages = self.pages(order, PageRequest(first=3), forward=True)
             self.assertEqual([len(page) for page in pages], [3, 3, 1])
             self.assertEqual(list(chain(*pages)), self.expected(order))
 
     def test_backward_pages_contain_every_row_once(self) -> None:
-        for order in (NEWEST_FIRST, BY_DUE_DATE, BY_DUE_DATE_DOWN):
+        for order in (NEWEST_FIRST, SOONEST_DUE_FIRST, LATEST_DUE_FIRST):
             pages = self.pages(order, PageRequest(last=3), forward=False)
             self.assertEqual([len(page) for page in pages], [3, 3, 1])
             self.assertEqual(list(chain(*reversed(pages))), self.expected(order))
 
-    def test_rows_created_and_deleted_between_two_pages_shift_nothing(self) -> None:
+    def test_rows_created_and_deleted_between_two_pages_do_not_shift_the_second(self) -> None:
         expected = self.expected(NEWEST_FIRST)
         page = list_tasks(
             SYSTEM, filter=TaskFilter(), order=NEWEST_FIRST, page=PageRequest(first=3, default_size=9)
@@ -78,7 +80,7 @@ class RefusedTests(Case):
                 self.read(page)
             self.assertEqual(refused.exception.argument, argument)
 
-    def test_malformed_cursors_and_those_of_another_list_are_refused(self) -> None:
+    def test_malformed_cursors_and_cursors_of_another_list_are_refused(self) -> None:
         row = TaskRow.of(TaskFactory())
         page = list_tasks(SYSTEM, filter=TaskFilter(), order=NEWEST_FIRST, page=PageRequest(default_size=9)).page
         valid_cursor = page.page_cursor(row)
@@ -87,7 +89,7 @@ class RefusedTests(Case):
             with self.subTest(cursor=cursor), self.assertRaises(BadArgument):
                 self.read(PageRequest(after=cursor))
         with self.assertRaises(BadArgument):
-            self.read(PageRequest(after=valid_cursor), order=BY_DUE_DATE)
+            self.read(PageRequest(after=valid_cursor), order=SOONEST_DUE_FIRST)
         with self.assertRaises(BadArgument):
             self.read(PageRequest(before=valid_cursor), filter=TaskFilter(status="pending"))
 
@@ -105,11 +107,11 @@ class NestedPageTests(Case):
         self.assertEqual([(len(pages[pk].rows), pages[pk].has_next) for pk in ids], [(0, False), (1, False), (1, True)])
         self.assertEqual(pages[ids[2]].rows[0].id, Task.objects.latest("pk").pk)
 
-    def test_matches_that_the_viewer_does_not_see_do_not_limit_a_search(self) -> None:
+    def test_hidden_matches_do_not_count_towards_the_maximum_of_a_search(self) -> None:
         self.addCleanup(setattr, search, "MAX_MATCHES", search.MAX_MATCHES)
         search.MAX_MATCHES = 2
         member = MembershipFactory()
-        mine = TaskFactory(project=member.project, title="needle")
+        visible = TaskFactory(project=member.project, title="needle")
         TaskFactory.create_batch(3, title="needle")
         pages = list_tasks_of_projects(
             viewer_for(member.user),
@@ -118,7 +120,7 @@ class NestedPageTests(Case):
             order=NEWEST_FIRST,
             page=PageRequest(default_size=9),
         )
-        self.assertEqual([row.id for row in pages[member.project_id].rows], [mine.pk])
+        self.assertEqual([row.id for row in pages[member.project_id].rows], [visible.pk])
 
 
 class FilterTests(Case):
@@ -140,7 +142,7 @@ class FilterTests(Case):
         TaskFactory(title="Two", description="")
         self.assertEqual(self.found(search="needle"), ["One"])
 
-    def test_an_invalid_argument_is_refused_by_name(self) -> None:
+    def test_the_refusal_of_an_invalid_argument_names_it(self) -> None:
         for argument, value in (("search", "ab"), ("search", "ab\x00"), ("search", "ab\ud800"), ("status", "done")):
             with self.subTest(value=value), self.assertRaises(BadArgument) as refused:
                 TaskFilter(**{argument: value})  # type: ignore[arg-type]

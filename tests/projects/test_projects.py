@@ -45,7 +45,7 @@ class UpdateTests(Case):
         self.project: Project = self.membership.project
         self.actor = viewer_for(self.membership.user)
 
-    def test_a_change_raises_the_version_and_is_recorded_by_name(self) -> None:
+    def test_a_change_raises_the_version_and_its_event_names_the_field(self) -> None:
         changed = update_project(actor=self.actor, project_id=self.project.pk, changes={"name": "New"})
         self.assertEqual((changed.name, changed.version), ("New", 2))
         self.assertEqual(self.events(), ["project.updated"])
@@ -64,7 +64,7 @@ class UpdateTests(Case):
         self.assertEqual(refused.exception.current, ProjectRow.of(self.project))
         self.assertEqual((self.project.name, self.events()), ("New", ["project.updated"]))
 
-    def test_a_viewer_may_not_update_and_a_non_member_does_not_see_it(self) -> None:
+    def test_a_viewer_may_not_update_a_project_and_a_non_member_does_not_find_it(self) -> None:
         reader = MembershipFactory(project=self.project, role=Role.VIEWER).user
         for user, error in ((reader, NotAllowed), (UserFactory(), ProjectNotFound)):
             with self.assertRaises(error):
@@ -91,7 +91,7 @@ class DeleteTests(Case):
 
 
 class ManyTests(Case):
-    def test_deleting_costs_the_same_for_one_task_and_for_twenty(self) -> None:
+    def test_deleting_a_project_costs_the_same_queries_for_one_task_and_for_twenty(self) -> None:
         few, many = ProjectFactory.create_batch(2)
         CommentFactory(task__project=few)
         CommentFactory.create_batch(20, task__project=many)

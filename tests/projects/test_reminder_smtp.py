@@ -22,7 +22,7 @@ MINUTE = timedelta(minutes=1)
 
 
 class Mailbox:
-    """A mail server that sends the given replies, then accepts everything. It stores every message."""
+    """The handler of a mail server. It sends `replies`, then accepts everything. It stores every message."""
 
     def __init__(self, *replies: str) -> None:
         self.replies = list(replies)
@@ -35,7 +35,7 @@ class Mailbox:
 
 
 class AnyPort(Controller):
-    """A controller on a free port, which the kernel picks."""
+    """A controller on a free port, which the kernel chooses."""
 
     def _trigger_server(self) -> None:
         self.port = self.server.sockets[0].getsockname()[1]
@@ -71,7 +71,7 @@ class SmtpTests(Case):
         return [services.reminder.send(pk) for pk in services.reminder.scan(now=timezone.now())]
 
     def assert_waits(self, wait: timedelta) -> None:
-        """Assert that nothing is sent before the wait is over, then end the wait."""
+        """Assert that the reminder waits this long, then end its wait."""
         reminder = Reminder.objects.get()
         self.assertIsNone(reminder.sent_at)
         self.assertAlmostEqual(reminder.not_before, timezone.now() + wait, delta=timedelta(seconds=10))

@@ -1,4 +1,4 @@
-"""Recipients and times of reminders; how a mail is claimed, sent, refused and sent again."""
+"""Recipients and times of reminders; claiming, sending and resending their mails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOUR = timedelta(hours=1)
 
 
 def remind(now: datetime | None = None) -> int:
-    """Do what Beat and the worker do each minute. Return the number of mails sent."""
+    """Scan and send once, as Beat and the worker do each minute. Return the number of mails sent."""
     return sum([services.reminder.send(pk) for pk in services.reminder.scan(now=now or timezone.now())])
 
 
@@ -45,7 +45,7 @@ class ReminderCase(Case):
 
 
 class DueTests(ReminderCase):
-    def test_the_window_begins_24_hours_ahead(self) -> None:
+    def test_a_reminder_is_due_from_24_hours_before_the_due_date(self) -> None:
         day_ahead = self.task.due_date - timedelta(hours=24)
         self.assertEqual(services.reminder.scan(now=day_ahead - timedelta(microseconds=1)), [])
         self.assertEqual(len(services.reminder.scan(now=day_ahead)), 1)
@@ -94,7 +94,7 @@ class DueTests(ReminderCase):
 
 
 class RecipientTests(ReminderCase):
-    def test_the_assignee_alone_is_reminded(self) -> None:
+    def test_only_the_assignee_is_reminded(self) -> None:
         MembershipFactory(project=self.project, role=Role.OWNER)
         remind()
         self.assertEqual(recipients(), [self.ada.email])
@@ -108,13 +108,13 @@ class RecipientTests(ReminderCase):
         remind()
         self.assertEqual(recipients(), sorted([owner.email, editor.email]))
 
-    def test_owners_are_reminded_where_the_assignee_has_no_address(self) -> None:
+    def test_owners_are_reminded_if_the_assignee_has_no_address(self) -> None:
         owner = MembershipFactory(project=self.project, role=Role.OWNER).user
         User.objects.filter(pk=self.ada.pk).update(email="")
         remind()
         self.assertEqual(recipients(), [owner.email])
 
-    def test_owners_are_reminded_where_the_assignee_is_deactivated(self) -> None:
+    def test_owners_are_reminded_if_the_assignee_is_deactivated(self) -> None:
         owner = MembershipFactory(project=self.project, role=Role.OWNER).user
         User.objects.filter(pk=self.ada.pk).update(is_active=False)
         remind()
@@ -127,7 +127,7 @@ class RecipientTests(ReminderCase):
         self.assertEqual(recipients(), [owner.email])
 
     @override_settings(NOTIFY_EMAIL="team@example.org")
-    def test_the_configured_address_is_reminded_where_there_is_no_other(self) -> None:
+    def test_the_configured_address_is_reminded_if_there_is_no_other(self) -> None:
         self.change(assignee_id=None)
         remind()
         self.assertEqual(recipients(), ["team@example.org"])
@@ -156,7 +156,7 @@ class SendingTests(ReminderCase):
         services.reminder.scan(now=timezone.now())
         return Reminder.objects.get()
 
-    def test_a_reminder_is_sent_once_however_often_it_is_tried(self) -> None:
+    def test_sending_a_reminder_again_sends_no_second_mail(self) -> None:
         reminder = self.scan_one()
         self.assertEqual([services.reminder.send(reminder.pk) for _ in range(3)], [True, False, False])
         self.assertEqual(remind(), 0)

@@ -1,4 +1,4 @@
-"""Daily summaries: their figures, when they are due, that each is unique, and who gets them by mail."""
+"""Daily summaries: figures, due times, uniqueness and mails."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DayTests(Case):
         local = Day.of(date(year, month, day))
         return (local.end - local.start) / HOUR
 
-    def test_a_day_goes_from_local_midnight_to_local_midnight(self) -> None:
+    def test_a_day_lasts_from_local_midnight_to_local_midnight(self) -> None:
         day = Day.of(date(2026, 1, 15))
         self.assertEqual(day.start, datetime(2026, 1, 14, 23, tzinfo=UTC))
         self.assertEqual(day.end, datetime(2026, 1, 15, 23, tzinfo=UTC))
@@ -99,7 +99,7 @@ class FigureTests(Case):
         figures = self.figures()
         self.assertEqual((figures["tasks"]["pending"], figures["created"]), (1, 1))
 
-    def test_a_task_deleted_on_that_day_counts_as_created_only(self) -> None:
+    def test_a_task_deleted_on_the_day_counts_only_as_created(self) -> None:
         task = self.task()
         services.task.delete_task(actor=access.SYSTEM, task_id=task.pk)
         Event.objects.filter(position=Event.head()).update(at=NOON + HOUR)
@@ -111,7 +111,7 @@ class FigureTests(Case):
         Task.objects.filter(pk=task.pk).update(created_at=NOON)
         self.assertEqual(self.figures()["tasks"]["in_progress"], 1)
 
-    def test_a_task_completed_that_day_counts_once_even_if_reopened(self) -> None:
+    def test_a_task_completed_on_the_day_counts_once_even_if_reopened(self) -> None:
         task = self.task(created_at=NOON - timedelta(days=3))
         for hour, status in enumerate([Status.COMPLETED, Status.PENDING, Status.COMPLETED, Status.PENDING]):
             self.change(task, NOON + hour * HOUR, status=status)
@@ -133,7 +133,7 @@ class FigureTests(Case):
         figures = self.figures()
         self.assertEqual((figures["overdue"], figures["due_in_24_hours"]), (1, 2))
 
-    def test_the_five_tasks_with_most_comments_of_the_day_are_named(self) -> None:
+    def test_the_five_tasks_with_the_most_comments_of_the_day_are_listed(self) -> None:
         tasks = [self.task(title=f"Task {number}") for number in range(6)]
         for number, task in enumerate(tasks):
             CommentFactory.create_batch(number, task=task)
@@ -178,7 +178,7 @@ class DueTests(Case):
     def due(self, hour: int, minute: int = 0) -> list[tuple[int, date]]:
         return services.report.due(now=datetime(2026, 6, 10, hour, minute, tzinfo=UTC))
 
-    def test_yesterday_is_due_from_the_configured_hour_on(self) -> None:
+    def test_the_summary_of_yesterday_is_due_from_the_configured_hour_on(self) -> None:
         self.assertEqual(self.due(5, 59), [])
         self.assertEqual(self.due(6), [(self.project.pk, date(2026, 6, 9))])
         self.assertEqual(self.due(23), [(self.project.pk, date(2026, 6, 9))])
@@ -188,7 +188,7 @@ class DueTests(Case):
         self.assertEqual(self.due(3, 59), [])
         self.assertEqual(self.due(4), [(self.project.pk, date(2026, 6, 9))])
 
-    def test_a_project_that_did_not_exist_that_day_has_no_summary(self) -> None:
+    def test_a_project_has_no_summary_of_a_day_before_its_creation(self) -> None:
         Project.objects.update(created_at=datetime(2026, 6, 10, tzinfo=UTC))
         self.assertEqual(self.due(7), [])
 
@@ -217,7 +217,7 @@ class GenerateTests(Case):
         cls.project = ProjectFactory()
         Project.objects.update(created_at=NOON)
 
-    def test_a_summary_is_stored_and_recorded_once_however_often_it_is_generated(self) -> None:
+    def test_generating_the_same_summary_again_stores_and_records_nothing(self) -> None:
         first = services.report.generate(self.project.pk, YESTERDAY)
         second = services.report.generate(self.project.pk, YESTERDAY)
         self.assertEqual(first.pk, second.pk)
@@ -272,7 +272,7 @@ class MailTests(Case):
         self.assertEqual(self.send(), ["ada@example.org", "grace@example.org"])
         self.assertEqual(self.send(), ["ada@example.org", "grace@example.org"])
 
-    def test_a_mail_is_sent_once_however_often_it_is_tried(self) -> None:
+    def test_sending_a_mail_again_sends_no_second_one(self) -> None:
         services.report.generate(self.project.pk, YESTERDAY)
         first, _ = services.report.mails_to_send(now=timezone.now())
         self.assertEqual([services.report.send_mail(first) for _ in range(3)], [True, False, False])
@@ -294,7 +294,7 @@ class MailTests(Case):
         self.assertEqual(self.send(), ["grace@example.org"])
 
     @override_settings(NOTIFY_EMAIL="team@example.org")
-    def test_the_configured_address_gets_the_mail_where_there_is_no_other(self) -> None:
+    def test_the_configured_address_gets_the_mail_if_there_is_no_other(self) -> None:
         self.project.memberships.all().delete()
         self.assertEqual(self.send(), ["team@example.org"])
 
@@ -326,7 +326,7 @@ class MailTests(Case):
 
 
 class ConcurrentReportTests(CommittingCase):
-    def test_two_workers_for_one_day_generate_one_report_and_one_event(self) -> None:
+    def test_two_workers_generating_one_day_store_one_report_and_one_event(self) -> None:
         member = MembershipFactory(role=Role.OWNER)
         barrier = threading.Barrier(2)
         report_ids: list[int] = []

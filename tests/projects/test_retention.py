@@ -1,4 +1,4 @@
-"""Deletion of old events and audit entries: in batches, oldest first, concurrent with writers and other runs."""
+"""Deletion of old rows: in batches, oldest first, concurrent with writers and other runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.factories import ProjectFactory, TaskFactory, UserFactory
 
 
 def write_events(*days: float) -> None:
-    """An event for each age in days, the first at position 1."""
+    """Create an event of each age in days, the first at position 1."""
     now = timezone.now()
     Event.objects.bulk_create(
         Event(position=position, kind="project.updated", at=now - timedelta(days=age), payload="{}")
@@ -42,17 +42,17 @@ def write_entries(*days: float) -> None:
 
 
 def write_sessions(*days: float) -> None:
-    """A session for each number of days until it expires, which is its key, in place of all others."""
+    """Replace all sessions: one for each number of days until it expires. The key begins with that number."""
     Session.objects.all().delete()
     now = timezone.now()
     Session.objects.bulk_create(
-        Session(session_key=f"{left}" if left > 0 else f"{left} {number}", expire_date=now + timedelta(days=left))
-        for number, left in enumerate(days)
+        Session(session_key=f"{rest}" if rest > 0 else f"{rest} {number}", expire_date=now + timedelta(days=rest))
+        for number, rest in enumerate(days)
     )
 
 
 def write_attempts(*minutes: float) -> None:
-    """A failed attempt for each age in minutes, which is its name, in place of all others."""
+    """Replace all failed attempts: one of each age in minutes. The user name is that age."""
     AccessAttempt.objects.all().delete()
     for number, age in enumerate(minutes):
         attempt = AccessAttempt.objects.create(
@@ -112,7 +112,7 @@ class JournalTests(BatchCase, Case):
         with self.assertNumQueries(6):  # three batches
             services.retention.trim_journal(now=timezone.now())
 
-    def test_the_newest_event_is_never_deleted_and_positions_go_on(self) -> None:
+    def test_the_newest_event_is_never_deleted_and_positions_continue(self) -> None:
         self.set_batch_size(3)
         for old in range(1, 8):
             with self.subTest(old):
@@ -123,10 +123,10 @@ class JournalTests(BatchCase, Case):
         services.project.create_project(actor=SYSTEM, name="New")
         self.assertEqual(positions(), [7, 8])
 
-    def test_an_empty_journal_is_left_alone(self) -> None:
+    def test_trimming_an_empty_journal_deletes_nothing(self) -> None:
         self.assertEqual(services.retention.trim_journal(now=timezone.now()), 0)
 
-    def test_a_clock_set_back_leaves_no_gap_and_deletes_no_recent_event(self) -> None:
+    def test_events_with_times_out_of_order_leave_no_gap_and_no_recent_event_is_deleted(self) -> None:
         write_events(40, 40, 5, 40, 40, 1)
         self.assertEqual(services.retention.trim_journal(now=timezone.now()), 2)
         self.assertEqual(positions(), [3, 4, 5, 6])
@@ -147,7 +147,7 @@ class JournalTests(BatchCase, Case):
 
 
 class AuditTests(BatchCase, Case):
-    def test_entries_older_than_the_limit_are_deleted_even_the_newest(self) -> None:
+    def test_entries_older_than_the_limit_are_deleted_including_the_newest(self) -> None:
         write_entries(366, 365.01, 364, 31)
         self.assertEqual(services.retention.trim_audit(now=timezone.now()), 2)
         self.assertEqual(entries(), [364, 31])
@@ -182,7 +182,7 @@ class SessionTests(BatchCase, Case):
 
 
 class AttemptTests(BatchCase, Case):
-    def test_failed_attempts_that_lock_nothing_any_more_are_deleted_in_batches(self) -> None:
+    def test_failed_attempts_older_than_a_lockout_are_deleted_in_batches(self) -> None:
         self.set_batch_size(3)
         for expired in range(8):
             with self.subTest(expired):
@@ -237,7 +237,7 @@ class JobTests(Case):
 
 
 class SummaryTests(Case):
-    """Figures are read from the journal: deleted events must not count as if they had never happened."""
+    """Figures come from the journal. A day whose events are deleted must not get a summary without them."""
 
     def setUp(self) -> None:
         self.project: Project = ProjectFactory()
@@ -247,7 +247,7 @@ class SummaryTests(Case):
         day: datetime = timezone.now() - timedelta(days=days_ago)
         return services.report.generate(self.project.pk, day.date())
 
-    def test_a_day_that_is_no_longer_retained_is_refused_and_its_summary_unchanged(self) -> None:
+    def test_a_day_that_is_no_longer_retained_is_refused_and_its_summary_is_unchanged(self) -> None:
         self.generate(25)
         services.retention.trim_journal(now=timezone.now())
         with self.nothing_changes(), self.assertRaises(ValidationError) as refused:
@@ -281,7 +281,7 @@ class ConcurrencyTests(BatchCase, CommittingCase):
                 with connection.cursor() as cursor:
                     cursor.execute("SET LOCAL lock_timeout = '500ms'")
                 services.project.update_project(actor=SYSTEM, project_id=project.pk, changes={"name": "New"})
-            self.assertEqual(positions(), [1, 2, 3, 4, 5, 6, 7])  # the batch is still under way
+            self.assertEqual(positions(), [1, 2, 3, 4, 5, 6, 7])  # the batch has not committed yet
         finally:
             may_commit.set()
             trimming.join(10)

@@ -100,7 +100,7 @@ class CreateManyTests(Case):
             with self.subTest(count), self.assertNumQueries(7):
                 self.create(*[{"title": "Draw", "due_date": DUE}] * count)
 
-    def test_one_refused_task_creates_none(self) -> None:
+    def test_no_task_is_created_if_one_is_refused(self) -> None:
         valid = {"title": "Draw", "due_date": DUE}
         refused = [({"title": ""}, ValidationError), ({"assignee_id": UserFactory().pk}, NotAMember)]
         for invalid, error in refused:
@@ -125,7 +125,7 @@ class UpdateTests(Case):
     def update(self, version: int | None = None, **changes: Any) -> Task:
         return update_task(actor=self.actor, task_id=self.task.pk, changes=changes, version=version)  # type: ignore[arg-type]
 
-    def test_changes_have_the_field_names_of_rest(self) -> None:
+    def test_an_event_names_the_changed_fields_as_rest_does(self) -> None:
         changed = self.update(title="New", assignee_id=None, due_date=DUE)
         self.assertEqual((changed.title, changed.assignee_id, changed.version), ("New", None, 2))
         self.assertEqual(orjson.loads(Event.objects.get().payload)["changes"], ["title", "assignee", "due_date"])
@@ -233,7 +233,7 @@ class RaceTests(CommittingCase):
             self.assertEqual(Task.objects.exclude(assignee=None).count(), 0)
         self.assertEqual(self.events()[-1], "task.updated")
 
-    def test_adding_to_a_project_being_deleted_fails_neither_commit(self) -> None:
+    def test_writing_to_a_project_being_deleted_fails_neither_commit(self) -> None:
         for _ in range(10):
             project: Project = ProjectFactory()
             task = TaskFactory(project=project)

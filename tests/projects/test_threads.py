@@ -1,4 +1,4 @@
-"""Jobs in the threads of requests: how they end early, and how many an account may have at once."""
+"""Jobs in the threads of requests: their interruption, and the number that an account may run at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMEOUT_S = 20
 
 
 class TurnTests(SimpleTestCase):
-    async def test_an_account_occupies_half_of_the_threads(self) -> None:
+    async def test_an_account_occupies_at_most_half_of_the_threads(self) -> None:
         pool = RequestThreads(4, "test")
         begun: list[int] = []
         both_begun, may_end = threading.Semaphore(0), threading.Event()
@@ -42,7 +42,7 @@ class TurnTests(SimpleTestCase):
         self.assertEqual(sorted(begun), [0, 1, 2, 3, 4])
         await pool.close()
 
-    async def test_a_job_whose_client_left_while_it_waited_is_not_begun(self) -> None:
+    async def test_a_waiting_job_does_not_begin_after_its_client_disconnects(self) -> None:
         pool = RequestThreads(2, "test")
         may_end = threading.Event()
         begun: list[str] = []
@@ -78,7 +78,7 @@ class StatementTests(CommittingCase):
 
         return bool(await sync_to_async(count)())
 
-    async def test_the_statement_of_a_client_that_leaves_is_cancelled_and_its_transaction_rolled_back(self) -> None:
+    async def test_the_statement_of_a_disconnected_client_is_cancelled_and_its_transaction_rolled_back(self) -> None:
         job = Job()
         sleeping = threads.requests.start(job, self.sleep)
         while not await self.is_sleeping():
@@ -91,7 +91,7 @@ class StatementTests(CommittingCase):
         self.assertFalse(await self.is_sleeping())
         self.assertEqual(await threads.requests.call(Project.objects.count), 0)
 
-    async def test_a_caller_that_is_cancelled_ends_its_job(self) -> None:
+    async def test_cancelling_a_caller_ends_its_job(self) -> None:
         calling = asyncio.ensure_future(threads.requests.call(self.sleep))
         while not await self.is_sleeping():
             self.assertFalse(calling.done())
@@ -99,7 +99,7 @@ class StatementTests(CommittingCase):
         while await self.is_sleeping():
             pass
 
-    async def test_a_connection_whose_cancellation_is_not_answered_is_not_used_again(self) -> None:
+    async def test_a_connection_with_a_cancellation_in_progress_is_not_used_again(self) -> None:
         def backend() -> Any:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_backend_pid()")
@@ -109,7 +109,7 @@ class StatementTests(CommittingCase):
         before = await pool.call(backend)
         self.assertEqual(await pool.call(backend), before)
         job = Job()
-        with job._lock, self.assertRaises(InterfaceError):  # as while a cancellation is being sent
+        with job._lock, self.assertRaises(InterfaceError):  # held while a cancellation is sent
             await pool.run(job, backend)
         self.assertNotEqual(await pool.call(backend), before)
         await pool.close()

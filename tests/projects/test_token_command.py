@@ -33,12 +33,12 @@ class TokenCommandCase(Case):
 
 
 def days_of(token: Token) -> int:
-    """Return the lifetime, rounded: its two timestamps were not taken at once."""
+    """Return the lifetime in days, rounded: the two timestamps were taken one after the other."""
     return round((token.expires_at - token.created_at) / timedelta(days=1))
 
 
 class CreateTests(TokenCommandCase):
-    def test_stdout_is_the_token_alone_which_authenticates_its_user(self) -> None:
+    def test_stdout_is_only_the_token_and_it_authenticates_its_user(self) -> None:
         stdout, _ = self.run_command("create", "alice", "--scope", "write")
         token = Token.objects.get()
         viewer = viewer_by_token(stdout.removesuffix("\n"), address="")
@@ -84,7 +84,7 @@ class CreateTests(TokenCommandCase):
             ("token_created", None, "", "", self.alice.pk, "laptop (admin)"),
         )
 
-    def test_invalid_values_are_refused_in_one_line(self) -> None:
+    def test_invalid_values_are_refused_with_one_line(self) -> None:
         self.assert_refused("There is no user 'bob'.", "create", "bob", "--scope", "read")
         self.assert_refused("There is no user 'a\\x00'.", "create", "a\x00", "--scope", "read")
         self.assert_refused("There is no user '\\udcff'.", "create", "\udcff", "--scope", "read")
@@ -92,7 +92,7 @@ class CreateTests(TokenCommandCase):
             self.assert_refused("A token lasts 1 to 3660 days.", "create", "alice", "--scope", "read", "--days", days)
         self.assert_refused("This field cannot be blank.", "create", "alice", "--scope", "read", "--name", "")
 
-    def test_invalid_arguments_are_refused_in_one_line(self) -> None:
+    def test_invalid_arguments_are_refused_with_one_line(self) -> None:
         for arguments in (
             ["create"],
             ["create", "alice"],
@@ -147,7 +147,7 @@ class ListTests(TokenCommandCase):
         self.assertIn("laptop", stdout)
         self.assertNotIn("robot", stdout)
 
-    def test_control_characters_of_a_name_are_not_printed(self) -> None:
+    def test_control_characters_in_a_name_are_not_printed(self) -> None:
         TokenFactory(user=self.alice, name="a\n\x1b[31mb")
         stdout, _ = self.run_command("list")
         self.assertEqual(len(stdout.splitlines()), 2)
@@ -173,6 +173,6 @@ class RevokeTests(TokenCommandCase):
         with self.assertRaises(InvalidCredential):
             viewer_by_token(secret, address="")
 
-    def test_an_unknown_token_is_refused_in_one_line(self) -> None:
+    def test_an_unknown_token_is_refused_with_one_line(self) -> None:
         for absent in ("7", "0", "99999999999", "seven", ""):
             self.assert_refused("There is no such token.", "revoke", absent)

@@ -127,7 +127,7 @@ class CreateTests(TokenCase):
             with self.refused(NotAllowed):
                 self.create(actor)
 
-    def test_a_command_creates_a_token_for_any_active_user(self) -> None:
+    def test_a_management_command_creates_a_token_for_any_active_user(self) -> None:
         token, _ = self.create(SYSTEM)
         self.assertEqual(token.user, self.ada)
         User.objects.filter(pk=self.other.pk).update(is_active=False)
@@ -182,7 +182,7 @@ class RevokeTests(TokenCase):
 
     def test_revoking_takes_a_position_and_bumps_the_access_tag_of_the_user(self) -> None:
         tags = [GLOBAL_TAG, access_tag(self.ada.pk), access_tag(self.other.pk)]
-        versions.bump(dict.fromkeys(tags, 0))  # so that each is known
+        versions.bump(dict.fromkeys(tags, 0))  # so that each version is known
         versions_by_tag = {tag: versions.versions_at([tag], Event.head()) for tag in tags}
         with self.committed():
             revoke_token(actor=self.actor, token_id=self.token.pk)
@@ -240,7 +240,7 @@ class ListTests(TokenCase):
         self.assertEqual(page.rows, [TokenRow.of(token) for token in (tokens[2], tokens[1])])
         self.assertEqual((page.has_next, count_tokens(self.actor)), (True, 3))
 
-    def test_staff_see_their_own_tokens_alone_and_a_viewer_without_an_account_none(self) -> None:
+    def test_staff_see_only_their_own_tokens_and_a_viewer_without_an_account_sees_none(self) -> None:
         TokenFactory(user=self.ada)
         for viewer in (viewer_for(UserFactory(is_staff=True)), UNNAMED):
             self.assertEqual(list_tokens(viewer, page=PageRequest(default_size=2)).rows, [])

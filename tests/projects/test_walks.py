@@ -29,20 +29,20 @@ SEEDS = range(2)
 
 
 class Writers:
-    """Other users who write. `untouched` has the ids of the tasks that they have not written to."""
+    """Other users who write. `untouched` contains the ids of the tasks that they have not changed."""
 
     def __init__(self, case: Case, rng: random.Random, projects: list[Project]) -> None:
         self._case = case
         self._rng = rng
         self._projects = projects
-        # Bounded: endless writes at the end that the paging goes to would make it endless.
-        self._left = 20
+        # The number of writes is bounded. Otherwise rows added at the end could make the paging endless.
+        self._remaining = 20
         self.untouched = set(Task.objects.filter(project__in=projects).values_list("pk", flat=True))
 
     def write(self) -> None:
-        """Make at most three changes, near the current page as often as far from it."""
-        for _ in range(min(self._left, self._rng.randrange(4))):
-            self._left -= 1
+        """Make at most three changes to random tasks."""
+        for _ in range(min(self._remaining, self._rng.randrange(4))):
+            self._remaining -= 1
             with self._case.committed():
                 self._rng.choice([self._create, self._create, self._delete, self._update])()
 
@@ -116,11 +116,11 @@ class WalkTests(Case):
                     self.assertLessEqual(writers.untouched, set(ids))
                     untouched = [pk for pk in ids if pk in writers.untouched]
                     self.assertEqual(len(untouched), len(writers.untouched))
-                    # Times as text have one width, so they sort as times do.
+                    # Timestamps have a fixed width, so their text sorts like the times.
                     keys = [(getattr(row, order.field), row.id) for row in rows]
                     self.assertEqual(keys, sorted(keys, reverse=order.is_descending))
 
-    def test_has_previous_and_has_next_are_right_on_every_page(self) -> None:
+    def test_has_previous_and_has_next_are_correct_on_every_page(self) -> None:
         for name, viewer, projects, order, is_forward in self.walks():
             for size in (3, 4, 10):
                 with self.subTest(name, order=order, is_forward=is_forward, size=size):
@@ -133,7 +133,7 @@ class WalkTests(Case):
                     self.assertEqual([page.has_previous for page in pages], [False] + [True] * (len(pages) - 1))
                     self.assertEqual([page.has_next for page in pages], [True] * (len(pages) - 1) + [False])
 
-    def test_reading_projects_separately_lists_the_same_pages(self) -> None:
+    def test_the_pages_are_the_same_if_projects_are_read_separately(self) -> None:
         viewer, _ = self.viewers["a member"]
         expected = {order: [list(page.rows) for page in self.pages(viewer, order, 3, True)] for order in ORDERS}
         self.addCleanup(setattr, tasks, "MAX_SHARES", tasks.MAX_SHARES)
@@ -143,5 +143,5 @@ class WalkTests(Case):
             with self.committed():
                 create_task(actor=SYSTEM, project_id=self.projects[2].pk, changes={"title": "Unseen", "due_date": NOON})
             for order in ORDERS:
-                with self.subTest(order, apart=tasks.MAX_SORTED):
+                with self.subTest(order, max_sorted=tasks.MAX_SORTED):
                     self.assertEqual([list(page.rows) for page in self.pages(viewer, order, 3, True)], expected[order])
