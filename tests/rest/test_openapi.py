@@ -125,7 +125,8 @@ class OpenApiTest(OpenCase):
         self.assertEqual((refused.status_code, list(refused.json())), (403, list(schema["properties"])))
 
     def test_the_schemas_have_the_fields_of_the_responses(self) -> None:
-        comment, report, member = CommentFactory(), SummaryReportFactory(), MembershipFactory()
+        comment, member = CommentFactory(), MembershipFactory()
+        SummaryReportFactory()
         InvitationFactory(project=member.project)
         for name, path in [
             ("Project", "/projects/"),
@@ -139,7 +140,6 @@ class OpenApiTest(OpenCase):
                 row, schema = self.client.get(path).json()[0], document()["components"]["schemas"][name]
                 self.assertEqual(list(row), list(schema["properties"]))
                 self.assertEqual(sorted(schema["required"]), sorted(row))
-        self.assertTrue(report)
 
 
 class DocsTest(OpenCase):
