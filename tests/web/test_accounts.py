@@ -1,4 +1,4 @@
-"""The pages for signing in and out and for the password: their records, and the limit of failed attempts."""
+"""The pages for signing in, signing out and the password: their audit entries, and the limit of failed attempts."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ class SignInTests(AccountCase):
         self.assertEqual(AuditEntry.objects.get().address, "192.0.2.7")
         self.assertFalse(AccessLog.objects.exists())  # the audit log is enough
 
-    def test_without_next_it_redirects_to_graphiql(self) -> None:
+    def test_signing_in_without_next_redirects_to_graphiql(self) -> None:
         self.assertRedirects(self.sign_in(), "/graphql/", fetch_redirect_response=False)
 
-    def test_it_never_redirects_to_another_host(self) -> None:
+    def test_signing_in_never_redirects_to_another_host(self) -> None:
         for next_url in ("https://evil.example/", "//evil.example/", r"\\evil.example", "javascript:alert(1)"):
             with self.subTest(next_url):
                 self.assertRedirects(self.sign_in(next=next_url), "/graphql/", fetch_redirect_response=False)
@@ -153,7 +153,7 @@ class PageTests(AccountCase):
         self.assertNotContains(page, "<script")
         self.assertNotContains(page, "style=")
 
-    def test_a_signed_in_user_sees_links(self) -> None:
+    def test_a_signed_in_user_gets_links(self) -> None:
         self.client.force_login(self.ada)
         page = self.client.get(SIGN_IN, {"next": "/graphql/?query=x"})
         self.assertContains(page, "You are signed in as <strong>Ada</strong>.")
@@ -163,13 +163,13 @@ class PageTests(AccountCase):
         self.assertNotContains(page, 'href="/admin/"')
         self.assertNotContains(page, "is not staff")
 
-    def test_the_docs_link_to_the_page_for_a_session(self) -> None:
+    def test_the_docs_link_to_the_sign_in_page(self) -> None:
         self.client.force_login(self.ada)
         self.assertContains(self.client.get("/docs/"), f'href="{SIGN_IN}"')
 
 
 class AdminPageTests(AccountCase):
-    """Our pages for accounts replace the admin's own."""
+    """Our pages for accounts replace those of the admin."""
 
     def test_the_admin_redirects_to_our_sign_in_page_with_next(self) -> None:
         next_url = "/admin/projects/task/?q=draw"
@@ -178,7 +178,7 @@ class AdminPageTests(AccountCase):
         self.assertEqual(response.context["next"], next_url)
         self.assertRedirects(self.client.get("/admin/login/"), "/accounts/sign-in/?next=/admin/")
 
-    def test_the_admins_own_page_signs_nobody_in(self) -> None:
+    def test_the_login_page_of_the_admin_signs_no_one_in(self) -> None:
         User.objects.filter(pk=self.ada.pk).update(is_staff=True)
         for password in (PASSWORD, "wrong"):
             response = self.client.post("/admin/login/", {"username": "ada", "password": password, "next": "/admin/"})
@@ -198,7 +198,7 @@ class AdminPageTests(AccountCase):
         self.assertContains(page, '<a href="/admin/">Go on to /admin/</a>')
         self.assertNotContains(page, "is not staff")
 
-    def test_the_admins_sign_out_and_password_pages_are_ours(self) -> None:
+    def test_the_logout_and_password_pages_of_the_admin_redirect_to_ours(self) -> None:
         self.client.force_login(self.ada)
         self.assertRedirects(self.client.get("/admin/password_change/"), CHANGE_PASSWORD)
         self.assertRedirects(self.client.post("/admin/logout/"), SIGN_IN)
@@ -206,7 +206,7 @@ class AdminPageTests(AccountCase):
 
 
 class SignOutTests(AccountCase):
-    def test_signing_out_ends_this_session_only_and_writes_an_event(self) -> None:
+    def test_signing_out_ends_only_this_session_and_records_an_event(self) -> None:
         elsewhere = Client()
         elsewhere.force_login(self.ada)
         self.client.force_login(self.ada)
@@ -215,7 +215,7 @@ class SignOutTests(AccountCase):
         self.assertEqual(self.audit(), [("signed_out", "Ada", "Ada", "")])
         self.assertEqual(self.access_changes(), [f'{{"users":[{self.ada.pk}],"projects":[]}}'])
 
-    def test_a_viewer_of_the_ended_session_is_no_longer_valid(self) -> None:
+    def test_a_viewer_is_no_longer_valid_after_its_session_ends(self) -> None:
         self.client.force_login(self.ada)
         viewer = replace(viewer_for(self.ada), session_key=self.client.cookies["sessionid"].value)
         self.assertEqual(current_viewer(viewer).user_id, self.ada.pk)
@@ -315,7 +315,7 @@ class AttemptTests(AccountCase):
         self.assertContains(response, '<input type="hidden" name="csrfmiddlewaretoken"', status_code=429)
         self.assertTrue(890 < int(response["Retry-After"]) <= 900, response["Retry-After"])
         self.assertFalse(self.is_signed_in())
-        self.guess(3)  # neither checked nor recorded
+        self.guess(3)  # not checked, not recorded
         self.assertEqual(
             self.audit(), [("sign_in_failed", "", "Ada", "")] * 4 + [("sign_in_failed", "", "Ada", "Locked out")]
         )
@@ -325,10 +325,10 @@ class AttemptTests(AccountCase):
         self.assertEqual(self.sign_in("bob").status_code, 302)
         self.assertEqual(self.sign_in(REMOTE_ADDR="192.0.2.7").status_code, 302)
 
-    def test_an_unknown_name_is_locked_like_any_other(self) -> None:
+    def test_an_unknown_name_is_locked_like_a_known_one(self) -> None:
         self.assertEqual(self.guess(6, "nobody"), [200] * 4 + [429] * 2)
 
-    def test_a_name_is_the_same_in_any_case_and_browser(self) -> None:
+    def test_attempts_with_one_name_count_together_in_any_case_and_browser(self) -> None:
         names = ("ada", "ADA", "Ada", " ada", "\uff41da")  # the last has a fullwidth "a", which Django normalizes
         statuses = [
             self.guess(1, name, headers={"user-agent": f"browser {number}"})[0] for number, name in enumerate(names)
@@ -382,7 +382,7 @@ class AttemptTests(AccountCase):
         statuses = [self.guess(1, headers={"x-forwarded-for": f"192.0.2.{number}"})[0] for number in range(5)]
         self.assertEqual(statuses, [200] * 4 + [429])
 
-    def test_malformed_addresses_count_as_one(self) -> None:
+    def test_malformed_addresses_count_as_one_address(self) -> None:
         with override_settings(TLS_PROXY=True):
             for address in ("unknown", "192.0.2.7:4711"):
                 statuses = self.guess(5, "bob", headers={"x-forwarded-for": address})
@@ -424,19 +424,19 @@ class ConcurrentAttemptTests(CommittingCase):
 
 class ConcurrencyLimitTests(AccountCase):
     def test_too_many_concurrent_password_checks_give_a_503(self) -> None:
-        with self.taken("192.0.2.7", "192.0.2.7", "192.0.2.8", "192.0.2.8"), self.nothing_changes():
+        with self.occupied_slots("192.0.2.7", "192.0.2.7", "192.0.2.8", "192.0.2.8"), self.nothing_changes():
             response = self.sign_in()
         self.assertEqual((response.status_code, response["Retry-After"]), (503, "5"))
         self.assertEqual(self.sign_in().status_code, 302)
 
-    def test_one_address_gets_half_of_the_slots(self) -> None:
-        with self.taken("192.0.2.7", "192.0.2.7"):
+    def test_one_address_gets_at_most_half_of_the_slots(self) -> None:
+        with self.occupied_slots("192.0.2.7", "192.0.2.7"):
             self.assertEqual(self.sign_in(REMOTE_ADDR="192.0.2.7").status_code, 503)
             self.assertEqual(self.sign_in(REMOTE_ADDR="192.0.2.8").status_code, 302)
 
     @contextmanager
-    def taken(self, *addresses: str) -> Iterator[None]:
-        """Take the slots of other requests, as their clients would."""
+    def occupied_slots(self, *addresses: str) -> Iterator[None]:
+        """Occupy a slot for each address, as its requests would."""
         slots = [password_slots._take(address) for address in addresses]
         self.assertNotIn(None, slots)
         yield
@@ -445,8 +445,8 @@ class ConcurrencyLimitTests(AccountCase):
             slot.leave()
 
 
-class AcrossTests(AccountCase):
-    """Failures of one address with many names, and with one name from many addresses."""
+class PerAddressAndPerNameTests(AccountCase):
+    """Failures from one address with many names, and from many addresses with one name."""
 
     @override_settings(SIGN_IN_FAILURES_PER_ADDRESS=7)
     def test_an_address_is_locked_for_all_names(self) -> None:
@@ -484,12 +484,12 @@ class AcrossTests(AccountCase):
 
 
 class FloodCase(ServerCase):
-    """Sign-ins at a running server. The test holds up their checks by the lock that attempts wait for."""
+    """Sign-ins at a running server. The test blocks their password checks with the lock that attempts wait for."""
 
     environment = {"ACCESS": "closed", "DATABASE_CONNECTIONS": "4"}
 
     def begin_sign_in(self, csrf: str) -> HTTPConnection:
-        """Send a form, and do not wait for the response."""
+        """Send a form, without waiting for the response."""
         http = self.http()
         form = urlencode({"username": "ada", "password": "wrong", "csrfmiddlewaretoken": csrf})
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Cookie": f"csrftoken={csrf}"}
@@ -502,13 +502,13 @@ class FloodCase(ServerCase):
         return http
 
     @contextmanager
-    def checks_held_up(self) -> Iterator[None]:
+    def blocked_checks(self) -> Iterator[None]:
         with transaction.atomic():
             services.session.serialize_attempts(keys=["address 127.0.0.1"])
             yield
 
     def wait_for_checks(self, count: int) -> None:
-        """Wait until as many checks wait for the lock."""
+        """Wait until this many checks wait for the lock."""
         query = (
             "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
             " WHERE datname = current_database() AND locktype = 'advisory' AND objsubid = 2 AND NOT granted"
@@ -518,7 +518,7 @@ class FloodCase(ServerCase):
                 cursor.execute(query)
                 if cursor.fetchone() == (count,):
                     return
-        self.fail(f"there are not {count} checks")
+        self.fail(f"There never were {count} checks.")
 
 
 class Floods:
@@ -526,7 +526,7 @@ class Floods:
 
     def test_sign_ins_without_a_slot_get_a_503_and_other_requests_are_served(self) -> None:
         csrf = "a" * 32
-        with self.checks_held_up():
+        with self.blocked_checks():
             checked = [self.begin_sign_in(csrf) for _ in range(2)]
             self.wait_for_checks(2)
             refused = [self.begin_sign_in(csrf).getresponse() for _ in range(20)]
@@ -538,14 +538,14 @@ class Floods:
         self.assertEqual(AuditEntry.objects.filter(action="sign_in_failed").count(), 2)
         self.assertEqual(self.begin_sign_in(csrf).getresponse().status, 200)
 
-    def test_nothing_is_checked_for_clients_that_have_left(self) -> None:
+    def test_no_password_is_checked_for_a_client_that_has_disconnected(self) -> None:
         csrf = "a" * 32
-        with self.checks_held_up():
-            leaving = [self.begin_sign_in(csrf) for _ in range(2)]
+        with self.blocked_checks():
+            disconnecting = [self.begin_sign_in(csrf) for _ in range(2)]
             self.wait_for_checks(2)
-            for http in leaving:
+            for http in disconnecting:
                 http.close()
-            # A request behind them is served once the server has noticed that they left.
+            # The server responds to a later request only after it has noticed that they disconnected.
             health = self.http()
             health.request("GET", "/healthz")
             health.getresponse().read()
@@ -564,7 +564,7 @@ class UvicornFloodTests(Floods, FloodCase):
     environment = {**FloodCase.environment, "SERVER": "uvicorn"}
 
 
-class NameTests(AccountCase):
+class UserNameTests(AccountCase):
     """User names are unique regardless of case."""
 
     def setUp(self) -> None:

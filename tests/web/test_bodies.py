@@ -1,4 +1,4 @@
-"""The limit of a request's body, on every path of the running product."""
+"""The size limit of request bodies, on every path of the running product."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Bodies:
                     self.assertEqual(json.loads(body), {"detail": f"The body may have at most {limit} bytes."})
 
     def _response(self, head: str) -> tuple[str, str]:
-        """Send a head, and nothing of the body that it announces."""
+        """Send a head without the body that it announces. Returns the head and the body of the response."""
         url = urlsplit(self.base_url)
         assert url.port is not None
         with socket.create_connection((url.hostname, url.port), TIMEOUT_S) as client:

@@ -1,4 +1,4 @@
-"""The connections of a web process to PostgreSQL: few, persistent, and reopened after PostgreSQL closed them."""
+"""The connections of a web process to PostgreSQL: few, persistent, and reopened after PostgreSQL closes them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from tests.cases import ServerCase
 from tests.factories import TaskFactory
 
 REQUESTS = 200
+# Those of the request threads, the journal's reader, and two for listeners.
+CONNECTIONS = 4 + 3
 TIMEOUT_S = 60
 
 
@@ -38,12 +40,12 @@ class ConnectionTests(ServerCase):
         before = self.sql(sessions)
         with ThreadPoolExecutor(REQUESTS) as clients:
             self.assertEqual(list(clients.map(self.read, range(REQUESTS))), [200] * REQUESTS)
-        self.assertLessEqual(self.sql(sessions) - before, 4 + 3)
+        self.assertLessEqual(self.sql(sessions) - before, CONNECTIONS)
         others = "datname = current_database() AND pid <> pg_backend_pid()"
-        self.assertLessEqual(self.sql(f"SELECT count(*) FROM pg_stat_activity WHERE {others}"), 4 + 3)
+        self.assertLessEqual(self.sql(f"SELECT count(*) FROM pg_stat_activity WHERE {others}"), CONNECTIONS)
 
     def test_closed_connections_are_reopened(self) -> None:
-        """As after a restart of PostgreSQL, which each thread notices when it next uses its connection."""
+        """A restart of PostgreSQL closes them too. Each thread notices it when it next uses its connection."""
         with ThreadPoolExecutor(8) as clients:
             list(clients.map(self.read, range(8)))
             terminated = self.sql(

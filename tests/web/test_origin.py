@@ -1,4 +1,4 @@
-"""What pages of other sites may not do over HTTP, through all layers of the application."""
+"""Requests of pages of other sites over HTTP, through all layers of the application."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from tests.cases import CommittingCase
 from tests.factories import UserFactory
 from tests.rest.asgi import Exchange
 
+# Sent by an application behind the middleware.
+REACHED = {"type": "application.reached"}
 HOST = "127.0.0.1:8000"
 OURS = f"http://{HOST}"
 CREATE = 'mutation { createProject(input: {name: "Garden"}) { __typename } }'
@@ -28,12 +30,12 @@ FOREIGN = (
     {"Sec-Fetch-Site": "same-site"},
     {"Origin": "https://evil.example", "Sec-Fetch-Site": "same-origin"},
 )
-# Headers of our own pages, of an address that a person typed, and of a script.
+# Headers that a browser sends for our own pages and for a typed address, and those of a script.
 OWN = ({"Origin": OURS, "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {"Origin": OURS}, {})
 
 
-async def let_in(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    await send({"type": "let.in"})
+async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    await send(REACHED)
 
 
 async def send(
@@ -78,7 +80,7 @@ class OpenTests(CommittingCase):
         self.assertEqual([project.name async for project in Project.objects.all()], ["Kitchen"])
         self.assertEqual(await Event.objects.acount(), 0)
 
-    async def test_our_pages_and_scripts_write(self) -> None:
+    async def test_our_pages_and_scripts_may_write(self) -> None:
         for number, headers in enumerate(OWN, start=1):
             with self.subTest(headers):
                 headers = {"Content-Type": "application/json", **headers}
@@ -107,7 +109,7 @@ class OpenTests(CommittingCase):
     @override_settings(
         CORS_ALLOWED_ORIGINS=["https://app.example.org"], CSRF_TRUSTED_ORIGINS=["https://*.trusted.example"]
     )
-    async def test_a_page_of_a_trusted_origin_reads_and_writes(self) -> None:
+    async def test_a_page_of_a_trusted_origin_may_read_and_write(self) -> None:
         body = json.dumps({"query": CREATE})
         for origin in ("https://app.example.org", "https://one.trusted.example"):
             with self.subTest(origin):
@@ -132,19 +134,19 @@ class ClosedTests(CommittingCase):
             with self.subTest(headers):
                 self.assertEqual(await graphql_get({**headers, **self.session}), 403)
 
-    async def test_without_a_session_the_answer_is_a_401(self) -> None:
+    async def test_without_a_session_the_response_is_a_401(self) -> None:
         self.assertEqual([await graphql_get(headers) for headers in FOREIGN], [401] * len(FOREIGN))
 
 
 @override_settings(TLS_PROXY=True, ALLOWED_HOSTS=["tasks.example.org"])
 class ForwardedSchemeTests(SimpleTestCase):
     async def first_messages(self, *schemes: str) -> list[Any]:
-        """The first message over HTTP and over a socket, where the application behind the checks sends `let.in`."""
+        """The first message over HTTP and over a socket, if the application behind the checks sends REACHED."""
         headers = [(b"host", b"tasks.example.org"), *((b"x-forwarded-proto", scheme.encode()) for scheme in schemes)]
         scope = {"path": "/", "query_string": b"", "headers": headers}
         messages = []
         for middleware, kind in ((ForeignPages, {"type": "http", "method": "GET"}), (SameSite, {"type": "websocket"})):
-            client = ApplicationCommunicator(middleware(let_in), {**scope, **kind})
+            client = ApplicationCommunicator(middleware(application), {**scope, **kind})
             messages.append(await client.receive_output())
             await client.wait()
         return messages
@@ -155,11 +157,11 @@ class ForwardedSchemeTests(SimpleTestCase):
                 request, socket = await self.first_messages(*schemes)
                 self.assertEqual((request["status"], socket), (400, {"type": "websocket.close"}))
 
-    async def test_one_scheme_is_taken_as_it_is(self) -> None:
-        self.assertEqual(await self.first_messages("https"), [{"type": "let.in"}] * 2)
-        for schemes in (["http"], ["wss"], []):  # HTTP is redirected
-            self.assertEqual(await self.first_messages(*schemes), [{"type": "let.in"}, {"type": "websocket.close"}])
+    async def test_a_socket_requires_https_as_the_only_scheme(self) -> None:
+        self.assertEqual(await self.first_messages("https"), [REACHED] * 2)
+        for schemes in (["http"], ["wss"], []):  # requests over HTTP are redirected later
+            self.assertEqual(await self.first_messages(*schemes), [REACHED, {"type": "websocket.close"}])
 
     @override_settings(TLS_PROXY=False, ALLOWED_HOSTS=["tasks.example.org"])
-    async def test_without_a_proxy_it_is_ignored(self) -> None:
-        self.assertEqual(await self.first_messages("https, http"), [{"type": "let.in"}] * 2)
+    async def test_without_a_proxy_the_header_is_ignored(self) -> None:
+        self.assertEqual(await self.first_messages("https, http"), [REACHED] * 2)

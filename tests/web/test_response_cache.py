@@ -43,7 +43,7 @@ class Response(NamedTuple):
         return json.loads(self.body)
 
     def without_balance(self) -> Response:
-        """The response without what is left of the viewer's budget, which a hit does not report."""
+        """The response without the balance of the viewer's budget, which a hit does not report."""
         headers = {name: value for name, value in self.headers.items() if name not in ("ratelimit", "content-length")}
         return Response(self.status, headers, re.sub(r',"available":\d+', "", self.body))
 
@@ -79,7 +79,7 @@ class ResponseCacheCase(CommittingCase):
         is_raw: bool = False,
         **headers: str,
     ) -> Response:
-        """Send a request. Returns the response as it is with `is_raw`, else without what a hit does not report."""
+        """Send a request. Returns the response without the balance of the budget, or unchanged if `is_raw`."""
         path, _, query = path.partition("?")
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         if token != "":
@@ -107,15 +107,15 @@ class ResponseCacheCase(CommittingCase):
         await send_request()
         return self.django.calls == calls
 
-    async def warm(self) -> None:
-        """Let Django check the token: the cache serves checked tokens only."""
+    async def check_token(self) -> None:
+        """Let Django check the token. The cache serves only tokens that this process has checked."""
         await self.request("/events/")
 
 
 class HitTests(ResponseCacheCase):
     async def test_the_second_request_for_a_list_does_not_call_django(self) -> None:
         await sync_to_async(CommentFactory)(task=self.task)
-        await self.warm()
+        await self.check_token()
         for path in (
             "/projects/",
             "/tasks/",
@@ -132,8 +132,8 @@ class HitTests(ResponseCacheCase):
                 self.assertEqual(await self.request(path), first)
                 self.assertEqual(self.django.calls, calls)
 
-    async def test_a_hit_is_not_charged_and_does_not_report_an_old_balance(self) -> None:
-        await self.warm()
+    async def test_a_hit_is_not_charged_and_reports_no_balance(self) -> None:
+        await self.check_token()
         for path, has_cost in (("/tasks/", False), ("/graphql/?" + urlencode({"query": TASKS}), True)):
             with self.subTest(path):
                 miss = await self.request(path, is_raw=True)
@@ -149,7 +149,7 @@ class HitTests(ResponseCacheCase):
                     self.assertEqual(missing, {"available"})
 
     async def test_a_response_that_matches_if_none_match_is_a_304(self) -> None:
-        await self.warm()
+        await self.check_token()
         for path in ("/tasks/?count=1", "/graphql/?" + urlencode({"query": TASKS})):
             etag = (await self.request(path)).headers["etag"]
             # A cookie bypasses the cache, so this is Django's response.
@@ -163,14 +163,14 @@ class HitTests(ResponseCacheCase):
             self.assertEqual((await self.request(path, If_None_Match='"other"')).status, 200)
 
     async def test_a_matching_etag_of_an_outdated_response_is_not_a_304(self) -> None:
-        """A 304 for a known head looks up its tag versions only."""
+        """If the process knows the head of a response, a 304 looks up only its tag versions."""
         etag = (await self.request("/tasks/")).headers["etag"]
         await self.request("/tasks/", If_None_Match=etag)
         await sync_to_async(services.task.update_task)(actor=SYSTEM, task_id=self.task.pk, changes={"title": "New"})
         self.assertEqual((await self.request("/tasks/", If_None_Match=etag)).json[0]["title"], "New")
 
     async def test_a_hit_has_the_headers_of_a_miss(self) -> None:
-        await self.warm()
+        await self.check_token()
         with override_settings(CORS_ALLOWED_ORIGINS=["https://app.example.org"]):
             for headers in (
                 {},
@@ -228,7 +228,7 @@ class HitTests(ResponseCacheCase):
 
 class GraphQLTests(ResponseCacheCase):
     async def test_queries_of_projects_tasks_and_reports_are_cached(self) -> None:
-        await self.warm()
+        await self.check_token()
         for query, variables in (
             (TASKS, {}),
             ("{ cursor tasks { totalCount } projects(first: 9) { nodes { tasks { nodes { project { id } } } } } }", {}),
@@ -241,7 +241,7 @@ class GraphQLTests(ResponseCacheCase):
                 self.assertTrue(await self.is_hit(lambda q=query, v=variables: self.gql(q, **v)))
 
     async def test_other_operations_are_not_cached(self) -> None:
-        await self.warm()
+        await self.check_token()
         for query in (
             "{ me { name } }",
             "{ cursor }",
@@ -287,11 +287,14 @@ class GraphQLTests(ResponseCacheCase):
 
 
 class FreshnessTests(ResponseCacheCase):
-    async def assert_outdates(self, write: Callable[[], Any], *, stale: dict[str, str], warm: dict[str, str]) -> None:
-        """Check that after the write the lists of `stale` are read again and differ, and those of `warm` are hits."""
-        before = {name: [await self.gql(query), await self.gql(query)][1] for name, query in (stale | warm).items()}
+    async def assert_outdates(
+        self, write: Callable[[], Any], stale: dict[str, str], current: dict[str, str] | None = None
+    ) -> None:
+        """Check that after the write the `stale` lists are misses and differ, and the `current` lists are hits."""
+        queries = stale | (current or {})
+        before = {name: [await self.gql(query), await self.gql(query)][1] for name, query in queries.items()}
         await sync_to_async(write)()
-        for name, query in (stale | warm).items():
+        for name, query in queries.items():
             with self.subTest(name):
                 calls = self.django.calls
                 response = await self.gql(query)
@@ -304,7 +307,7 @@ class FreshnessTests(ResponseCacheCase):
         await self.assert_outdates(
             lambda: services.task.update_task(actor=SYSTEM, task_id=self.task.pk, changes={"title": "New"}),
             stale={"all projects": TASKS, "this project": of_project % self.project.pk},
-            warm={"another project": of_project % other.project_id},
+            current={"another project": of_project % other.project_id},
         )
 
     async def test_a_change_of_a_nested_object_outdates_a_list(self) -> None:
@@ -315,7 +318,6 @@ class FreshnessTests(ResponseCacheCase):
                 "comments": nested,
                 "all comments": "{ projects(first: 9) { nodes { tasks { nodes { comments { totalCount } } } } } }",
             },
-            warm={},
         )
 
     async def test_a_change_of_members_or_names_outdates_a_list(self) -> None:
@@ -329,13 +331,11 @@ class FreshnessTests(ResponseCacheCase):
                     actor=SYSTEM, project_id=self.project.pk, username=user.username
                 ),
                 stale={"members": members},
-                warm={},
             )
             user.first_name += "New"
             await self.assert_outdates(
                 lambda: services.user.save_user(actor=SYSTEM, user=user, fields=["first_name"]),
                 stale={"members": members},
-                warm={},
             )
             await sync_to_async(services.membership.remove_member)(
                 actor=SYSTEM, project_id=self.project.pk, user_id=user.pk
@@ -367,14 +367,14 @@ class FreshnessTests(ResponseCacheCase):
                 self.assertEqual([task["title"] for task in (await self.request("/tasks/")).json], titles)
 
     async def test_a_revoked_token_is_refused_at_once(self) -> None:
-        await self.warm()
+        await self.check_token()
         self.assertTrue(await self.is_hit(lambda: self.request("/tasks/")))
         token = await Token.objects.aget()
         await sync_to_async(services.token.revoke_token)(actor=SYSTEM, token_id=token.pk)
         self.assertEqual((await self.request("/tasks/")).status, 401)
 
-    async def test_another_build_does_not_use_the_response(self) -> None:
-        await self.warm()
+    async def test_another_build_of_the_code_does_not_use_the_response(self) -> None:
+        await self.check_token()
         self.assertTrue(await self.is_hit(lambda: self.request("/tasks/")))
         calls = self.django.calls
         with override_settings(BUILD="another"):
@@ -391,8 +391,8 @@ class FreshnessTests(ResponseCacheCase):
         self.assertEqual((await self.request("/tasks/")).json[0]["title"], "New")
 
 
-class RightsTests(ResponseCacheCase):
-    """Answers to a user whose permissions change, requested by a token or a session."""
+class PermissionTests(ResponseCacheCase):
+    """Responses to a user whose permissions change, with a token or a session."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -401,7 +401,7 @@ class RightsTests(ResponseCacheCase):
         self.staff_token = token_of(UserFactory(is_staff=True))
         query = urlencode({"query": TASKS})
         body = json.dumps({"query": TASKS}).encode()
-        self.doors: dict[str, Callable[..., Awaitable[Response]]] = {
+        self.interfaces: dict[str, Callable[..., Awaitable[Response]]] = {
             "REST": partial(self.request, "/tasks/?page_size=97"),
             "GraphQL by GET": partial(self.request, f"/graphql/?{query}"),
             "GraphQL by POST": partial(self.request, "/graphql/", method="POST", body=body),
@@ -412,82 +412,82 @@ class RightsTests(ResponseCacheCase):
             setattr(self.user, name, value)
         await sync_to_async(services.user.save_user)(actor=SYSTEM, user=self.user, fields=list(flags))
 
-    async def titles(self, door: str, **request: Any) -> list[str]:
-        response = await self.doors[door](**request)
+    async def titles(self, interface: str, **request: Any) -> list[str]:
+        response = await self.interfaces[interface](**request)
         self.assertEqual(response.status, 200, response)
-        tasks = response.json if door == "REST" else response.json["data"]["tasks"]["nodes"]
+        tasks = response.json if interface == "REST" else response.json["data"]["tasks"]["nodes"]
         return [task["title"] for task in tasks]
 
-    async def test_a_user_who_was_staff_sees_no_foreign_task_any_more(self) -> None:
-        for door in self.doors:
+    async def test_a_user_who_is_no_longer_staff_sees_no_task_of_another_project(self) -> None:
+        for interface in self.interfaces:
             for removed in ("is_staff", "both"):
-                with self.subTest(door, removed=removed):
-                    await self.warm()
+                with self.subTest(interface, removed=removed):
+                    await self.check_token()
                     await self.change(is_staff=True, is_superuser=removed == "both")
                     for _ in range(2):
-                        self.assertEqual(await self.titles(door), ["Foreign", "Old"])
+                        self.assertEqual(await self.titles(interface), ["Foreign", "Old"])
                     await self.change(is_staff=False)
                     for _ in range(2):
-                        self.assertEqual(await self.titles(door), ["Old"])
+                        self.assertEqual(await self.titles(interface), ["Old"])
 
-    async def test_a_response_to_a_user_who_has_just_become_staff_is_theirs_alone(self) -> None:
-        """The only request between the two changes is the one whose viewer the process remembers differently."""
-        for door in self.doors:
-            with self.subTest(door):
-                await self.warm()
+    async def test_a_response_to_a_new_staff_user_is_not_served_after_they_lose_the_flag(self) -> None:
+        """At the only request between the changes, the process still remembers the viewer as not staff."""
+        for interface in self.interfaces:
+            with self.subTest(interface):
+                await self.check_token()
                 await self.change(is_staff=True)
-                self.assertEqual(await self.titles(door), ["Foreign", "Old"])
+                self.assertEqual(await self.titles(interface), ["Foreign", "Old"])
                 await self.change(is_staff=False)
-                self.assertEqual(await self.titles(door), ["Old"])
+                self.assertEqual(await self.titles(interface), ["Old"])
 
     async def test_staff_never_get_the_response_to_a_user_who_was_staff(self) -> None:
         await self.request("/events/", token=self.staff_token)
-        for door in self.doors:
-            with self.subTest(door):
+        for interface in self.interfaces:
+            with self.subTest(interface):
                 await self.change(is_staff=True)
-                await self.warm()
+                await self.check_token()
                 await self.change(is_staff=False)
-                self.assertEqual(await self.titles(door), ["Old"])
+                self.assertEqual(await self.titles(interface), ["Old"])
                 for _ in range(2):
-                    self.assertEqual(await self.titles(door, token=self.staff_token), ["Foreign", "Old"])
+                    self.assertEqual(await self.titles(interface, token=self.staff_token), ["Foreign", "Old"])
 
-    async def test_an_etag_from_before_the_change_is_answered_with_the_rows(self) -> None:
-        for door in ("REST", "GraphQL by GET"):
-            with self.subTest(door):
-                await self.warm()
+    async def test_an_etag_from_before_the_change_gets_the_rows(self) -> None:
+        for interface in ("REST", "GraphQL by GET"):
+            with self.subTest(interface):
+                await self.check_token()
                 for is_staff, titles in ((True, ["Foreign", "Old"]), (False, ["Old"])):
-                    etag = (await self.doors[door]()).headers["etag"]
-                    self.assertEqual((await self.doors[door](If_None_Match=etag)).status, 304)
+                    etag = (await self.interfaces[interface]()).headers["etag"]
+                    self.assertEqual((await self.interfaces[interface](If_None_Match=etag)).status, 304)
                     await self.change(is_staff=is_staff)
-                    self.assertEqual(await self.titles(door, If_None_Match=etag), titles)
+                    self.assertEqual(await self.titles(interface, If_None_Match=etag), titles)
 
-    async def test_a_session_follows_the_change_too(self) -> None:
+    async def test_a_session_has_the_new_permissions_too(self) -> None:
         csrf = "a" * 32
         await sync_to_async(self.client.force_login)(self.user)
         cookie = f"csrftoken={csrf}; sessionid={self.client.cookies['sessionid'].value}"
         request = {"token": "", "Cookie": cookie, "X_CSRFToken": csrf}
-        for door in self.doors:
-            with self.subTest(door):
+        for interface in self.interfaces:
+            with self.subTest(interface):
                 for is_staff, titles in ((True, ["Foreign", "Old"]), (False, ["Old"]), (True, ["Foreign", "Old"])):
                     await self.change(is_staff=is_staff)
                     for _ in range(2):
-                        self.assertEqual(await self.titles(door, **request), titles)
+                        self.assertEqual(await self.titles(interface, **request), titles)
                 await self.change(is_staff=False)
 
-    async def test_an_account_that_is_not_active_gets_nothing(self) -> None:
-        for door in self.doors:
-            with self.subTest(door):
-                await self.warm()
-                await self.titles(door)
+    async def test_an_account_that_is_not_active_gets_a_401(self) -> None:
+        for interface in self.interfaces:
+            with self.subTest(interface):
+                await self.check_token()
+                await self.titles(interface)
                 await self.change(is_active=False)
-                self.assertEqual((await self.doors[door]()).status, 401)
+                self.assertEqual((await self.interfaces[interface]()).status, 401)
                 await self.change(is_active=True)
-                self.assertEqual(await self.titles(door), ["Old"])
+                self.assertEqual(await self.titles(interface), ["Old"])
 
 
 class ConcurrencyTests(ResponseCacheCase):
     async def test_a_hundred_concurrent_misses_call_django_once(self) -> None:
-        await self.warm()
+        await self.check_token()
         for send_request in (lambda: self.request("/tasks/"), lambda: self.gql(TASKS)):
             calls = self.django.calls
             responses = await asyncio.gather(*(send_request() for _ in range(100)))
@@ -496,8 +496,8 @@ class ConcurrencyTests(ResponseCacheCase):
             self.assertEqual(len({response.body for response in responses}), 1)
 
     async def test_a_request_after_a_write_does_not_get_a_response_from_before_it(self) -> None:
-        """Even if it waits for an earlier request in progress."""
-        await self.warm()
+        """This holds even while an equal request from before the write is in progress."""
+        await self.check_token()
         has_responded, may_send = asyncio.Event(), asyncio.Event()
         handler = self.django.handler
 
@@ -520,7 +520,7 @@ class ConcurrencyTests(ResponseCacheCase):
 
     async def test_uncacheable_requests_do_not_wait(self) -> None:
         """Two equal mutations run concurrently."""
-        await self.warm()
+        await self.check_token()
         barrier = asyncio.Barrier(2)
         handler = self.django.handler
 
@@ -536,11 +536,12 @@ class ConcurrencyTests(ResponseCacheCase):
         self.assertEqual([response.json["data"]["addComment"]["__typename"] for response in responses], ["Comment"] * 2)
 
     async def test_requests_that_wait_for_a_failing_one_are_repeated(self) -> None:
-        await self.warm()
+        await self.check_token()
         handler, fails = self.django.handler, [True]
 
         async def failing(scope: Any, receive: Any, send: Any) -> None:
-            if fails.pop() if fails else False:
+            if fails:
+                fails.clear()
                 await send({"type": "http.response.start", "status": 500, "headers": []})
                 await send({"type": "http.response.body"})
             else:

@@ -32,9 +32,9 @@ class SecretTests(Case):
         return self.client.post("/accounts/sign-in/", form)
 
     def use_secrets(self) -> list[str]:
-        """Use secrets in every way, also wrongly, and return them."""
+        """Use secrets in every way, valid and invalid. Returns them."""
         self.record(self.sign_in(username="ada", password=MISTYPED))
-        self.sign_in(username=PASSWORD, password="ada")  # not recorded: the page shows what was typed
+        self.sign_in(username=PASSWORD, password="ada")  # its response is not recorded: the page repeats the name
         self.record(self.sign_in(username="ada", password=PASSWORD))
         session = self.client.cookies[settings.SESSION_COOKIE_NAME].value
         created = self.data(CREATE)["createToken"]
@@ -47,7 +47,7 @@ class SecretTests(Case):
         for header in (f"Bearer {secret[:-1]}", f"Bearer {secret}x", f"Token {secret}", secret):
             self.record(script.get(project, headers={"Authorization": header}))
             self.record(script.post("/graphql/", {"query": "{ me { id } }"}, headers={"Authorization": header}))
-        with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=None):  # an error of ours
+        with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=None):  # causes an internal error
             self.record(script.post("/projects/", {"name": "New"}, "application/json"))
         self.record(self.client.get("/admin/projects/token/"))
         self.record(self.client.get("/admin/projects/auditentry/"))

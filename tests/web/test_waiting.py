@@ -1,4 +1,4 @@
-"""Sockets whose client has not signed in are bounded per address and in all."""
+"""The number of sockets whose clients have not signed in is bounded, per address and in total."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.schema.sockets import PROTOCOL, TIMEOUT_S
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Accepts, and signs in at the first message."""
+    """An application that accepts a socket, and signs its client in at the first message."""
     await receive()
     await send({"type": "websocket.accept"})
     while (await receive())["type"] != "websocket.disconnect":
@@ -29,28 +29,28 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
 class BoundTests(SimpleTestCase):
     def setUp(self) -> None:
         self.sockets = WaitingSockets(application)
-        self.all: list[WebsocketCommunicator] = []  # one that is forgotten ends
+        self.communicators: list[WebsocketCommunicator] = []  # a communicator without a reference closes its socket
 
     async def open(self, address: str, forwarded: str | None = None) -> WebsocketCommunicator | None:
         """Return the socket; None if it is refused."""
         headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
         socket = WebsocketCommunicator(self.sockets, "/", headers=headers)
         socket.scope["client"] = (address, 1)
-        self.all.append(socket)
+        self.communicators.append(socket)
         is_open, _ = await socket.connect(timeout=10)
         return socket if is_open else None
 
     async def opened(self, *addresses: str) -> list[bool]:
         return [await self.open(address) is not None for address in addresses]
 
-    async def test_an_address_has_a_bound(self) -> None:
+    async def test_the_sockets_of_an_address_are_bounded(self) -> None:
         self.assertEqual(await self.opened(*["192.0.2.1"] * 3, "192.0.2.2"), [True, True, False, True])
 
     async def test_an_ipv6_network_counts_as_one_address(self) -> None:
         addresses = [f"2001:db8:1:2::{number}" for number in range(3)]
         self.assertEqual(await self.opened(*addresses, "2001:db8:1:3::1"), [True, True, False, True])
 
-    async def test_all_addresses_together_have_a_bound(self) -> None:
+    async def test_the_sockets_of_all_addresses_are_bounded(self) -> None:
         self.assertEqual(await self.opened(*(f"192.0.2.{number}" for number in range(5))), [True] * 4 + [False])
 
     async def test_behind_our_proxy_the_forwarded_address_counts(self) -> None:
@@ -103,12 +103,12 @@ class Waiting:
 
             self.assertEqual(json.loads(third.recv(TIMEOUT_S))["type"], "error")  # after SOCKET_INIT_S
             third.close()
-            for _ in range(1000):  # until the server has noticed the end
+            for _ in range(1000):  # until the server has noticed that it is closed
                 with suppress(InvalidStatus):
                     plain()
                     break
             else:
-                self.fail("its place is not free")
+                self.fail("The slot of a closed socket is still occupied.")
 
     def assert_refused(self) -> None:
         for path in ("/ws/notifications/", "/graphql/"):

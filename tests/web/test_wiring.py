@@ -14,11 +14,11 @@ class RequestErrorTests(Case):
         response = self.client.get("/nowhere/")
         self.assertEqual((response.status_code, response.json()), (404, {"detail": "Not found."}))
 
-    def test_a_post_without_its_slash_is_redirected_as_a_post(self) -> None:
+    def test_a_post_without_the_final_slash_is_redirected_as_a_post(self) -> None:
         response = self.client.post("/tasks", {}, "application/json")
         self.assertEqual((response.status_code, response["Location"]), (308, "/tasks/"))
 
-    def test_a_host_that_is_not_ours_is_a_400_in_json(self) -> None:
+    def test_an_unknown_host_is_a_400_in_json(self) -> None:
         response = self.client.get("/healthz", headers={"host": "evil.example"})
         self.assertEqual((response.status_code, response.json()), (400, {"detail": "Bad request."}))
 
@@ -30,8 +30,8 @@ class SessionTests(Case):
                 response = self.client.get("/projects/", headers={"cookie": f"sessionid={cookie}"})
                 self.assertEqual(response.status_code, 401)
 
-    def test_a_database_that_cannot_be_reached_does_not_end_the_session(self) -> None:
-        """Django takes every error of the database for the deletion of the session, which is a 400."""
+    def test_an_unreachable_database_does_not_end_the_session(self) -> None:
+        """Django treats every database error as a deletion of the session, which is a 400."""
         session = SessionStore()
         session.create()
 
@@ -43,7 +43,7 @@ class SessionTests(Case):
 
 
 class LogTests(SimpleTestCase):
-    def test_the_same_message_passes_once_a_minute_without_a_traceback(self) -> None:
+    def test_a_message_is_logged_once_a_minute_without_a_traceback(self) -> None:
         log_filter = OncePerMinute()
         try:
             raise ConnectionError("refused")
@@ -57,11 +57,11 @@ class LogTests(SimpleTestCase):
 
 
 class HealthTests(Case):
-    def test_it_responds_without_authentication(self) -> None:
+    def test_the_health_check_responds_without_authentication(self) -> None:
         response = self.client.get("/healthz")
         self.assertEqual((response.status_code, response.json()), (200, {"status": "ok"}))
 
-    def test_without_a_database_it_responds_with_503(self) -> None:
+    def test_the_health_check_responds_with_503_without_a_database(self) -> None:
         def refuse(*args: object) -> None:
             raise OperationalError
 
@@ -85,7 +85,7 @@ class BodyLimitTests(OpenCase):
 
 
 class SignInTests(Case):
-    def test_the_page_has_its_stylesheet_and_policy(self) -> None:
+    def test_the_sign_in_page_has_its_stylesheet_and_policy(self) -> None:
         page = self.client.get("/accounts/sign-in/")
         self.assertContains(page, "<h1>Taskwire</h1>", html=True)
         self.assertContains(page, "site/sign-in.css")
