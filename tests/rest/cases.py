@@ -25,7 +25,7 @@ class RestCase(Case):
         )
 
     def assert_refused(self, response: Any, status: int, *fields: str) -> None:
-        """Check the status, and that exactly these fields have messages."""
+        """Check the status, and that the body has messages for exactly these fields."""
         self.assertEqual(
             (response.status_code, response["Content-Type"]), (status, "application/json"), response.content
         )

@@ -1,4 +1,4 @@
-"""What a request costs its viewer, and the headers that report it."""
+"""The cost of requests, and the headers that report the budget."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class BudgetTests(ClosedCase):
         self.task = TaskFactory(project=self.member.project)
         self.client = Client(headers={"Authorization": f"Bearer {token_of(self.member.user)}"})
 
-    def left(self, response: Any) -> int:
+    def balance(self, response: Any) -> int:
         return int(response["RateLimit"].partition('"cost";r=')[2].partition(";")[0])
 
-    def test_a_response_reports_what_is_left(self) -> None:
+    def test_a_response_reports_the_balance(self) -> None:
         response = self.client.get(f"/tasks/{self.task.pk}/")
         self.assertEqual(response["RateLimit"], '"cost";r=999;t=1')
         self.assertEqual(response["RateLimit-Policy"], '"cost";q=1000;w=1000')
 
-    def test_a_list_costs_the_rows_that_it_has(self) -> None:
+    def test_the_price_of_a_list_depends_on_its_page_size_search_and_count(self) -> None:
         for path, price in (
             ("/tasks/", 110),
             ("/tasks/?page_size=5", 15),
@@ -41,20 +41,20 @@ class BudgetTests(ClosedCase):
         ):
             with self.subTest(path):
                 fresh_budgets(self)
-                before = self.left(self.client.get(f"/tasks/{self.task.pk}/"))
-                self.assertEqual(before - self.left(self.client.get(path)), price)
+                before = self.balance(self.client.get(f"/tasks/{self.task.pk}/"))
+                self.assertEqual(before - self.balance(self.client.get(path)), price)
         fresh_budgets(self)
-        before = self.left(self.client.get("/tasks/?page_size=50"))
-        # One row of 50, which are given back with the next charge.
-        self.assertEqual(self.left(self.client.get(f"/tasks/{self.task.pk}/")), before + 49 - 1)
+        before = self.balance(self.client.get("/tasks/?page_size=50"))
+        # The page of 50 has one row. The next charge gives the price of the other 49 back.
+        self.assertEqual(self.balance(self.client.get(f"/tasks/{self.task.pk}/")), before + 49 - 1)
 
     def test_a_response_without_a_body_costs_1(self) -> None:
         etag = self.client.get("/tasks/")["ETag"]
-        before = self.left(self.client.get(f"/tasks/{self.task.pk}/"))
+        before = self.balance(self.client.get(f"/tasks/{self.task.pk}/"))
         self.assertEqual(self.client.get("/tasks/", headers={"If-None-Match": etag}).status_code, 304)
-        self.assertEqual(self.left(self.client.get(f"/tasks/{self.task.pk}/")), before - 1 - 1)
+        self.assertEqual(self.balance(self.client.get(f"/tasks/{self.task.pk}/")), before - 1 - 1)
 
-    def test_a_write_costs_10_and_one_of_the_writes(self) -> None:
+    def test_a_write_costs_10_and_counts_as_a_write(self) -> None:
         response = self.send("POST", "/projects/", {"name": "Garden"})
         self.assertEqual(response.status_code, 201)
         self.assertEqual(response["RateLimit"], '"cost";r=990;t=10, "writes";r=599;t=1')

@@ -25,12 +25,12 @@ class ListCommentsTest(OpenCase):
         first, second, third = (comment.pk for comment in self.comments)
         self.assertEqual(self.ids_of_all_pages(f"{self.path}?page_size=2"), [[third, second], [first]])
 
-    def test_a_cursor_of_another_tasks_comments_is_refused(self) -> None:
+    def test_a_cursor_of_the_comments_of_another_task_is_refused(self) -> None:
         link = self.next_page(self.client.get(f"{self.path}?page_size=1"))
         elsewhere = link.replace(f"/{self.task.pk}/", f"/{self.elsewhere.task_id}/")
         self.assert_refused(self.client.get(elsewhere), 400, "cursor")
 
-    def test_bad_parameters_are_refused_by_their_name(self) -> None:
+    def test_the_refusal_of_a_bad_parameter_names_it(self) -> None:
         for query, field in [("author=Ada", "author"), ("page_size=0", "page_size"), ("count=", "count")]:
             with self.subTest(query):
                 self.assert_refused(self.client.get(f"{self.path}?{query}"), 400, field)
@@ -50,7 +50,7 @@ class ListCommentsTest(OpenCase):
         again = self.client.get(self.path, headers={"If-None-Match": etag})
         self.assertEqual((again.status_code, again.json()[0]["content"]), (200, "More."))
 
-    def test_one_comment_costs_as_many_queries_as_twenty(self) -> None:
+    def test_twenty_comments_cost_as_many_queries_as_one(self) -> None:
         self.client.get(self.path)  # makes the tag versions known
         with self.assertNumQueries(2):
             self.client.get(f"{self.path}?page_size=1")
@@ -78,7 +78,7 @@ class AddCommentTest(OpenCase):
         self.send("POST", self.path, {"content": "Hm.", "author": "Ada"})
         self.assertEqual(self.client.get(f"/tasks/{self.task.pk}/").json(), before)
 
-    def test_bad_fields_are_refused_by_their_name(self) -> None:
+    def test_the_refusal_of_a_bad_field_names_it(self) -> None:
         bad: list[tuple[str, Any]] = [
             ("content", None),
             ("content", ""),
@@ -97,7 +97,7 @@ class AddCommentTest(OpenCase):
                 response = self.send("POST", self.path, {"content": "Hm.", "author": "Ada", name: value})
                 self.assert_refused(response, 400, name)
 
-    def test_a_missing_field_is_named(self) -> None:
+    def test_the_refusal_of_a_missing_field_names_it(self) -> None:
         with self.nothing_changes():
             self.assert_refused(self.send("POST", self.path, {"author": "Ada"}), 400, "content")
             self.assert_refused(self.send("POST", self.path, {"content": "Hm."}), 400, "author")
@@ -132,7 +132,7 @@ class CommentAccessTest(ClosedCase):
             with self.subTest(method), self.nothing_changes():
                 self.assert_refused(self.send(method, self.path, {"content": "Hm."}), 404)
 
-    def test_a_viewer_reads_and_does_not_write(self) -> None:
+    def test_a_viewer_may_read_but_not_write(self) -> None:
         self.client.force_login(self.member("viewer"))
         self.assertEqual(self.client.get(self.path).status_code, 200)
         with self.nothing_changes():

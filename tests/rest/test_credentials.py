@@ -34,7 +34,7 @@ class BearerTests(BearerCase):
         response = self.get("/projects/", token_of(self.membership.user, Scope.READ))
         self.assertEqual([project["id"] for project in response.json()], [self.membership.project_id])
 
-    def test_a_cached_list_costs_a_checked_token_no_sql(self) -> None:
+    def test_a_cached_list_requested_with_a_checked_token_costs_no_sql(self) -> None:
         token = token_of(self.membership.user)
         first = self.get("/projects/", token)
         with self.assertNumQueries(0):
@@ -55,7 +55,7 @@ class BearerTests(BearerCase):
                     response["WWW-Authenticate"].startswith('Bearer realm="Taskwire", error="invalid_token"')
                 )
 
-    def test_a_write_beyond_the_scope_is_refused_with_the_required_scope(self) -> None:
+    def test_the_refusal_of_a_write_beyond_the_scope_names_the_required_scope(self) -> None:
         task = TaskFactory(project=self.membership.project)
         for method, path, body in (
             ("POST", "/projects/", {"name": "New"}),
@@ -110,7 +110,7 @@ class CommentAuthorTests(BearerCase):
         self.assertEqual(self.author({}), own_name)
         self.assertEqual(AuditEntry.objects.filter(action="comment_imported").count(), 0)
 
-    def test_another_author_is_refused_to_all_but_admin_tokens_of_staff(self) -> None:
+    def test_only_an_admin_token_of_staff_may_name_another_author(self) -> None:
         staff_write = {"Authorization": f"Bearer {token_of(self.staff, Scope.WRITE)}"}
         for headers in (self.bearer(Scope.WRITE), self.bearer(Scope.ADMIN), staff_write):
             with self.subTest(headers), self.nothing_changes():
@@ -122,7 +122,7 @@ class CommentAuthorTests(BearerCase):
             with self.subTest(user), self.nothing_changes():
                 self.assert_refused(self.comment({}, author="Bob"), 403, "detail")
 
-    def test_an_admin_token_of_staff_imports_comments_which_is_audited(self) -> None:
+    def test_an_import_of_a_comment_by_an_admin_token_of_staff_is_audited(self) -> None:
         headers = {"Authorization": f"Bearer {token_of(self.staff, Scope.ADMIN)}"}
         self.assertEqual(self.author(headers, author=" Bob "), "Bob")
         comment = Comment.objects.get()
@@ -134,7 +134,7 @@ class CommentAuthorTests(BearerCase):
 
 
 class ForeignOriginTests(RestCase):
-    def test_a_session_is_refused_to_a_page_of_another_origin(self) -> None:
+    def test_a_page_of_another_origin_cannot_use_a_session(self) -> None:
         self.client.force_login(UserFactory())
         for path in ("/projects/", "/events/"):
             for origin, status in (
@@ -147,7 +147,7 @@ class ForeignOriginTests(RestCase):
                 with self.subTest(path=path, origin=origin):
                     self.assertEqual(self.client.get(path, headers={"Origin": origin}).status_code, status)
 
-    def test_a_token_may_be_used_from_anywhere(self) -> None:
+    def test_a_token_may_be_used_by_a_page_of_any_origin(self) -> None:
         token = token_of(UserFactory())
         headers = {"Authorization": f"Bearer {token}", "Origin": "https://app.example.org"}
         response = self.client.get("/projects/", headers=headers)

@@ -26,7 +26,7 @@ class EventsTest(OpenCase):
         page: dict[str, Any] = response.json()
         return page
 
-    def test_without_a_position_there_are_no_events_but_the_current_one(self) -> None:
+    def test_without_after_there_are_no_events_and_the_current_position_is_returned(self) -> None:
         self.assertEqual(self.read(), {"events": [], "cursor": "0", "more": False})
         self.send("PATCH", f"/projects/{self.project.pk}/", {"name": "Kitchen"})
         self.assertEqual(self.read(), {"events": [], "cursor": "1", "more": False})
@@ -59,7 +59,7 @@ class EventsTest(OpenCase):
         self.send("PATCH", f"/tasks/{self.task.pk}/", {"status": "completed"})
         self.assertIsNone(self.read(after=0)["events"][0]["actor"])
 
-    def test_every_object_has_its_own_key(self) -> None:
+    def test_the_key_of_the_object_depends_on_its_kind(self) -> None:
         comment = services.comment.add_comment(actor=SYSTEM, task_id=self.task.pk, content="Hm.", author="Ada")
         services.project.update_project(actor=SYSTEM, project_id=self.project.pk, changes={"name": "Kitchen"})
         self.project.refresh_from_db()
@@ -67,7 +67,7 @@ class EventsTest(OpenCase):
         self.assertEqual(commented["comment"], comment_json(comment))
         self.assertEqual((updated["object"], updated["changes"]), (project_json(self.project), ["name"]))
 
-    def test_all_pages_together_contain_every_event_once_oldest_first(self) -> None:
+    def test_all_pages_together_contain_every_event_once_from_the_oldest_on(self) -> None:
         for title in "abcde":
             self.send("PATCH", f"/tasks/{self.task.pk}/", {"title": title})
         seen, after, more = [], "0", True
@@ -95,7 +95,7 @@ class EventsTest(OpenCase):
                 self.assertEqual([event["cursor"] for event in page["events"]], cursors)
                 self.assertEqual((page["cursor"], page["more"]), ("3", False))
 
-    def test_bad_parameters_are_refused_by_their_name(self) -> None:
+    def test_the_refusal_of_a_bad_parameter_names_it(self) -> None:
         for name, value in [
             ("after", "x"),
             ("after", "-1"),
@@ -176,7 +176,7 @@ class EventAccessTest(ClosedCase):
         self.assertEqual(self.kinds(self.owner.user), [])
         self.assertEqual(self.client.get("/events/").json()["cursor"], "1")
 
-    def test_the_task_of_an_event_is_as_rest_shows_it(self) -> None:
+    def test_the_task_of_an_event_is_the_task_as_rest_returns_it(self) -> None:
         task = services.task.update_task(actor=SYSTEM, task_id=self.task.pk, changes={"title": "Dig"})
         self.client.force_login(self.owner.user)
         event = self.client.get("/events/?after=0").json()["events"][0]

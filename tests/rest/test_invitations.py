@@ -1,4 +1,4 @@
-"""`/invitations/`, `/projects/<id>/invitations/` and the addresses below them."""
+"""`/invitations/`, `/projects/<id>/invitations/` and the paths below them."""
 
 from __future__ import annotations
 
@@ -57,20 +57,20 @@ class InvitationTests(InvitationCase):
         self.assertEqual(self.client.get(joined["Location"]).json(), member)
         self.assertEqual(self.client.get("/invitations/").json(), [])
 
-    def test_a_user_declines(self) -> None:
+    def test_a_user_declines_an_invitation(self) -> None:
         invitation = InvitationFactory(user=self.alice)
         self.client.force_login(self.alice)
         response = self.send("POST", f"/invitations/{invitation.pk}/decline/")
         self.assertEqual((response.status_code, response.content), (204, b""))
         self.assertEqual((Invitation.objects.count(), Membership.objects.count()), (0, 3))
 
-    def test_an_owner_cancels(self) -> None:
+    def test_an_owner_cancels_an_invitation(self) -> None:
         location = self.send("POST", self.path, {"username": "alice"})["Location"]
         response = self.send("DELETE", location)
         self.assertEqual((response.status_code, response.content), (204, b""))
         self.assertFalse(Invitation.objects.exists())
 
-    def test_bad_fields_are_refused_by_their_name(self) -> None:
+    def test_the_refusal_of_a_bad_field_names_it(self) -> None:
         for name, value in (
             ("username", None),
             ("username", "nobody"),
@@ -95,10 +95,10 @@ class InvitationTests(InvitationCase):
         self.assert_refused(response, 400, "non_field_errors")
         self.assertIn("has expired", response.json()["non_field_errors"][0])
 
-    def test_absent_invitations_and_those_of_others_are_not_found(self) -> None:
+    def test_absent_invitations_and_invitations_of_others_are_not_found(self) -> None:
         others = InvitationFactory(project=MembershipFactory(user=self.owner, role=Role.OWNER).project)
         paths = [
-            f"/invitations/{absent}/{end}/" for absent in (*ABSENT_IDS, others.pk) for end in ("accept", "decline")
+            f"/invitations/{absent}/{verb}/" for absent in (*ABSENT_IDS, others.pk) for verb in ("accept", "decline")
         ]
         for path in paths:
             with self.subTest(path), self.nothing_changes():
@@ -109,9 +109,4 @@ class InvitationTests(InvitationCase):
 
     def test_all_pages_together_contain_every_invitation_once(self) -> None:
         pks = [InvitationFactory(project=self.project).pk for _ in range(3)]
-        pages, path = [], f"{self.path}?page_size=2"
-        while path:
-            response = self.client.get(path)
-            pages.append([row["id"] for row in response.json()])
-            path = self.next_page(response)
-        self.assertEqual(pages, [[pks[2], pks[1]], [pks[0]]])
+        self.assertEqual(self.ids_of_all_pages(f"{self.path}?page_size=2"), [[pks[2], pks[1]], [pks[0]]])

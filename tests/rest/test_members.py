@@ -59,13 +59,13 @@ class ListMembersTest(MemberCase):
             path = self.next_page(response)
         self.assertEqual(pages, [[self.viewer.pk, self.editor.pk], [self.owner.pk]])
 
-    def test_a_cursor_of_another_projects_members_is_refused(self) -> None:
+    def test_a_cursor_of_the_members_of_another_project_is_refused(self) -> None:
         MembershipFactory(project=self.elsewhere, user=self.owner)
         link = self.next_page(self.client.get(f"{self.path}?page_size=1"))
         elsewhere = link.replace(f"/{self.project.pk}/", f"/{self.elsewhere.pk}/")
         self.assert_refused(self.client.get(elsewhere), 400, "cursor")
 
-    def test_bad_parameters_are_refused_by_their_name(self) -> None:
+    def test_the_refusal_of_a_bad_parameter_names_it(self) -> None:
         for query, field in [("role=owner", "role"), ("page_size=0", "page_size"), ("count=", "count")]:
             with self.subTest(query):
                 self.assert_refused(self.client.get(f"{self.path}?{query}"), 400, field)
@@ -92,7 +92,7 @@ class ListMembersTest(MemberCase):
         assert_changed(lambda: save_user(actor=SYSTEM, user=self.alice), to=[renamed, *before])
         assert_changed(lambda: self.send("DELETE", alice), to=before)
 
-    def test_one_member_costs_as_many_queries_as_twenty(self) -> None:
+    def test_twenty_members_cost_as_many_queries_as_one(self) -> None:
         self.client.get(self.path)  # makes the tag versions known
         queries = 5  # the session, its user, the project, the page, and the access check after it
         with self.assertNumQueries(queries):
@@ -106,7 +106,7 @@ class AddMemberTest(MemberCase):
     def setUp(self) -> None:
         self.client.force_login(UserFactory(is_staff=True))
 
-    def test_an_owner_is_told_to_invite_instead(self) -> None:
+    def test_an_owner_must_invite_a_user_instead_of_adding_them(self) -> None:
         self.client.force_login(self.owner)
         for username in ("alice", "nobody", self.editor.username):
             with self.subTest(username), self.nothing_changes():
@@ -128,7 +128,7 @@ class AddMemberTest(MemberCase):
             response = self.send("POST", self.path, {"username": user.username.upper(), "role": role})
             self.assertEqual((response.status_code, response.json()), (201, member_json(user, role)))
 
-    def test_bad_fields_are_refused_by_their_name(self) -> None:
+    def test_the_refusal_of_a_bad_field_names_it(self) -> None:
         bad: list[tuple[str, Any]] = [
             ("username", None),
             ("username", ""),
@@ -150,7 +150,7 @@ class AddMemberTest(MemberCase):
                 response = self.send("POST", self.path, {"username": "alice", name: value})
                 self.assert_refused(response, 400, name)
 
-    def test_a_missing_field_is_named(self) -> None:
+    def test_the_refusal_of_a_missing_field_names_it(self) -> None:
         with self.nothing_changes():
             self.assert_refused(self.send("POST", self.path, {"role": "editor"}), 400, "username")
 
@@ -191,14 +191,14 @@ class MemberTest(MemberCase):
                     response = self.send(method, self.path_of(self.editor), {"role": role})
                     self.assert_refused(response, 400, "role")
 
-    def test_the_tasks_of_a_removed_member_stay_unassigned(self) -> None:
+    def test_the_tasks_of_a_removed_member_become_unassigned(self) -> None:
         TaskFactory(project=self.project, assignee=self.editor)
         response = self.send("DELETE", self.path_of(self.editor))
         self.assertEqual((response.status_code, response.content), (204, b""))
         self.assertEqual(self.client.get(self.path_of(self.editor)).status_code, 404)
         self.assertEqual((Task.objects.get().assignee, self.events()), (None, ["task.updated"]))
 
-    def test_the_last_owner_can_neither_leave_nor_change_role(self) -> None:
+    def test_the_last_owner_can_neither_leave_nor_change_their_role(self) -> None:
         for method, body in (("DELETE", {}), ("PUT", {"role": "editor"}), ("PATCH", {"role": "viewer"})):
             with self.subTest(method), self.nothing_changes():
                 response = self.send(method, self.path_of(self.owner), body)
@@ -237,19 +237,18 @@ class MemberAccessTest(MemberCase):
             with self.subTest(method, path=path), self.nothing_changes():
                 self.assert_refused(self.send(method, path, body), 401)
 
-    def test_an_invisible_project_is_answered_like_an_absent_one(self) -> None:
+    def test_the_response_for_an_invisible_project_is_that_for_an_absent_one(self) -> None:
         self.client.force_login(self.alice)
         for method, path, body in self.requests(self.project.pk):
             for absent in ABSENT_IDS:
                 with self.subTest(method, path=path, id=absent), self.nothing_changes():
                     invisible = self.send(method, path, body)
-                    not_there = self.send(method, path.replace(f"/{self.project.pk}/", f"/{absent}/", 1), body)
+                    absent_project = self.send(method, path.replace(f"/{self.project.pk}/", f"/{absent}/", 1), body)
                     self.assert_refused(invisible, 404, "detail")
-                    self.assertEqual(
-                        (not_there.status_code, not_there.content), (invisible.status_code, invisible.content)
-                    )
+                    self.assertEqual(absent_project.status_code, invisible.status_code)
+                    self.assertEqual(absent_project.content, invisible.content)
 
-    def test_editors_and_viewers_read_and_manage_nobody(self) -> None:
+    def test_editors_and_viewers_may_read_but_not_manage_members(self) -> None:
         for user in (self.editor, self.viewer):
             self.client.force_login(user)
             for method, path, body in self.requests(self.project.pk):
@@ -265,14 +264,14 @@ class MemberAccessTest(MemberCase):
             self.assertEqual(self.send("DELETE", self.path_of(user)).status_code, 204)
             self.assertEqual(self.client.get(self.path).status_code, 404)
 
-    def test_staff_manage_everywhere(self) -> None:
+    def test_staff_may_manage_the_members_of_any_project(self) -> None:
         self.client.force_login(UserFactory(is_staff=True))
         statuses = [self.send(*request).status_code for request in self.requests(self.project.pk)]
         self.assertEqual(statuses, [201, 200, 200, 204, 200, 404])
 
 
 class OpenMemberTest(OpenCase):
-    def test_an_anonymous_user_manages_members_in_open_mode(self) -> None:
+    def test_an_anonymous_user_may_manage_members_in_open_mode(self) -> None:
         owner = MembershipFactory(role=Role.OWNER)
         UserFactory(username="alice")
         response = self.send("POST", f"/projects/{owner.project_id}/members/", {"username": "alice"})

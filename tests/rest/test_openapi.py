@@ -74,7 +74,7 @@ class OpenApiTest(OpenCase):
         self.assertEqual(set(events["200"]["content"]), {"application/json", "text/event-stream"})
         self.assertLessEqual({"410", "429"}, set(events))
 
-    def test_the_document_states_the_longest_texts_of_bodies(self) -> None:
+    def test_the_document_states_the_maximum_lengths_of_texts(self) -> None:
         schemas = document()["components"]["schemas"]
         for name, field, length in (
             ("ProjectInput", "description", 65_536),
@@ -143,7 +143,7 @@ class OpenApiTest(OpenCase):
 
 
 class DocsTest(OpenCase):
-    def test_the_page_is_served(self) -> None:
+    def test_the_page_allows_only_get_and_head(self) -> None:
         for method in ("OPTIONS", "POST", "DELETE"):
             response = self.send(method, "/docs/")
             self.assertEqual((response.status_code, response["Allow"]), (405, "GET, HEAD"))
@@ -166,13 +166,13 @@ class DocsTest(OpenCase):
 
 
 class ClosedDocsTest(ClosedCase):
-    def test_the_document_needs_a_signed_in_user(self) -> None:
+    def test_the_document_requires_a_signed_in_user(self) -> None:
         self.assert_refused(self.client.get("/openapi.json"), 401, "detail")
         self.client.force_login(UserFactory())
         response = self.client.get("/openapi.json")
         self.assertEqual((response.status_code, response["Cache-Control"]), (200, "private, no-cache"))
 
-    def test_the_page_redirects_to_the_sign_in_page(self) -> None:
+    def test_the_page_redirects_an_anonymous_user_to_the_sign_in_page(self) -> None:
         response = self.client.get("/docs/", headers={"Accept": "text/html"})
         self.assertRedirects(response, "/accounts/sign-in/?next=/docs/", fetch_redirect_response=False)
         self.client.force_login(UserFactory())

@@ -64,7 +64,7 @@ class BodyTest(OpenCase):
 
 
 class AnyRequestTest(OpenCase):
-    def test_a_method_that_is_not_allowed_names_the_allowed_ones(self) -> None:
+    def test_the_refusal_of_a_method_names_the_allowed_ones(self) -> None:
         project = ProjectFactory()
         for method, path, allowed in [
             ("DELETE", "/projects/", "GET, POST, HEAD, OPTIONS"),
@@ -81,7 +81,7 @@ class AnyRequestTest(OpenCase):
         response = self.client.options("/tasks/")
         self.assertEqual((response.status_code, response["Allow"]), (200, "GET, POST, HEAD, OPTIONS"))
 
-    def test_only_json_can_be_accepted(self) -> None:
+    def test_only_json_is_served(self) -> None:
         self.assertEqual(self.client.get("/tasks/", headers={"Accept": "text/html,*/*;q=0.8"}).status_code, 200)
         self.assert_refused(self.client.get("/tasks/", headers={"Accept": "application/xml"}), 406, "detail")
 
@@ -129,10 +129,10 @@ class SessionTest(ClosedCase):
         self.client = Client(enforce_csrf_checks=True)
         self.client.force_login(self.membership.user)
 
-    def test_a_session_reads_without_a_csrf_token(self) -> None:
+    def test_a_session_may_read_without_a_csrf_token(self) -> None:
         self.assertEqual(self.client.get(self.path).status_code, 200)
 
-    def test_a_session_writes_with_its_csrf_token_only(self) -> None:
+    def test_a_session_may_write_only_with_its_csrf_token(self) -> None:
         for method in ("PUT", "PATCH", "DELETE"):
             with self.subTest(method), self.nothing_changes():
                 self.assert_refused(self.send(method, self.path, {"name": "Mine"}), 403, "detail")

@@ -1,4 +1,4 @@
-"""The longest descriptions and comments, and rows that are longer than they may be today."""
+"""The maximum lengths of descriptions and comments, and older rows that exceed them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LengthTests(OpenCase):
             ("PATCH", f"/tasks/{task.pk}/", {"description": description}),
         ]
 
-    def test_a_description_has_65536_characters_at_most(self) -> None:
+    def test_a_description_has_at_most_65536_characters(self) -> None:
         for method, path, body in self.requests("é" * DESCRIPTION):
             with self.subTest(method=method, path=path):
                 response = self.send(method, path, body)
@@ -37,7 +37,7 @@ class LengthTests(OpenCase):
                 self.assert_refused(response, 400, "description")
                 self.assertIn(str(DESCRIPTION), response.json()["description"][0])
 
-    def test_a_comment_has_16384_characters_at_most(self) -> None:
+    def test_a_comment_has_at_most_16384_characters(self) -> None:
         path = f"/tasks/{TaskFactory().pk}/comments/"
         body = {"content": "é" * COMMENT, "author": "Ada"}
         self.assertEqual(self.send("POST", path, body).status_code, 201)
@@ -47,7 +47,7 @@ class LengthTests(OpenCase):
             self.assert_refused(response, 400, "content")
         self.assertIn(str(COMMENT), response.json()["content"][0])
 
-    def test_an_older_longer_row_is_shown_and_its_other_fields_can_change(self) -> None:
+    def test_a_row_over_the_limit_is_shown_and_its_other_fields_can_change(self) -> None:
         text = "x" * (DESCRIPTION + 1)
         task = TaskFactory(description=text, project=ProjectFactory(description=text))
         CommentFactory(task=task, content="x" * (COMMENT + 1))

@@ -111,23 +111,23 @@ class StreamTest(CommittingCase):
     @override_settings(LIVE_LISTENERS_PER_VIEWER=1)
     async def test_a_client_that_disconnects_while_its_stream_opens_frees_its_slot(self) -> None:
         for _ in range(5):
-            left = stream()
-            await left._server.send_input({"type": "http.request", "body": b"", "more_body": False})
-            await left._server.send_input({"type": "http.disconnect"})
-            await left._server.wait(10)
+            server = stream()._server
+            await server.send_input({"type": "http.request", "body": b"", "more_body": False})
+            await server.send_input({"type": "http.disconnect"})
+            await server.wait(10)
         for _ in range(200):
             async with stream() as response:
                 if response.status == 200:
                     return
             await asyncio.sleep(0.02)
-        self.fail("The place of a client that left is still taken.")
+        self.fail("The slot of a disconnected client is still occupied.")
 
     async def test_idle_streams_use_neither_threads_nor_connections(self) -> None:
         async with AsyncExitStack() as streams:
             for _ in range(3 * settings.DATABASE_CONNECTIONS):
                 frames = Frames(await streams.enter_async_context(stream()))
                 self.assertEqual(await frames.next(), ("0", {"type": "ready", "cursor": "0"}))
-            # The connections of the request threads, the journal's reader, two for listeners, and this test.
+            # The connections of the request threads, of the journal's reader, two of listeners, and that of this test.
             self.assertLessEqual(await sync_to_async(number_of_connections)(), settings.DATABASE_CONNECTIONS + 4)
             async with Exchange("GET", f"/tasks/{self.task.pk}/") as response:
                 self.assertEqual(response.status, 200)
@@ -148,7 +148,7 @@ class StreamTest(CommittingCase):
         for title in "abc":
             services.task.update_task(actor=SYSTEM, task_id=self.task.pk, changes={"title": title})
 
-    async def test_a_client_that_disconnects_leaves_nothing_behind(self) -> None:
+    async def test_no_asyncio_task_is_left_after_a_client_disconnects(self) -> None:
         async with stream():
             pass  # opens the process's own connections, such as the one to Redis
         before = asyncio.all_tasks()
@@ -171,7 +171,7 @@ class StreamTest(CommittingCase):
                 self.assertEqual((response.status, response.headers["content-type"]), (410, "application/json"))
                 self.assertEqual((refusal["code"], refusal["oldest"]), (code, "1"))
 
-    async def test_bad_parameters_are_refused_as_json(self) -> None:
+    async def test_the_refusal_of_a_bad_parameter_is_json_and_names_it(self) -> None:
         for query, headers, name in [
             ("after=x", {}, "after"),
             ("kinds=task.eaten", {}, "kinds"),
@@ -234,7 +234,7 @@ class StreamAccessTest(CommittingCase):
             position, frame = await frames.next() or (None, {})
             self.assertEqual((position, frame["task"]["title"]), ("4", "still visible"))
 
-    async def test_a_stream_of_one_project_ends_with_the_access_to_it(self) -> None:
+    async def test_a_stream_of_one_project_ends_when_the_viewer_loses_access(self) -> None:
         cookie = await self.cookie(self.membership.user)
         async with stream(f"project={self.task.project_id}", Cookie=cookie) as response:
             frames = Frames(response)

@@ -92,7 +92,7 @@ class ListTasksTest(OpenCase):
             with self.subTest(query):
                 self.assertEqual(self.titles(**query), titles)
 
-    def test_every_order_is_ascending_or_descending(self) -> None:
+    def test_every_field_orders_ascending_and_descending(self) -> None:
         for field, titles in [
             ("id", ["Weed", "Water", "Bake"]),
             ("due_date", ["Water", "Bake", "Weed"]),
@@ -111,7 +111,7 @@ class ListTasksTest(OpenCase):
                 pages = self.ids_of_all_pages(f"/tasks/?page_size=2&ordering={ordering}")
                 self.assertEqual(pages, [ids[:2], ids[2:4], ids[4:]])
 
-    def test_a_row_created_between_two_pages_shifts_no_page(self) -> None:
+    def test_a_row_created_between_two_pages_does_not_shift_the_second(self) -> None:
         first = self.client.get("/tasks/?page_size=2")
         TaskFactory()
         self.assertEqual([row["id"] for row in self.client.get(self.next_page(first)).json()], [self.weed.pk])
@@ -141,8 +141,8 @@ class ListTasksTest(OpenCase):
             ([digest, "2027-03-01T23:00:00+23:00", -1], 200),
         ]:
             with self.subTest(forged):
-                made_up = base64.urlsafe_b64encode(json.dumps(forged).encode()).decode().rstrip("=")
-                self.assertEqual(self.client.get(f"{path}&cursor={made_up}").status_code, status)
+                encoded = base64.urlsafe_b64encode(json.dumps(forged).encode()).decode().rstrip("=")
+                self.assertEqual(self.client.get(f"{path}&cursor={encoded}").status_code, status)
 
     def test_a_cursor_of_another_order_or_filter_is_refused(self) -> None:
         [cursor] = re.findall("cursor=([^&>]+)", self.client.get("/tasks/?page_size=1")["Link"])
@@ -176,7 +176,7 @@ class ListTasksTest(OpenCase):
                     self.assertEqual((response.status_code, response.json()), (200, []))
                     self.assertEqual(response["X-Total-Count"], "0")
 
-    def test_bad_parameters_are_refused_by_their_name(self) -> None:
+    def test_the_refusal_of_a_bad_parameter_names_it(self) -> None:
         bad: list[tuple[str, str]] = [
             ("colour", "red"),
             ("format", "json"),
@@ -203,7 +203,7 @@ class ListTasksTest(OpenCase):
             with self.subTest(name=name, value=value):
                 self.assert_refused(self.client.get("/tasks/", {name: value}), 400, name)
 
-    def test_every_bad_parameter_is_named(self) -> None:
+    def test_the_refusal_names_every_bad_parameter_if_none_is_unknown(self) -> None:
         response = self.client.get("/tasks/?status=done&colour=red&page_size=0")
         self.assert_refused(response, 400, "colour")
         self.assert_refused(self.client.get("/tasks/?project=x&page_size=0"), 400, "page_size", "project")
@@ -250,7 +250,7 @@ class ListTasksTest(OpenCase):
             self.send("PATCH", f"/tasks/{self.weed.pk}/", {"title": "Dig"})
         self.assertEqual(self.client.get(path, headers={"If-None-Match": etag}).status_code, 200)
 
-    def test_listening_from_the_position_of_a_list_misses_nothing(self) -> None:
+    def test_events_after_the_position_of_a_list_miss_no_change(self) -> None:
         with self.committed():
             self.send("PATCH", f"/tasks/{self.weed.pk}/", {"title": "Dig"})
         cursor = self.client.get("/tasks/")["X-Cursor"]
@@ -260,7 +260,7 @@ class ListTasksTest(OpenCase):
         events = self.client.get("/events/", {"after": cursor}).json()["events"]
         self.assertEqual([event["task"]["title"] for event in events], ["Sow"])
 
-    def test_one_task_costs_as_many_queries_as_twenty(self) -> None:
+    def test_twenty_tasks_cost_as_many_queries_as_one(self) -> None:
         self.client.get("/tasks/")  # makes the tag versions known
         with self.assertNumQueries(1):
             self.client.get("/tasks/?page_size=1")
@@ -311,7 +311,7 @@ class CreateTaskTest(OpenCase):
                 path = response["Location"]
                 self.assertEqual(self.client.get(path).json()["due_date"], stored)
 
-    def test_bad_fields_are_refused_by_their_name(self) -> None:
+    def test_the_refusal_of_a_bad_field_names_it(self) -> None:
         bad: list[tuple[str, Any]] = [
             ("title", None),
             ("title", ""),
@@ -357,7 +357,7 @@ class CreateTaskTest(OpenCase):
             with self.subTest(name=name, value=value), self.nothing_changes():
                 self.assert_refused(self.send("POST", "/tasks/", self.body(**{name: value})), 400, name)
 
-    def test_every_missing_field_is_named(self) -> None:
+    def test_the_refusal_names_every_missing_field(self) -> None:
         with self.nothing_changes():
             self.assert_refused(self.send("POST", "/tasks/", {}), 400, "due_date", "project", "title")
 
@@ -417,7 +417,7 @@ class TaskTest(OpenCase):
         )
         self.assertEqual(Event.objects.get().kind, "task.updated")
 
-    def test_a_task_may_be_sent_back_unchanged(self) -> None:
+    def test_sending_a_task_back_unchanged_changes_nothing(self) -> None:
         with self.nothing_changes():
             for method in ("PUT", "PATCH"):
                 response = self.send(method, self.path, self.client.get(self.path).json())
@@ -439,7 +439,7 @@ class TaskTest(OpenCase):
         event = self.client.get("/events/?after=0").json()["events"][0]
         self.assertEqual((event["type"], event["changes"]), ("task.updated", ["assignee"]))
 
-    def test_bad_fields_are_refused_by_their_name(self) -> None:
+    def test_the_refusal_of_a_bad_field_names_it(self) -> None:
         stranger = UserFactory()
         for name, value in [
             ("title", "t" * 256),
@@ -464,7 +464,7 @@ class TaskTest(OpenCase):
                     self.assertEqual((response.status_code, response.json()), (412, changed.json()))
         self.assertEqual(self.send("DELETE", self.path, If_Match='"7", "2"').status_code, 204)
 
-    def test_delete_removes_it_once(self) -> None:
+    def test_a_task_can_be_deleted_once(self) -> None:
         response = self.client.delete(self.path)
         self.assertEqual((response.status_code, response.content), (204, b""))
         self.assertFalse(Task.objects.exists())
@@ -509,7 +509,7 @@ class TaskAccessTest(ClosedCase):
         self.assert_refused(hidden, 400, "project")
         self.assertEqual(hidden.content, absent.content)
 
-    def test_what_each_role_may_do(self) -> None:
+    def test_viewers_may_only_read_and_editors_and_owners_may_also_write(self) -> None:
         for role, created, patched, deleted in [
             ("viewer", 403, 403, 403),
             ("editor", 201, 200, 204),
