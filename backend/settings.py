@@ -424,6 +424,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Projects, tasks and comments. Nothing is ever missed and nothing is ever stale.",
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "rest.openapi.add_shared_components"],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {

@@ -34,6 +34,52 @@ _SCOPE_CHALLENGE = OpenApiParameter(
     "WWW-Authenticate", str, _HEADER, response=[403], description="If the token's scope is too small."
 )
 
+# Components that all operations share.
+_RATE_LIMITS = {
+    "RateLimit": {"$ref": "#/components/headers/RateLimit"},
+    "RateLimit-Policy": {"$ref": "#/components/headers/RateLimitPolicy"},
+}
+_HEADERS = {
+    "RateLimit": {
+        "schema": {"type": "string"},
+        "description": "What is left of each budget that the request was charged to: `r` units, and all of them again "
+        "in `t` seconds. A request that is refused before it is charged, and a cached response, have none.",
+        "example": '"cost";r=59990;t=1, "writes";r=599;t=1',
+    },
+    "RateLimitPolicy": {
+        "schema": {"type": "string"},
+        "description": "These budgets: `q` units, which are restored in `w` seconds.",
+        "example": '"cost";q=60000;w=60, "writes";q=600;w=60',
+    },
+    "RetryAfter": {
+        "schema": {"type": "integer", "minimum": 1},
+        "required": True,
+        "description": "The seconds to wait before the next attempt.",
+    },
+}
+_REFUSAL_TO_RETRY = {
+    "headers": {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}, **_RATE_LIMITS},
+    "content": {
+        _JSON: {
+            "schema": {
+                "type": "object",
+                "properties": {"detail": {"type": "string"}, "code": {"type": "string"}},
+                "required": ["detail"],
+            }
+        }
+    },
+}
+_RESPONSES = {
+    "RateLimited": {
+        "description": "Your budget is spent, or your account has too many streams. Nothing was changed.",
+        **_REFUSAL_TO_RETRY,
+    },
+    "Unavailable": {
+        "description": "The database is not available, or the request took too long.",
+        **_REFUSAL_TO_RETRY,
+    },
+}
+
 _BAD_REQUEST = {
     "type": "object",
     "description": "Messages per field or parameter; `detail` if the request itself is malformed.",
@@ -156,5 +202,16 @@ class DescribedEvents(Described):
             (200, "text/event-stream"): OpenApiTypes.STR,
             (404, _JSON): OpenApiResponse(serializers.Refusal, "The project of the stream is not visible to you"),
             (410, _JSON): OpenApiResponse(serializers.RefusedResume, "Position no longer retained or not yet reached"),
-            (429, _JSON): OpenApiResponse(serializers.Refusal, "Your account has too many streams; see `Retry-After`"),
         }
+
+
+def add_shared_components(result: dict[str, Any], **_: object) -> dict[str, Any]:
+    """Add to each operation the rate limits of its responses, and the refusals that ask for another attempt later."""
+    result["components"] |= {"headers": _HEADERS, "responses": _RESPONSES}
+    for operations in result["paths"].values():
+        for operation in operations.values():
+            for response in operation["responses"].values():
+                response.setdefault("headers", {}).update(_RATE_LIMITS)
+            operation["responses"]["429"] = {"$ref": "#/components/responses/RateLimited"}
+            operation["responses"]["503"] = {"$ref": "#/components/responses/Unavailable"}
+    return result

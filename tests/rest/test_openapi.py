@@ -10,18 +10,39 @@ from typing import Any
 from unittest.mock import patch
 
 from django.core.management import call_command
+from django.db import OperationalError
+from django.test import Client
+from django.test.utils import override_settings
 from drf_spectacular.openapi import AutoSchema
 
-from backend.projects.models import Scope
+from backend.projects.models import Role, Scope
 from tests.cases import token_of
 from tests.factories import (
     CommentFactory,
     InvitationFactory,
     MembershipFactory,
     SummaryReportFactory,
+    TaskFactory,
     UserFactory,
 )
 from tests.rest.cases import ClosedCase, OpenCase
+from tests.schema.test_budget import fresh_budgets
+
+RATE_LIMITS = {"RateLimit", "RateLimit-Policy"}
+# Headers of every response, which the document leaves to HTTP.
+OF_HTTP = {
+    "Allow",
+    "Cache-Control",
+    "Content-Length",
+    "Content-Security-Policy",
+    "Content-Type",
+    "Cross-Origin-Opener-Policy",
+    "Referrer-Policy",
+    "Strict-Transport-Security",
+    "Vary",
+    "X-Content-Type-Options",
+    "X-Frame-Options",
+}
 
 
 class OpenApiTest(OpenCase):
@@ -64,15 +85,17 @@ class OpenApiTest(OpenCase):
         names = {parameter["name"] for parameter in listed["parameters"] if parameter["in"] == "query"}
         filters = {"project", "status", "assignee", "due_after", "due_before", "search", "ordering"}
         self.assertEqual(names, filters | {"page_size", "cursor", "count"})
-        self.assertEqual(set(listed["responses"]["200"]["headers"]), {"ETag", "Link", "X-Cursor", "X-Total-Count"})
+        headers = {"ETag", "Link", "X-Cursor", "X-Total-Count"}
+        self.assertEqual(set(listed["responses"]["200"]["headers"]), headers | RATE_LIMITS)
         changed = document()["paths"]["/tasks/{id}/"]["patch"]
         self.assertIn("If-Match", {parameter["name"] for parameter in changed["parameters"]})
-        self.assertEqual(set(changed["responses"]), {"200", "400", "401", "403", "404", "412", "413", "415"})
+        statuses = {"200", "400", "401", "403", "404", "412", "413", "415", "429", "503"}
+        self.assertEqual(set(changed["responses"]), statuses)
         created = document()["paths"]["/projects/"]["post"]
-        self.assertEqual(set(created["responses"]["201"]["headers"]), {"Location"})
+        self.assertEqual(set(created["responses"]["201"]["headers"]), {"Location"} | RATE_LIMITS)
         events = document()["paths"]["/events/"]["get"]["responses"]
         self.assertEqual(set(events["200"]["content"]), {"application/json", "text/event-stream"})
-        self.assertLessEqual({"410", "429"}, set(events))
+        self.assertIn("410", events)
 
     def test_the_document_states_the_maximum_lengths_of_texts(self) -> None:
         schemas = document()["components"]["schemas"]
@@ -93,14 +116,15 @@ class OpenApiTest(OpenCase):
     def test_the_document_describes_members_correctly(self) -> None:
         paths = document()["paths"]
         added = paths["/projects/{id}/members/"]["post"]
-        self.assertEqual(set(added["responses"]["201"]["headers"]), {"Location"})
+        self.assertEqual(set(added["responses"]["201"]["headers"]), {"Location"} | RATE_LIMITS)
         schema = document()["components"]["schemas"]["MemberInput"]
         self.assertEqual((schema["required"], schema["properties"]["role"]["default"]), (["username"], "editor"))
         changed = paths["/projects/{id}/members/{user_id}/"]["patch"]
         self.assertEqual([parameter["name"] for parameter in changed["parameters"]], ["id", "user_id"])
-        self.assertEqual(set(changed["responses"]), {"200", "400", "401", "403", "404", "413", "415"})
+        self.assertEqual(set(changed["responses"]), {"200", "400", "401", "403", "404", "413", "415", "429", "503"})
         self.assertEqual(
-            set(paths["/projects/{id}/members/{user_id}/"]["get"]["responses"]), {"200", "400", "401", "404"}
+            set(paths["/projects/{id}/members/{user_id}/"]["get"]["responses"]),
+            {"200", "400", "401", "404", "429", "503"},
         )
 
     def test_the_document_has_tokens_and_sessions_as_security_schemes(self) -> None:
@@ -118,11 +142,31 @@ class OpenApiTest(OpenCase):
 
     def test_the_document_describes_the_response_to_a_missing_scope(self) -> None:
         response = document()["paths"]["/projects/"]["post"]["responses"]["403"]
-        self.assertEqual(set(response["headers"]), {"WWW-Authenticate"})
+        self.assertEqual(set(response["headers"]), {"WWW-Authenticate"} | RATE_LIMITS)
         schema = document()["components"]["schemas"]["RefusedAction"]
         token = token_of(UserFactory(), Scope.READ)
         refused = self.send("POST", "/projects/", {"name": "Garden"}, Authorization=f"Bearer {token}")
         self.assertEqual((refused.status_code, list(refused.json())), (403, list(schema["properties"])))
+
+    def test_refusals_over_budget_and_of_the_database_are_shared_components(self) -> None:
+        components = document()["components"]
+        self.assertEqual(set(components["headers"]), {"RateLimit", "RateLimitPolicy", "RetryAfter"})
+        for path, methods in document()["paths"].items():
+            for method, operation in methods.items():
+                with self.subTest(path, method=method):
+                    refused = {status: operation["responses"][status] for status in ("429", "503")}
+                    self.assertEqual(
+                        refused,
+                        {
+                            "429": {"$ref": "#/components/responses/RateLimited"},
+                            "503": {"$ref": "#/components/responses/Unavailable"},
+                        },
+                    )
+        for name in ("RateLimited", "Unavailable"):
+            headers = components["responses"][name]["headers"]
+            self.assertEqual(set(headers), {"Retry-After"} | RATE_LIMITS)
+            self.assertEqual(headers["Retry-After"], {"$ref": "#/components/headers/RetryAfter"})
+            self.assertTrue(components["headers"]["RetryAfter"]["required"])
 
     def test_the_schemas_have_the_fields_of_the_responses(self) -> None:
         comment, member = CommentFactory(), MembershipFactory()
@@ -140,6 +184,74 @@ class OpenApiTest(OpenCase):
                 row, schema = self.client.get(path).json()[0], document()["components"]["schemas"][name]
                 self.assertEqual(list(row), list(schema["properties"]))
                 self.assertEqual(sorted(schema["required"]), sorted(row))
+
+
+class HeaderTest(ClosedCase):
+    """The headers of responses are those of the document."""
+
+    def setUp(self) -> None:
+        fresh_budgets(self)
+        self.member = MembershipFactory(role=Role.OWNER)
+        self.task = f"/tasks/{TaskFactory(project=self.member.project).pk}/"
+        self.client = Client(headers={"Authorization": f"Bearer {token_of(self.member.user)}"})
+
+    def test_a_response_has_headers_of_the_document_only(self) -> None:
+        read, tasks, task = self.client.get, "/tasks/", "/tasks/{id}/"
+        for status, path, response in (
+            (200, tasks, read("/tasks/?page_size=1&count=1")),
+            (200, task, read(self.task)),
+            (304, task, read(self.task, headers={"If-None-Match": '"1"'})),
+            (200, "/events/", read("/events/")),
+            (400, tasks, read("/tasks/?page_size=0")),
+            (404, task, read("/tasks/0/")),
+            (201, "/projects/", self.send("POST", "/projects/", {"name": "Garden"})),
+            (400, "/projects/", self.send("POST", "/projects/", {})),
+            (412, task, self.send("PATCH", self.task, {"title": "Sow"}, If_Match='"7"')),
+            (204, task, self.send("DELETE", self.task)),
+            (401, tasks, Client().get("/tasks/")),
+        ):
+            with self.subTest(path, status=status):
+                self.assertEqual(response.status_code, status, response.content)
+                self.check_headers(path, response)
+                is_charged = status != 401 and "page_size=0" not in response.request["QUERY_STRING"]
+                self.assertEqual(set(response.headers) >= RATE_LIMITS, is_charged)
+
+    @override_settings(WRITES_PER_MINUTE=1)
+    def test_a_refusal_over_budget_is_the_429_of_the_document(self) -> None:
+        self.send("POST", "/projects/", {"name": "Garden"})
+        response = self.send("POST", "/projects/", {"name": "Garden"})
+        self.assertEqual(response.status_code, 429)
+        self.check_headers("/projects/", response)
+        self.assertLess({"Retry-After"} | RATE_LIMITS, set(response.headers))
+        self.check_body(response)
+
+    def test_a_refusal_of_the_database_is_the_503_of_the_document(self) -> None:
+        with patch("backend.projects.resolvers.report.list_reports", side_effect=OperationalError):
+            response = self.client.get("/reports/")
+        self.assertEqual((response.status_code, response["Retry-After"]), (503, "2"))
+        self.check_headers("/reports/", response)
+        self.check_body(response)
+
+    def check_headers(self, path: str, response: Any) -> None:
+        described = self.described(path, response)["headers"]
+        self.assertLessEqual(set(response.headers) - OF_HTTP, set(described))
+        for name, header in described.items():
+            if "$ref" in header:
+                header = document()["components"]["headers"][header["$ref"].rpartition("/")[2]]
+            if header.get("required"):
+                self.assertIn(name, response.headers)
+
+    def check_body(self, response: Any) -> None:
+        schema = self.described(response.request["PATH_INFO"], response)["content"]["application/json"]["schema"]
+        self.assertEqual(list(response.json()), list(schema["properties"]))
+
+    def described(self, path: str, response: Any) -> Any:
+        """Return the response object of the document."""
+        operation = document()["paths"][path][response.request["REQUEST_METHOD"].lower()]
+        described = operation["responses"][str(response.status_code)]
+        if "$ref" in described:
+            return document()["components"]["responses"][described["$ref"].rpartition("/")[2]]
+        return described
 
 
 class DocsTest(OpenCase):
