@@ -1,4 +1,4 @@
-"""The only way to a row from outside: viewers, the rows they see, and what they may do with them.
+"""Access control: viewers, the rows that they see, and the changes that they may make.
 
 Every function here treats a row that the viewer may not see like one that does not exist.
 """
@@ -40,7 +40,7 @@ from .models import (
     User,
 )
 
-# The largest id of any table. Those that grow without end have 64 bits, the others 32.
+# The largest id of any table. Tables that grow without end have ids of 64 bits, the others of 32.
 MAX_ID = 2**63 - 1
 # An id that no row has.
 NO_SUCH_ID = 0
@@ -60,9 +60,9 @@ class Viewer:
     name: str
     sees_all: bool
     is_signed_in: bool
-    # Limits what the account may do. Only tokens have less than ADMIN.
+    # The scope of the token. A session has ADMIN, a project observer READ.
     scope: Scope = Scope.ADMIN
-    # The credential, where it can end before the account does.
+    # The token or session that authenticates the viewer, if any, and when it expires.
     token_id: int | None = None
     session_key: str | None = field(default=None, repr=False)
     expires_at: datetime | None = None
@@ -70,32 +70,32 @@ class Viewer:
     observed_project_id: int | None = None
     # True for our own jobs and commands.
     is_system: bool = False
-    # The client's IP address, for the audit log; "" where there is no client.
+    # The client's IP address, for the audit log and for budgets; "" where there is no client.
     address: str = field(default="", compare=False)
 
     @property
     def key(self) -> str:
-        """Equal for viewers who see the same rows for the same reason; part of every cache key.
+        """Identifies the rows that the viewer sees; part of every cache key.
 
-        A user as staff and the same user as a member have different keys, and so have two members of the staff: what
-        is cached for a viewer never depends on the permissions of another.
+        Each user has a key of their own, and another one while they are staff. So what is cached for a viewer never
+        depends on the permissions of another.
         """
         if self.observed_project_id is not None:
             return f"project:{self.observed_project_id}"
         if self.user_id is not None:
             return f"{'staff' if self.sees_all else 'user'}:{self.user_id}"
-        return "all" if self.sees_all else "nobody"
+        return "all" if self.sees_all else "anonymous"
 
     @property
     def may_see_anything(self) -> bool:
-        """Whether the viewer may see anything at all."""
+        """False only for an anonymous client in closed mode."""
         return self.is_signed_in or self.sees_all
 
 
 ANONYMOUS = Viewer(user_id=None, name="", sees_all=False, is_signed_in=False)
-# In open mode, any client on this machine may do everything, and so may our own jobs. Neither has a name.
-UNNAMED = Viewer(user_id=None, name="", sees_all=True, is_signed_in=False)
-SYSTEM = replace(UNNAMED, is_system=True)
+# UNRESTRICTED is any client without a credential in open mode, SYSTEM our own jobs and commands.
+UNRESTRICTED = Viewer(user_id=None, name="", sees_all=True, is_signed_in=False)
+SYSTEM = replace(UNRESTRICTED, is_system=True)
 
 
 def project_observer(project_id: int) -> Viewer:
@@ -104,10 +104,10 @@ def project_observer(project_id: int) -> Viewer:
 
 
 def viewer_for(user: Any) -> Viewer:
-    """Return the viewer for an active user, with all their permissions; else the access mode's anonymous viewer."""
+    """Return the viewer for an active user, in full scope; otherwise UNRESTRICTED or ANONYMOUS, by the access mode."""
     if isinstance(user, User) and user.is_active:
         return Viewer(user.pk, user.display_name, sees_all=user.is_staff, is_signed_in=True)
-    return UNNAMED if settings.ACCESS == "open" else ANONYMOUS
+    return UNRESTRICTED if settings.ACCESS == "open" else ANONYMOUS
 
 
 def require_access(viewer: Viewer) -> None:
@@ -119,7 +119,7 @@ def require_access(viewer: Viewer) -> None:
 def require_scope(viewer: Viewer, scope: Scope) -> None:
     """Raise NotSignedIn, or MissingScope where the scope of the viewer's token is below `scope`.
 
-    Called before any row is looked up: the error depends on the token alone.
+    Call this before any row is read, so that the error depends on the token alone.
     """
     require_access(viewer)
     if _SCOPE_RANK[viewer.scope] < _SCOPE_RANK[scope]:
@@ -150,7 +150,7 @@ def visible_tasks(viewer: Viewer) -> QuerySet[Task]:
 
 
 def visible_tasks_of(viewer: Viewer, project_id: int) -> QuerySet[Task]:
-    """The visible tasks of a project. Permission is checked once per query, so an index by project gives the order."""
+    """The visible tasks of a project. The query checks the permission once, so it can read an index by project."""
     require_access(viewer)
     tasks = Task.objects.filter(project_id=project_id)
     if viewer.observed_project_id is not None:
@@ -181,7 +181,7 @@ def _visible(viewer: Viewer, rows: QuerySet[M], to_project: str) -> QuerySet[M]:
 
 
 def viewers_who_see(project_id: int, viewers: Collection[Viewer]) -> set[Viewer]:
-    """Return the viewers among these who see the project at present, in one query."""
+    """Return those of `viewers` who see the project at present, in one query."""
     ids = {viewer.user_id for viewer in viewers if viewer.user_id is not None}
     allowed = Q(is_staff=True) | Exists(Membership.objects.filter(user=OuterRef("pk"), project=project_id))
     found = set(User.objects.filter(allowed, pk__in=ids, is_active=True).values_list("pk", flat=True)) if ids else set()
@@ -198,7 +198,7 @@ def visible_project_ids(viewer: Viewer) -> frozenset[int]:
 
 
 def visible_among(viewer: Viewer, project_ids: Collection[int]) -> frozenset[int]:
-    """Return the ids among these of the projects that the viewer sees."""
+    """Return those of `project_ids` whose project the viewer sees."""
     return frozenset(visible_projects(viewer).filter(pk__in=project_ids).values_list("pk", flat=True))
 
 
@@ -217,27 +217,27 @@ def report(viewer: Viewer, report_id: int | None) -> SummaryReport:
     return _get(visible_reports(viewer), report_id, ReportNotFound)
 
 
-def _get(rows: QuerySet[M], pk: int | None, absent: type[NotFound]) -> M:
+def _get(rows: QuerySet[M], pk: int | None, error: type[NotFound]) -> M:
     row = rows.filter(pk=pk).first() if pk is not None else None
     if row is None:
-        raise absent
+        raise error
     return row
 
 
 def tokens_of(viewer: Viewer) -> QuerySet[Token]:
-    """The viewer's own tokens, for staff too; all tokens for commands."""
+    """The viewer's own tokens, even for staff; all tokens for commands. Raises NotSignedIn, MissingScope."""
     require_scope(viewer, Scope.ADMIN)
     return Token.objects.all() if viewer.is_system else Token.objects.filter(user=viewer.user_id)
 
 
 def revocable_tokens(viewer: Viewer) -> QuerySet[Token]:
-    """The viewer's own tokens; all tokens for staff, since revoking a leaked one cannot wait for its owner."""
+    """The viewer's own tokens; all tokens for staff, so that a leaked one can be revoked without its owner."""
     require_scope(viewer, Scope.ADMIN)
     return Token.objects.all() if viewer.sees_all else Token.objects.filter(user=viewer.user_id)
 
 
 def invitations_of(viewer: Viewer) -> QuerySet[Invitation]:
-    """The invitations that the viewer can accept, for staff too: their own ones. Raises NotSignedIn."""
+    """The viewer's own open invitations, even for staff. Raises NotSignedIn."""
     require_access(viewer)
     return Invitation.objects.filter(user=viewer.user_id, expires_at__gt=Now())
 
@@ -250,7 +250,7 @@ def invitations_to(viewer: Viewer, project_id: int | None) -> QuerySet[Invitatio
 
 
 def visible_audit(viewer: Viewer) -> QuerySet[AuditEntry]:
-    """Raises NotAllowed where the viewer is not staff."""
+    """All audit entries. Raises NotSignedIn, MissingScope, NotAllowed where the viewer is not staff."""
     require_scope(viewer, Scope.ADMIN)
     if not viewer.sees_all:
         raise NotAllowed
@@ -261,7 +261,7 @@ def visible_audit(viewer: Viewer) -> QuerySet[AuditEntry]:
 def project_for_update(viewer: Viewer, project_id: int | None, *, role: Role, scope: Scope = Scope.WRITE) -> Project:
     """The project, its row locked.
 
-    Raises MissingScope, ProjectNotFound, NotAllowed where the viewer's role is less than `role`.
+    Raises MissingScope, ProjectNotFound, NotAllowed where the viewer's role is below `role`.
     """
     require_scope(viewer, scope)
     found = _get(_locked(visible_projects(viewer)), project_id, ProjectNotFound)
@@ -272,8 +272,8 @@ def project_for_update(viewer: Viewer, project_id: int | None, *, role: Role, sc
 def project_to_delete(viewer: Viewer, project_id: int | None) -> Project:
     """The project, for deletion by an owner, with its row and its tasks locked.
 
-    Lock order: the project, then its tasks by id. Services that add a row lock a reference to its parent first
-    (`lock_reference`), so no row is added meanwhile. Raises MissingScope, ProjectNotFound, NotAllowed.
+    Lock order: the project, then its tasks by id. No row is added meanwhile, since every service first locks a
+    reference to the parent of a new row (`lock_reference`). Raises MissingScope, ProjectNotFound, NotAllowed.
     """
     require_scope(viewer, Scope.WRITE)
     found = _get(visible_projects(viewer).select_for_update(of=("self",)), project_id, ProjectNotFound)
@@ -291,7 +291,7 @@ def task_for_update(viewer: Viewer, task_id: int | None) -> Task:
 
 
 def task_to_delete(viewer: Viewer, task_id: int | None) -> Task:
-    """The task, locked against new comments too. Raises MissingScope, TaskNotFound, NotAllowed."""
+    """The task, its row locked, also against new comments. Raises MissingScope, TaskNotFound, NotAllowed."""
     require_scope(viewer, Scope.WRITE)
     found = _get(visible_tasks(viewer).select_for_update(of=("self",)), task_id, TaskNotFound)
     _require_role(viewer, found.project_id, Role.EDITOR)
@@ -299,7 +299,7 @@ def task_to_delete(viewer: Viewer, task_id: int | None) -> Task:
 
 
 def project_to_add_to(viewer: Viewer, project_id: int | None) -> Project:
-    """The project, which cannot be deleted until the commit. Raises MissingScope, ProjectNotFound, NotAllowed."""
+    """The project, locked against deletion until the commit. Raises MissingScope, ProjectNotFound, NotAllowed."""
     require_scope(viewer, Scope.WRITE)
     found = project(viewer, project_id)
     _require_role(viewer, found.pk, Role.EDITOR)
@@ -309,7 +309,7 @@ def project_to_add_to(viewer: Viewer, project_id: int | None) -> Project:
 
 
 def task_to_add_to(viewer: Viewer, task_id: int | None) -> Task:
-    """The task, which cannot be deleted until the commit. Raises MissingScope, TaskNotFound, NotAllowed."""
+    """The task, locked against deletion until the commit. Raises MissingScope, TaskNotFound, NotAllowed."""
     require_scope(viewer, Scope.WRITE)
     found = task(viewer, task_id)
     _require_role(viewer, found.project_id, Role.EDITOR)
@@ -319,7 +319,7 @@ def task_to_add_to(viewer: Viewer, task_id: int | None) -> Task:
 
 
 def user_to_add(username: str) -> User:
-    """The active user with this name, in any case, who cannot be deleted until the commit. Raises UnknownUser."""
+    """The active user with this name, ignoring case, locked against deletion until the commit. Raises UnknownUser."""
     try:
         user = User.objects.get_by_natural_key(username)
     except User.DoesNotExist:
@@ -330,10 +330,10 @@ def user_to_add(username: str) -> User:
 
 
 def invitation_to_accept(viewer: Viewer, invitation_id: int | None) -> Invitation:
-    """The viewer's own invitation, locked, so that they can join its project. It may have expired.
+    """The viewer's own invitation, its row locked. It may have expired.
 
     Lock order, as for adding a member: the project, a reference to the user, then the invitation. Raises MissingScope,
-    InvitationNotFound (also for another user's invitation, for staff too), NotSignedIn.
+    InvitationNotFound (also for another user's invitation, even for staff), NotSignedIn.
     """
     require_scope(viewer, Scope.ADMIN)
     own = Invitation.objects.filter(user=viewer.user_id)
@@ -341,19 +341,19 @@ def invitation_to_accept(viewer: Viewer, invitation_id: int | None) -> Invitatio
     _get(_locked(Project.objects.all()), found.project_id, InvitationNotFound)
     if not lock_reference(User, found.user_id):
         raise NotSignedIn
-    return _get(_to_end(own), found.pk, InvitationNotFound)
+    return _get(_locked_for_deletion(own), found.pk, InvitationNotFound)
 
 
 def invitation_to_decline(viewer: Viewer, invitation_id: int | None) -> Invitation:
-    """The viewer's own invitation, locked. Raises MissingScope, InvitationNotFound."""
+    """The viewer's own invitation, its row locked. Raises MissingScope, InvitationNotFound."""
     require_scope(viewer, Scope.ADMIN)
-    return _get(_to_end(Invitation.objects.filter(user=viewer.user_id)), invitation_id, InvitationNotFound)
+    return _get(_locked_for_deletion(Invitation.objects.filter(user=viewer.user_id)), invitation_id, InvitationNotFound)
 
 
 def invitation_to_cancel(viewer: Viewer, invitation_id: int | None, project_id: int | None = None) -> Invitation:
-    """The invitation (to this project, if one is given), for an owner of its project. Locked after the project.
+    """The invitation, for an owner of its project. Lock order: the project, then the invitation.
 
-    Raises MissingScope, InvitationNotFound (also where the project is not visible), NotAllowed.
+    Raises MissingScope, InvitationNotFound (also for another project than `project_id`), NotAllowed.
     """
     require_scope(viewer, Scope.ADMIN)
     visible = _visible(viewer, Invitation.objects.all(), "project__")
@@ -361,20 +361,20 @@ def invitation_to_cancel(viewer: Viewer, invitation_id: int | None, project_id: 
         visible = visible.filter(project=project_id)
     found = _get(visible, invitation_id, InvitationNotFound)
     project_for_update(viewer, found.project_id, role=Role.OWNER, scope=Scope.ADMIN)
-    return _get(_to_end(Invitation.objects.all()), found.pk, InvitationNotFound)
+    return _get(_locked_for_deletion(Invitation.objects.all()), found.pk, InvitationNotFound)
 
 
-def _to_end(invitations: QuerySet[Invitation]) -> QuerySet[Invitation]:
-    """Lock against deletion, with the rows that the invitation refers to."""
+def _locked_for_deletion(invitations: QuerySet[Invitation]) -> QuerySet[Invitation]:
+    """Lock the invitations, and read the rows that they refer to in the same query."""
     return invitations.select_related("user", "project", "invited_by").select_for_update(of=("self",))
 
 
 def lock_reference(model: type[Model], pk: int) -> bool:
     """Lock a row against deletion until the commit (`FOR KEY SHARE`); False where it is gone.
 
-    PostgreSQL checks Django's foreign keys at the commit and takes the same lock there, too late for a clear error and
-    while it has the journal's lock. A service that writes a reference takes this lock first. Others may still update
-    the row.
+    A service that writes a reference takes this lock first. PostgreSQL takes the same lock when it checks foreign keys,
+    but only at the commit: too late for a clear error, and while the transaction has the journal's lock. Other
+    transactions may still update the row.
     """
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT 1 FROM {model._meta.db_table} WHERE id = %s FOR KEY SHARE", [pk])
@@ -382,9 +382,9 @@ def lock_reference(model: type[Model], pk: int) -> bool:
 
 
 def lock_member_reference(project_id: int, user_id: int) -> bool:
-    """As `lock_reference`, for a user and then their membership; False where they are no member.
+    """Like `lock_reference`, for a user, then for their membership; False where the user is no member.
 
-    The membership is read first, so that a user who is no member takes as long as one who does not exist.
+    The membership is read first, so that the call takes as long for a user who is no member as for an unknown user.
     """
     membership = Membership.objects.filter(project=project_id, user=user_id).values_list("pk", flat=True).first()
     return membership is not None and lock_reference(User, user_id) and lock_reference(Membership, membership)

@@ -94,7 +94,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 class TextForm(forms.ModelForm):  # type: ignore[type-arg]
-    """Checks the length of a text that has changed. Other line ends, and space around it, are no change."""
+    """Checks the length of a text that has changed. A difference in line ends or surrounding space is no change."""
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
@@ -227,7 +227,7 @@ def _is_superuser(request: HttpRequest) -> bool:
 
 @admin.register(User)
 class UserAdmin(ServiceAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
-    """Only superusers grant permissions, and only they change or delete a superuser's account.
+    """Only superusers may grant permissions, and change or delete a superuser's account.
 
     Otherwise staff who may change accounts could make themselves superusers, or sign in as one.
     """
@@ -236,13 +236,13 @@ class UserAdmin(ServiceAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
         return () if _is_superuser(request) else ("is_staff", "is_superuser", "groups", "user_permissions")
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        return self._may_touch(request, obj) and super().has_change_permission(request, obj)
+        return self._may_edit(request, obj) and super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        return self._may_touch(request, obj) and super().has_delete_permission(request, obj)
+        return self._may_edit(request, obj) and super().has_delete_permission(request, obj)
 
     @staticmethod
-    def _may_touch(request: HttpRequest, obj: User | None) -> bool:
+    def _may_edit(request: HttpRequest, obj: User | None) -> bool:
         return obj is None or not obj.is_superuser or _is_superuser(request)
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
@@ -254,7 +254,7 @@ class UserAdmin(ServiceAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
         services.user.delete_user(actor=_actor(request), user_id=obj.pk)
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:
-        # Django's view takes the form from the admin, which all requests share, and does not pass it the request.
+        # Django's view reads the form class from the admin, which all requests share, and gives the form no request.
         admin_for_request = copy(self)
         admin_for_request.change_password_form = partial(_PasswordForm, _actor(request))
         return self._show_errors(
@@ -267,7 +267,7 @@ admin.site.unregister(Group)
 
 @admin.register(Group)
 class GroupAdmin(DjangoGroupAdmin):
-    """A group grants its permissions to users, so only superusers change one."""
+    """Only superusers may change a group, since it grants permissions to its users."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return _is_superuser(request)

@@ -1,4 +1,4 @@
-"""The audit log: sign-ins, changes of access, imported comments. For staff, separate from the journal."""
+"""The audit log of sign-ins, changes of access and imported comments. Staff read it; it is not part of the journal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def record(
     project_id: int | None = None,
     detail: str = "",
 ) -> None:
-    """Write an entry in the caller's transaction, so a change that is rolled back leaves none.
+    """Write an entry in the caller's transaction, so that a change that is rolled back leaves no entry.
 
     `user` is the owner of the account, membership, invitation or token concerned. `detail` is text for people, without
     secrets.

@@ -1,7 +1,7 @@
-"""Turns a token, a session or neither into a Viewer, for every edge (docs/decisions/0004-credentials.md).
+"""Authentication at every edge: a token or a session determines the Viewer (docs/decisions/0004-credentials.md).
 
-An `Authorization: Bearer` header takes precedence over a session. A token is stored as its SHA-256: it is 256 random
-bits, so the slow hash that a password needs would add no safety, only time to every request.
+An `Authorization: Bearer` header takes precedence over a session. A token is stored as its SHA-256. It has 256
+random bits, so the slow hash that a password needs would add no safety, only time to every request.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from django.http import HttpRequest, parse_cookie
 from django.utils import timezone
 from django.utils.http import is_same_domain
 
-from .access import UNNAMED, Viewer, viewer_for
+from .access import UNRESTRICTED, Viewer, viewer_for
 from .cache.versions import TagVersions, access_tag, is_current, versions_at
 from .errors import ForeignOrigin, InvalidCredential, MissingScope, NotSignedIn
 from .models import Event, Scope, Token, User
 
-# Lets people, and scanners for leaked secrets, recognize a token.
+# By this prefix, people and scanners for leaked secrets recognize a token.
 _PREFIX = "tw_"
 _TOKEN = re.compile(rf"{_PREFIX}[A-Za-z0-9_-]{{43}}")
 _RECORD_USE_EVERY = timedelta(minutes=1)
-# Seconds for which a checked token needs no SQL, while the version of its user's access tag is the same.
+# Seconds for which a checked token needs no SQL, unless the version of its user's access tag changes.
 _CHECKED_S = 10.0
 _MAX_CHECKED = 10_000
 
@@ -60,16 +60,16 @@ def viewer_of_request(request: HttpRequest) -> Viewer:
 
 
 def viewer_of_browser(request: HttpRequest) -> Viewer:
-    """The viewer of the session alone, for pages about the session. An `Authorization` header is ignored."""
+    """The viewer of the session, for the admin and the account pages. An `Authorization` header is ignored."""
     viewer = viewer_for(request.user)
     session_key = request.session.session_key if viewer.is_signed_in else None
     return replace(viewer, session_key=session_key, address=address_of_request(request))
 
 
 def viewer_of_socket(scope: dict[str, Any], authorization: str | None = None) -> Viewer:
-    """The viewer of a WebSocket handshake, whose origin is checked already. Raises InvalidCredential.
+    """The viewer of a WebSocket handshake. Its origin was checked before. Raises InvalidCredential.
 
-    A script in a browser cannot set headers of a handshake; it sends `authorization` in its first message.
+    `authorization` is from the first message: a script in a browser cannot set headers of the handshake.
     """
     address = address_of_scope(scope)
     header = _header(scope, b"authorization") or authorization
@@ -97,30 +97,30 @@ def _bearer(header: str) -> str | None:
 def viewer_by_token(token: str, *, address: str) -> Viewer:
     """Raises InvalidCredential. A token that was checked in the last seconds costs no SQL."""
     if not _TOKEN.fullmatch(token):
-        raise InvalidCredential("This is no token of ours.")
+        raise InvalidCredential("This is not a token of this server.")
     digest = digest_of(token)
-    checked = _checked.get(digest)
+    checked = _checked_tokens.get(digest)
     if checked is None or not checked.is_valid:
         checked = _check(digest)
     return replace(checked.viewer, address=address)
 
 
 def checked_viewer(header: str | None) -> tuple[Viewer, TagVersions] | None:
-    """The viewer of this `Authorization` header from this process's memory, valid while the versions are current.
+    """The viewer of a header whose token this process has checked before, valid while the versions are current.
 
     None where only `viewer_of_request` can find the viewer. Queries neither Redis nor the database.
     """
     if header is None:
-        return (UNNAMED, TagVersions({}, 0)) if settings.ACCESS == "open" else None
+        return (UNRESTRICTED, TagVersions({}, 0)) if settings.ACCESS == "open" else None
     token = _bearer(header)
-    checked = None if token is None else _checked.get(digest_of(token))
+    checked = None if token is None else _checked_tokens.get(digest_of(token))
     if checked is None or checked.tag_versions is None or checked.is_expired:
         return None
     return checked.viewer, checked.tag_versions
 
 
 def current_viewer(viewer: Viewer) -> Viewer:
-    """The same viewer, read again from account and credential. Raises InvalidCredential."""
+    """Read the account and the credential of a viewer again. Raises InvalidCredential where one is no longer valid."""
     current: Viewer | None
     if viewer.token_id is not None:
         token = _valid_tokens().filter(pk=viewer.token_id).first()
@@ -135,14 +135,14 @@ def current_viewer(viewer: Viewer) -> Viewer:
     else:
         return viewer
     if current is None or current.user_id != viewer.user_id:
-        raise InvalidCredential("Sign in again: this token or session is no longer good.")
+        raise InvalidCredential("Sign in again: this token or session is no longer valid.")
     return replace(current, address=viewer.address)
 
 
 def account_of(scope: dict[str, Any]) -> Hashable:
-    """Whom an HTTP request counts for where clients share something. None without a credential.
+    """The account whose share of the threads an HTTP request uses: a user id. None without a credential.
 
-    Queries nothing: a credential that has not been seen yet counts for itself.
+    Queries nothing: until this process has found the user of a credential, the digest of the credential is returned.
     """
     credential = _header(scope, b"authorization")
     if credential is None:
@@ -162,7 +162,7 @@ def _remember_account(credential: str, viewer: Viewer) -> None:
         _accounts[digest] = viewer.user_id
 
 
-# Accounts by the digests of credentials that were valid.
+# The user ids of valid credentials, by digest.
 _accounts: dict[str, int] = {}
 
 
@@ -175,7 +175,7 @@ def address_of_scope(scope: dict[str, Any]) -> str:
 
 
 def network_of(address: str) -> str | None:
-    """The address, for IPv6 its network: every home has 2^64 addresses. None if it is malformed."""
+    """The IPv4 address, or the network of the IPv6 address: a home has 2^64 of these. None if it is malformed."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:
@@ -186,7 +186,7 @@ def network_of(address: str) -> str | None:
 
 
 def client_address(peer: str, forwarded_for: str | None) -> str:
-    """The client's IP address. Behind our own proxy it is the last one in `X-Forwarded-For`."""
+    """The client's IP address. Behind our own proxy, it is the last address in `X-Forwarded-For`."""
     if settings.TLS_PROXY and forwarded_for:
         peer = forwarded_for.rsplit(",", 1)[-1].strip()
     return peer[:45]
@@ -211,14 +211,14 @@ def is_our_origin(origin: str, host: str) -> bool:
 
 
 def _header(scope: dict[str, Any], name: bytes) -> str | None:
-    """The values of all headers of this name, joined: HTTP/2 splits cookies."""
+    """The values of all headers of this name, joined. HTTP/2 clients send cookies in several headers."""
     headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
     values = [value.decode("latin-1") for header, value in headers if header.lower() == name]
     return ("; " if name == b"cookie" else ", ").join(values) if values else None
 
 
 def challenge_for(error: NotSignedIn | MissingScope) -> str:
-    """`WWW-Authenticate` of a response that refuses a request (RFC 6750, section 3)."""
+    """The `WWW-Authenticate` header of a response with status 401 or 403 (RFC 6750, section 3)."""
     match error:
         case MissingScope():
             details = {"error": "insufficient_scope", "error_description": str(error), "scope": error.scope}
@@ -250,12 +250,12 @@ def digest_of(token: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
-    """A token that was valid, and the version of its user's access tag then."""
+class _CheckedToken:
+    """A token that was valid, and the version of its user's access tag at that time."""
 
     viewer: Viewer
     tag_versions: TagVersions | None
-    until: float
+    until: float  # of `time.monotonic()`
 
     @property
     def is_expired(self) -> bool:
@@ -267,7 +267,7 @@ class _Checked:
         return not self.is_expired and self.tag_versions is not None and is_current(self.tag_versions)
 
 
-_checked: dict[str, _Checked] = {}
+_checked_tokens: dict[str, _CheckedToken] = {}  # by digest
 
 
 def _valid_tokens() -> QuerySet[Token]:
@@ -280,26 +280,26 @@ def _viewer_by(token: Token) -> Viewer:
     return replace(viewer_for(token.user), scope=Scope(token.scope), token_id=token.pk, expires_at=token.expires_at)
 
 
-def _check(digest: str) -> _Checked:
+def _check(digest: str) -> _CheckedToken:
     """Check the token in the database, and remember the result. Raises InvalidCredential."""
     token, tag_versions = _read_token(digest)
-    if tag_versions is not None and not tag_versions.is_known:
+    if tag_versions is not None and not tag_versions.is_known:  # it is known at a second read
         token, tag_versions = _read_token(digest)
-    checked = _Checked(_viewer_by(token), tag_versions, time.monotonic() + _CHECKED_S)
+    checked = _CheckedToken(_viewer_by(token), tag_versions, time.monotonic() + _CHECKED_S)
     _record_use(token)
-    if len(_checked) >= _MAX_CHECKED:
-        _checked.clear()
-    _checked[digest] = checked
+    if len(_checked_tokens) >= _MAX_CHECKED:
+        _checked_tokens.clear()
+    _checked_tokens[digest] = checked
     return checked
 
 
 def _read_token(digest: str) -> tuple[Token, TagVersions | None]:
-    """The token, and the version it was read at. Raises InvalidCredential."""
-    # The newest position comes from the same statement, so the row is as new as that.
+    """The token, and the version of its user's access tag. Raises InvalidCredential."""
+    # One statement reads the row and the newest position, so the row is as new as the position.
     head = Event.objects.order_by("-position").values("position")[:1]
     token = _valid_tokens().filter(digest=digest).annotate(head=Coalesce(Subquery(head), 0)).first()
     if token is None:
-        _checked.pop(digest, None)
+        _checked_tokens.pop(digest, None)
         raise InvalidCredential("This token is unknown, expired or revoked.")
     return token, versions_at([access_tag(token.user_id)], token.head)
 

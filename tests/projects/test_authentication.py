@@ -136,11 +136,11 @@ class TokenTests(TokenCase):
         self.viewer(secret)
         used = Token.objects.get().last_used_at
         self.assertIsNotNone(used)
-        authentication._checked.clear()
+        authentication._checked_tokens.clear()
         with self.assertNumQueries(1):
             self.viewer(secret)
         Token.objects.update(last_used_at=timezone.now() - timedelta(seconds=61))
-        authentication._checked.clear()
+        authentication._checked_tokens.clear()
         self.viewer(secret)
         self.assertGreaterEqual(Token.objects.get().last_used_at, used)
 

@@ -10,7 +10,7 @@ from unittest.mock import patch
 from django.test.utils import override_settings
 
 from backend.projects import budget
-from backend.projects.access import ANONYMOUS, SYSTEM, UNNAMED, viewer_for
+from backend.projects.access import ANONYMOUS, SYSTEM, UNRESTRICTED, viewer_for
 from backend.projects.budget import Balance, Policy, charge, give_back, rate_limit_headers
 from backend.projects.cache.redis import server
 from backend.projects.errors import RateLimited
@@ -63,8 +63,8 @@ class BudgetTests(Case):
         self.assertEqual(self.charge(1, viewer=replace(ANONYMOUS, address="192.0.2.1")), 39)
 
     def test_open_access_has_one_budget_and_our_own_jobs_have_none(self) -> None:
-        self.assertEqual(self.charge(60, viewer=replace(UNNAMED, address="127.0.0.1")), 40)
-        self.assertEqual(self.charge(1, viewer=UNNAMED), 39)
+        self.assertEqual(self.charge(60, viewer=replace(UNRESTRICTED, address="127.0.0.1")), 40)
+        self.assertEqual(self.charge(1, viewer=UNRESTRICTED), 39)
         self.assertEqual(charge(SYSTEM, [(SLOW, 1000)]), [])
 
     def test_nothing_is_charged_if_one_of_two_budgets_is_spent(self) -> None:

@@ -12,7 +12,7 @@ from django.test import override_settings
 from django.utils import timezone
 
 from backend.projects import services
-from backend.projects.access import ANONYMOUS, SYSTEM, UNNAMED, Viewer, viewer_for, visible_project_ids
+from backend.projects.access import ANONYMOUS, SYSTEM, UNRESTRICTED, Viewer, viewer_for, visible_project_ids
 from backend.projects.authentication import viewer_by_token
 from backend.projects.cache.versions import GLOBAL_TAG, access_tag, project_tag
 from backend.projects.errors import (
@@ -145,7 +145,7 @@ class InviteTests(InvitationCase):
         self.assertEqual(self.invite(self.as_staff).user, self.alice)
 
     def test_open_mode_invites_without_a_sender(self) -> None:
-        self.assertIsNone(InvitationRow.of(self.invite(UNNAMED)).as_json()["invited_by"])
+        self.assertIsNone(InvitationRow.of(self.invite(UNRESTRICTED)).as_json()["invited_by"])
 
 
 class AddTests(InvitationCase):
@@ -193,7 +193,7 @@ class AcceptTests(InvitationCase):
 
     def test_only_the_invited_user_may_accept(self) -> None:
         invitation = self.invite()
-        for actor in (self.as_owner, self.as_staff, SYSTEM, UNNAMED):
+        for actor in (self.as_owner, self.as_staff, SYSTEM, UNRESTRICTED):
             with self.subTest(actor.name), self.refused(InvitationNotFound):
                 self.accept(invitation, actor)
         for absent in (999999, None):
@@ -252,7 +252,7 @@ class EndTests(InvitationCase):
 
     def test_only_the_invited_user_may_decline(self) -> None:
         invitation = self.invite()
-        for actor in (self.as_owner, self.as_staff, UNNAMED):
+        for actor in (self.as_owner, self.as_staff, UNRESTRICTED):
             with self.subTest(actor.name), self.refused(InvitationNotFound):
                 decline_invitation(actor=actor, invitation_id=invitation.pk)
 
@@ -297,7 +297,7 @@ class ListTests(InvitationCase):
         page = list_invitations(self.as_alice, page=PAGE)
         self.assertEqual(list(page.rows), [InvitationRow.of(row) for row in reversed(invitations)])
         self.assertEqual(count_invitations(self.as_alice), 2)
-        for viewer in (self.as_staff, UNNAMED):
+        for viewer in (self.as_staff, UNRESTRICTED):
             self.assertEqual(list(list_invitations(viewer, page=PAGE).rows), [])
         with self.assertRaises(NotSignedIn):
             list_invitations(ANONYMOUS, page=PAGE)

@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from backend.projects.access import ANONYMOUS, SYSTEM, UNNAMED, Viewer, viewer_for
+from backend.projects.access import ANONYMOUS, SYSTEM, UNRESTRICTED, Viewer, viewer_for
 from backend.projects.authentication import viewer_by_token
 from backend.projects.cache.versions import GLOBAL_TAG, access_tag, project_tag
 from backend.projects.errors import (
@@ -107,7 +107,7 @@ class AddTests(MembershipCase):
             self.add(ANONYMOUS)
 
     def test_open_mode_may_add_members_to_any_project(self) -> None:
-        self.add(UNNAMED)
+        self.add(UNRESTRICTED)
         self.assertEqual(self.role_of(self.alice), Role.EDITOR)
 
 

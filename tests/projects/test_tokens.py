@@ -11,7 +11,7 @@ import orjson
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
-from backend.projects.access import ANONYMOUS, SYSTEM, UNNAMED, Viewer, viewer_for
+from backend.projects.access import ANONYMOUS, SYSTEM, UNRESTRICTED, Viewer, viewer_for
 from backend.projects.authentication import digest_of, viewer_by_token
 from backend.projects.cache import versions
 from backend.projects.cache.versions import GLOBAL_TAG, access_tag
@@ -136,7 +136,7 @@ class CreateTests(TokenCase):
                 self.create(SYSTEM, user_id=user_id)
 
     def test_a_viewer_without_an_account_creates_no_token(self) -> None:
-        for actor in (ANONYMOUS, UNNAMED):
+        for actor in (ANONYMOUS, UNRESTRICTED):
             with self.refused(NotSignedIn):
                 self.create(actor, user_id=None)
 
@@ -215,7 +215,7 @@ class RevokeTests(TokenCase):
                 revoke_token(actor=viewer_for(self.other), token_id=token_id)
 
     def test_staff_and_commands_may_revoke_any_token(self) -> None:
-        for actor in (viewer_for(UserFactory(is_staff=True)), UNNAMED, SYSTEM):
+        for actor in (viewer_for(UserFactory(is_staff=True)), UNRESTRICTED, SYSTEM):
             token = TokenFactory(user=self.ada)
             with self.subTest(actor):
                 revoke_token(actor=actor, token_id=token.pk)
@@ -242,7 +242,7 @@ class ListTests(TokenCase):
 
     def test_staff_see_only_their_own_tokens_and_a_viewer_without_an_account_sees_none(self) -> None:
         TokenFactory(user=self.ada)
-        for viewer in (viewer_for(UserFactory(is_staff=True)), UNNAMED):
+        for viewer in (viewer_for(UserFactory(is_staff=True)), UNRESTRICTED):
             self.assertEqual(list_tokens(viewer, page=PageRequest(default_size=2)).rows, [])
             self.assertEqual(count_tokens(viewer), 0)
 

@@ -381,7 +381,7 @@ def in_turns(client: Any) -> Iterator[None]:
         patch.object(lists, "server", _PerProcess("server")),
         patch.object(response_cache, "server", _PerProcess("server")),
         patch.object(versions, "_pending_bumps", _PerProcess("pending_bumps")),
-        patch.object(authentication, "_checked", _PerProcess("checked")),
+        patch.object(authentication, "_checked_tokens", _PerProcess("checked")),
     ):
         yield
     connection_created.disconnect(_add_steps)
