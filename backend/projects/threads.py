@@ -1,10 +1,10 @@
 """Thread pools whose threads each keep a database connection. A web process runs all its queries in them.
 
-Django ties a connection to a thread. Its own handler starts a thread per request, hence a connection per request, and
-as many at once as there are requests.
+Django has a connection per thread, and its own handler starts a thread per request: the number of connections would
+have no bound.
 
-A job ends early when its client leaves or its time is over (docs/decisions/0010-execution.md). It is interrupted before
-and after each statement, and between the fields of a GraphQL result; a running statement is cancelled.
+A job ends early when its client leaves or its deadline passes. It is interrupted before and after each statement, and
+between the fields of a GraphQL result. A running statement is cancelled (docs/decisions/0010-execution.md).
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ _CANCEL_S = 1.0
 
 # --- Jobs ------------------------------------------------------------------------------------------------
 class Interrupted(BaseException):
-    """Ends a job. It is no Exception, so that nothing on the way handles it as an error of its own."""
+    """Raised in the thread of a job to end it. It is no Exception, so that `except Exception` does not catch it."""
 
 
 class ClientLeft(Interrupted):
-    """Nobody waits for the result."""
+    """The client does not wait for the result any more."""
 
 
 class TimedOut(Interrupted):
-    """The job has taken longer than it may."""
+    """The deadline of the job has passed."""
 
 
 class Job:
-    """One call in a thread. `account` is whom it counts for; None counts for nobody."""
+    """One call in a thread. `account` is the account whose share of the threads it uses; None for no account."""
 
     def __init__(self, account: Hashable = None) -> None:
         self.account = account
         self.timeout_s: float = settings.OPERATION_TIMEOUT_S
         self._interruption: Interrupted | None = None
-        # The psycopg2 connection that executes a statement of this job. The lock is held while a cancellation is sent,
-        # so that it cannot reach the next statement on the connection.
+        # The psycopg2 connection that executes a statement of this job. Sending a cancellation takes the lock, so that
+        # the cancellation cannot reach the next statement on the connection.
         self._executing: Any = None
         self._lock = threading.Lock()
 
@@ -63,7 +63,7 @@ class Job:
         return self._interruption is not None
 
     def interrupt(self, interruption: Interrupted) -> None:
-        """Let the job end soon, by raising `interruption` in its thread. Does not wait; may be called in any thread."""
+        """Raise `interruption` in the job's thread as soon as possible. Does not wait; may be called in any thread."""
         if self._interruption is None:
             self._interruption = interruption
             if self._executing is not None:
@@ -93,7 +93,7 @@ class Job:
             self._executing = None
             self._lock.release()
         else:
-            # PostgreSQL hangs. Once it goes on, the cancellation may reach whatever this connection executes then.
+            # PostgreSQL hangs. When it continues, the cancellation may reach a later statement on this connection.
             self._executing = None
             connection.close()
 
@@ -104,7 +104,7 @@ class Job:
                     self._executing.cancel()
 
 
-# Sends cancellations, for which psycopg2 opens a connection: the event loop must not wait for that.
+# Sends cancellations. For each, psycopg2 opens a connection, which the event loop must not wait for.
 _cancelling = ThreadPoolExecutor(1, "cancelling")
 
 
@@ -116,7 +116,7 @@ _thread = _Thread()
 
 
 def current_job() -> Job | None:
-    """The job that the calling thread does; None outside of the threads of requests."""
+    """The job that the calling thread executes; None outside of the threads of requests."""
     return _thread.job
 
 
@@ -168,12 +168,12 @@ class DatabaseThreads:
 class RequestThreads(DatabaseThreads):
     """The threads of requests and sockets. Each call is a job with a deadline.
 
-    One account occupies half of the threads at most; its other jobs wait for those, in order.
+    One account uses at most half of the threads. Its further jobs wait, first in, first out.
     """
 
     def __init__(self, size: int, name: str) -> None:
         super().__init__(size, name)
-        self._turns = _Turns(max(1, size // 2))
+        self._limiter = _AccountLimiter(max(1, size // 2))
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`DatabaseThreads.call` as a job. Raises OperationTimedOut."""
@@ -190,17 +190,20 @@ class RequestThreads(DatabaseThreads):
             raise
 
     def start(self, job: Job, function: Callable[[], T]) -> asyncio.Future[T]:
-        """Begin to call `function` as `job`. The future raises OperationTimedOut; ClientLeft if it is interrupted."""
+        """Start to call `function` as `job`. The future may raise OperationTimedOut or ClientLeft."""
         return asyncio.ensure_future(self._run(job, function))
 
     async def _run(self, job: Job, function: Callable[[], T]) -> T:
         timer = asyncio.get_running_loop().call_later(job.timeout_s, job.interrupt, TimedOut())
         try:
             if job.account is None:
-                return await super().call(_do, job, function)
-            async with self._turns.turn(job.account):
-                job.check()  # it may have waited for long
-                return await super().call(_do, job, function)
+                return await super().call(_execute_job, job, function)
+            await self._limiter.acquire(job.account)
+            try:
+                job.check()  # it may have been interrupted while it waited
+                return await super().call(_execute_job, job, function)
+            finally:
+                self._limiter.release(job.account)
         except TimedOut as interruption:
             raise OperationTimedOut(job.timeout_s) from interruption
         finally:
@@ -213,7 +216,7 @@ class RequestThreads(DatabaseThreads):
         connection.statement_timeout_s = 0.95 * settings.OPERATION_TIMEOUT_S  # type: ignore[attr-defined]
 
 
-def _do(job: Job, function: Callable[[], T]) -> T:
+def _execute_job(job: Job, function: Callable[[], T]) -> T:
     job.check()
     _thread.job = job
     try:
@@ -223,59 +226,44 @@ def _do(job: Job, function: Callable[[], T]) -> T:
 
 
 def _ignore_result(future: asyncio.Future[Any]) -> None:
-    """Retrieve the exception, or asyncio would log it."""
+    """Retrieve the exception of the future. Otherwise asyncio logs it."""
     if not future.cancelled():
         future.exception()
 
 
-class _Turns:
-    """Bounds how many jobs of an account run at once. Used by one event loop."""
+class _AccountLimiter:
+    """A semaphore per account: it bounds how many jobs of the account run at once. Used by one event loop."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._running: Counter[Hashable] = Counter()
-        self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
+        self._waiters: dict[Hashable, deque[asyncio.Future[None]]] = {}
 
-    def turn(self, account: Hashable) -> _Turn:
-        return _Turn(self, account)
-
-    async def begin(self, account: Hashable) -> None:
+    async def acquire(self, account: Hashable) -> None:
         if self._running[account] < self._limit:
             self._running[account] += 1
             return
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(account, deque()).append(place)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(account, deque()).append(waiter)
         try:
-            await place  # `end` passes its turn on
+            await waiter  # `release` passes its slot on
         except asyncio.CancelledError:
-            if not place.cancelled():
-                self.end(account)
+            if not waiter.cancelled():
+                self.release(account)
             raise
 
-    def end(self, account: Hashable) -> None:
-        waiting = self._waiting.get(account, deque())
-        while waiting:
-            place = waiting.popleft()
-            if not waiting:
-                del self._waiting[account]
-            if not place.done():
-                place.set_result(None)
+    def release(self, account: Hashable) -> None:
+        waiters = self._waiters.get(account, deque())
+        while waiters:
+            waiter = waiters.popleft()
+            if not waiters:
+                del self._waiters[account]
+            if not waiter.done():
+                waiter.set_result(None)
                 return
         self._running[account] -= 1
         if not self._running[account]:
             del self._running[account]
-
-
-class _Turn:
-    def __init__(self, turns: _Turns, account: Hashable) -> None:
-        self._turns = turns
-        self._account = account
-
-    async def __aenter__(self) -> None:
-        await self._turns.begin(self._account)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._turns.end(self._account)
 
 
 requests = RequestThreads(settings.DATABASE_CONNECTIONS, "request")
