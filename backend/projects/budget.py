@@ -1,8 +1,8 @@
-"""What a viewer may spend: a leaky bucket per viewer and policy, in Redis (docs/decisions/0009-cost.md).
+"""The budgets of viewers: a leaky bucket per viewer and policy, in Redis (docs/decisions/0009-cost.md).
 
-A charge of all policies that concern a request is one command. What proves to be unused is given back along with the
-next charge of the same viewer in this process, without a command of its own. While Redis does not answer, each process
-has buckets of its own.
+One command charges all policies of a request. The next charge of the same viewer in this process also gives back the
+units that earlier requests did not use, without a command of its own. While Redis does not answer, each process has its
+own buckets.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from .access import Viewer
 from .cache.redis import server
 from .errors import RateLimited
 
-# Buckets in the memory of a process: those of the viewers that were charged last.
+# Maximum number of buckets in the memory of a process. The least recently charged are dropped.
 _MAX_LOCAL = 10_000
-# Of the viewer who is not signed in and may do everything.
+# The bucket of all clients without a credential in open mode.
 _OPEN = "open"
 
-# For each key: capacity, units restored per second, units to charge, units to give back. A bucket is
-# `<level>:<time>`, and empties by itself. Nothing is charged if one of the buckets would overflow, unless ARGV[1] is 0.
+# ARGV[1] is 1 to charge nothing if a bucket would overflow. Then, for each key: capacity, units restored per second,
+# units to charge, units to give back. A bucket is `<level>:<time>`, and empties by itself. Returns the seconds to wait
+# until the charge is possible (0 or less: now), and the units left in each bucket.
 _CHARGE = """
 local now = redis.call('TIME')
 now = now[1] + now[2] / 1000000
@@ -42,22 +43,22 @@ for i, key in ipairs(KEYS) do
   end
   wait = math.max(wait, (levels[i] + amount - capacity) / rate)
 end
-local answer = {math.ceil(wait)}
+local result = {math.ceil(wait)}
 for i, key in ipairs(KEYS) do
   local capacity, rate, amount = unpack(ARGV, 4 * i - 2, 4 * i)
   if wait <= 0 or ARGV[1] == '0' then
     levels[i] = math.min(levels[i] + amount, capacity)
   end
   redis.call('SET', key, levels[i] .. ':' .. now, 'PX', math.ceil(levels[i] / rate * 1000) + 1000)
-  answer[i + 1] = math.floor(capacity - levels[i])
+  result[i + 1] = math.floor(capacity - levels[i])
 end
-return answer
+return result
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`capacity` units at once, restored by `per_s` units a second."""
+    """A limit of `capacity` units at once. `per_s` units are restored per second."""
 
     name: str
     capacity: int
@@ -65,28 +66,28 @@ class Policy:
 
     @property
     def window_s(self) -> int:
-        """The seconds in which an empty budget is restored."""
+        """The seconds in which an empty budget is fully restored."""
         return ceil(self.capacity / self.per_s)
 
 
 def cost_policy() -> Policy:
-    """Rows that requests ask for."""
+    """The cost of requests, in rows."""
     return Policy("cost", settings.COST_BUDGET, settings.COST_RESTORE_RATE)
 
 
 def writes_policy() -> Policy:
-    """Writes, of which a bulk write has several."""
+    """Writes. A bulk write counts as several."""
     return Policy("writes", settings.WRITES_PER_MINUTE, settings.WRITES_PER_MINUTE / 60)
 
 
 def tokens_policy() -> Policy:
-    """New tokens."""
+    """Tokens that the viewer creates."""
     return Policy("tokens", settings.TOKENS_PER_HOUR, settings.TOKENS_PER_HOUR / 3600)
 
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What is left of a budget."""
+    """The units that are left of a budget."""
 
     policy: Policy
     available: int
@@ -100,15 +101,16 @@ Charges = Sequence[tuple[Policy, int]]
 
 
 def charge(viewer: Viewer, charges: Charges) -> list[Balance]:
-    """Charge a viewer, and return what is left of each budget. Raises RateLimited, and charges nothing then.
+    """Charge a viewer, and return what is left of each budget.
 
-    With `COST_MODE=measure` nothing is refused.
+    Raises RateLimited where a budget has too few units left, and charges nothing then. With `COST_MODE=measure`, it
+    charges and never raises.
     """
     if viewer.is_system or not charges:
         return []
     names = [f"budget:{policy.name}:{_bucket_of(viewer)}" for policy, _ in charges]
     is_enforced = settings.COST_MODE == "enforce"
-    returned = [_returned.take(name) for name in names]
+    returned = [_unused.take(name) for name in names]
     arguments = [
         argument
         for (policy, amount), unused in zip(charges, returned, strict=True)
@@ -116,13 +118,13 @@ def charge(viewer: Viewer, charges: Charges) -> list[Balance]:
     ]
 
     def command(redis: Any) -> list[int]:
-        answer: list[int] = redis.eval(_CHARGE, len(names), *map(server.key, names), int(is_enforced), *arguments)
-        return answer
+        result: list[int] = redis.eval(_CHARGE, len(names), *map(server.key, names), int(is_enforced), *arguments)
+        return result
 
-    answer = server.call(command)
-    if answer is None:
-        answer = _local.charge(names, charges, returned, is_enforced=is_enforced)
-    wait_s, *available = answer
+    result = server.call(command)
+    if result is None:
+        result = _local.charge(names, charges, returned, is_enforced=is_enforced)
+    wait_s, *available = result
     balances = [Balance(policy, left) for (policy, _), left in zip(charges, available, strict=True)]
     if wait_s > 0 and is_enforced:
         raise RateLimited(wait_s, balances)
@@ -130,9 +132,9 @@ def charge(viewer: Viewer, charges: Charges) -> list[Balance]:
 
 
 def give_back(viewer: Viewer, policy: Policy, unused: int) -> None:
-    """Return units that were charged and not used. They count from the viewer's next charge on."""
+    """Give back units that were charged but not used. The viewer's next charge takes them into account."""
     if unused > 0 and not viewer.is_system:
-        _returned.add(f"budget:{policy.name}:{_bucket_of(viewer)}", unused, policy)
+        _unused.add(f"budget:{policy.name}:{_bucket_of(viewer)}", unused, policy)
 
 
 def _bucket_of(viewer: Viewer) -> str:
@@ -142,8 +144,8 @@ def _bucket_of(viewer: Viewer) -> str:
     return _OPEN if viewer.sees_all else f"address:{viewer.address}"
 
 
-class _Returned:
-    """Units to give back, by bucket. What is older than the time in which its bucket empties is worth nothing."""
+class _UnusedUnits:
+    """Units to give back, by bucket. They expire when the bucket would be empty without them."""
 
     def __init__(self) -> None:
         self._units: OrderedDict[str, tuple[int, float]] = OrderedDict()
@@ -167,7 +169,7 @@ class _Returned:
 
 
 class _LocalBuckets:
-    """The buckets of one process, for the time that Redis does not answer."""
+    """The buckets of one process, used while Redis does not answer."""
 
     def __init__(self) -> None:
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
@@ -176,7 +178,7 @@ class _LocalBuckets:
     def charge(
         self, names: Sequence[str], charges: Charges, returned: Sequence[int], *, is_enforced: bool
     ) -> list[int]:
-        """As `_CHARGE`."""
+        """Charge buckets and return the result, like `_CHARGE`."""
         now, wait, levels = time.monotonic(), 0.0, []
         with self._lock:
             for name, (policy, amount), unused in zip(names, charges, returned, strict=True):
@@ -198,7 +200,7 @@ class _LocalBuckets:
             self._levels.clear()
 
 
-_returned = _Returned()
+_unused = _UnusedUnits()
 _local = _LocalBuckets()
 
 

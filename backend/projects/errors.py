@@ -1,7 +1,7 @@
 """The errors of the domain, each with a stable `code`.
 
-They extend Django's own exceptions, so that every edge maps them in one place. `NotSignedIn` and `MissingScope` extend
-none: they concern the credential, not the requested object.
+Errors of a requested object or its fields extend Django's own exceptions, so that every edge maps them in one place.
+Errors of the credential, of limits and of the journal extend none of these: they concern the whole request.
 """
 
 from collections.abc import Sequence
@@ -38,18 +38,18 @@ class MissingScope(Exception):
 class TooManyConnections(Exception):
     """The viewer already has the maximum number of sockets and streams open in this process.
 
-    Within `retry_after_s`, the server's pings detect the clients that disappeared without closing theirs.
+    The server's pings take `retry_after_s` to detect clients that disappeared without closing their connections.
     """
 
     code = "TOO_MANY_CONNECTIONS"
     retry_after_s = 60
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"There are {limit} sockets and streams of yours open already: close one first.")
+        super().__init__(f"You already have {limit} sockets and streams open: close one first.")
 
 
 class Unavailable:
-    """What every edge responds where PostgreSQL cannot be reached (`is_unavailable`)."""
+    """The response of every edge while PostgreSQL cannot be reached (`is_unavailable`)."""
 
     code = "UNAVAILABLE"
     message = "The database is not available. Try again in a few seconds."
@@ -57,7 +57,7 @@ class Unavailable:
 
 
 def is_unavailable(error: object) -> bool:
-    """Whether PostgreSQL could not be reached: it refused or lost a connection. Other errors of it are ours."""
+    """Whether PostgreSQL refused or lost a connection. Its other errors are faults of our own."""
     if isinstance(error, InterfaceError):
         return True  # psycopg2: "connection already closed"
     if not isinstance(error, OperationalError):
@@ -67,7 +67,7 @@ def is_unavailable(error: object) -> bool:
 
 
 class RateLimited(Exception):
-    """The viewer has spent a budget. `balances` tells what is left of those that the request concerns."""
+    """The viewer has spent a budget. `balances` are those of all budgets that the request is charged to."""
 
     code = "RATE_LIMITED"
 
@@ -78,7 +78,7 @@ class RateLimited(Exception):
 
 
 class NotFound(ObjectDoesNotExist):
-    """The object does not exist or is not visible to the viewer: the error is the same."""
+    """The object does not exist, or the viewer may not see it: both raise the same error."""
 
     code = "NOT_FOUND"
     noun = "object"
@@ -121,7 +121,7 @@ class NotAllowed(PermissionDenied):
 
 
 class InvitationRequired(NotAllowed):
-    """The viewer may not add a member at once, but may invite one."""
+    """The viewer may not add a member directly, but may invite the user."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -130,7 +130,7 @@ class InvitationRequired(NotAllowed):
 
 
 class ForeignOrigin(PermissionDenied):
-    """A page of another site tries to use its visitor's session."""
+    """A page of another site uses the session of its visitor."""
 
     code = "FORBIDDEN"
 
@@ -142,7 +142,7 @@ class Conflict(ValidationError):
     """The row is no longer at the version that the writer named; `current` is the present row."""
 
     def __init__(self, current: Any) -> None:
-        super().__init__(f"This is version {current.version} by now.", code="CONFLICT")
+        super().__init__(f"The current version is {current.version}.", code="CONFLICT")
         self.current = current
 
 
@@ -169,7 +169,7 @@ class UnknownUser(Invalid):
 
 class AlreadyAMember(Invalid):
     def __init__(self) -> None:
-        super().__init__("username", "They are a member already.", "ALREADY_A_MEMBER")
+        super().__init__("username", "This user is already a member.", "ALREADY_A_MEMBER")
 
 
 class InvitationExpired(ValidationError):
@@ -183,7 +183,7 @@ class LastOwner(ValidationError):
     """The change would leave the project without an owner."""
 
     def __init__(self) -> None:
-        super().__init__("A project keeps one owner at least: make somebody else one first.", code="LAST_OWNER")
+        super().__init__("A project needs at least one owner: make another member an owner first.", code="LAST_OWNER")
 
 
 class UnknownProject(Invalid):
@@ -194,7 +194,7 @@ class UnknownProject(Invalid):
 
 
 class BadArgument(ValidationError):
-    """An argument of a list is invalid; `argument` is its name in the domain (`page_size`)."""
+    """An argument of a list is invalid. `argument` is the name of the resolver's parameter; an edge may rename it."""
 
     def __init__(self, argument: str, message: str) -> None:
         super().__init__(message, code="BAD_USER_INPUT")
@@ -206,21 +206,21 @@ class ResumeRefused(Exception):
     """A listener cannot resume from its position without missing events.
 
     `oldest` is the oldest position to resume from. `code` is `CURSOR_EXPIRED` where the events after the listener's
-    position are no longer retained, `RESYNC` where it fell behind or named a position that is not yet reached.
+    position are no longer retained, `RESYNC` where the listener fell behind or its position is not yet reached.
     """
 
     def __init__(self, code: str, oldest: int) -> None:
         super().__init__(
-            "The events after this position are no longer kept."
+            "The events after this position are no longer retained."
             if code == "CURSOR_EXPIRED"
-            else "Read the present state again, and listen from its position."
+            else "Read the current state again, and listen from its position."
         )
         self.code = code
         self.oldest = oldest
 
 
 class OperationTimedOut(OperationalError):
-    """A request, an operation or one of its statements took longer than it may. What it has committed stays."""
+    """A request, an operation or one of its statements exceeded its deadline. What was committed is not undone."""
 
     code = "TIMEOUT"
     retry_after_s = 10

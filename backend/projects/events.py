@@ -25,7 +25,7 @@ class EventKind(TextChoices):
     REPORT_GENERATED = "report.generated"
 
 
-# Takes a position, since it changes what users see, but is not delivered.
+# The kind of `AccessChanged`: it takes a position, since it changes what users see, but is not delivered.
 ACCESS_CHANGED = "access.changed"
 
 
@@ -132,7 +132,7 @@ class ProjectUpdated(_ProjectPayload):
 
 @dataclass(frozen=True)
 class ProjectDeleted(_ProjectPayload):
-    """Delivered to those who could see the project. `members` are their ids: the memberships are deleted with it."""
+    """Delivered to staff and to `members`, which are user ids: the memberships are deleted with the project."""
 
     members: Sequence[int]
 
@@ -160,9 +160,9 @@ class ReportGenerated(Payload):
 
 @dataclass(frozen=True)
 class AccessChanged(Payload):
-    """A change of what `users` see or how they sign in: a membership, role, staff, active, password, token, session.
+    """A change of what `users` see or how they sign in: of a membership, role, flag, password, token or session.
 
-    `shown_in` are the projects that show their name, where the name has changed.
+    If the name of a user changed, `shown_in` are the ids of the projects that show it.
     """
 
     users: Sequence[int]
@@ -181,17 +181,17 @@ class AccessChanged(Payload):
 
 
 # --- Events that are too large to be sent whole ----------------------------------------------------------
-# The long text of each object in a payload.
+# The text of each object in a payload that may be long.
 _LONG_TEXTS = {"task": "description", "object": "description", "comment": "content"}
-# Characters of such a text that a truncated event has.
+# Characters of such a text in a truncated event.
 _EXCERPT = 1_000
 _DELETED = (EventKind.TASK_DELETED, EventKind.PROJECT_DELETED)
 
 
 def truncated(kind: str, data: dict[str, Any], *, max_bytes: int) -> dict[str, Any] | None:
-    """`data` of at most `max_bytes` as JSON, with the beginnings of its longest texts; None where it has no long text.
+    """Shorten the longest texts of `data` until its JSON has at most `max_bytes`. None where it has no long text.
 
-    It has `truncated`, and as `url` the address at which REST shows the object whole; null for a deleted object.
+    Adds `truncated`, and `url`: the path of the whole object in REST, null for a deleted object.
     """
     texts = {key: data[key][name] for key, name in _LONG_TEXTS.items() if key in data}
     shortened: dict[str, Any] = {"truncated": True, "url": None, **data}

@@ -1,7 +1,7 @@
 """Notifies every live process that the journal has grown. A notification carries no data.
 
-Notifications leave through the channel layer, from one event loop and one Redis connection per process:
-`async_to_sync` would make a loop and a connection for each. A lost notification costs a listener time, never an event.
+Notifications are sent through the channel layer, from one event loop and one Redis connection per process:
+`async_to_sync` would create a loop and a connection for each. A lost notification delays events and loses none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Notifier:
         threading.Thread(target=self.loop.run_forever, name="notifier", daemon=True).start()
 
     async def _send(self) -> None:
-        """Send a notification. While one is being sent, calls share the next one, so that none pile up."""
+        """Send a notification. All calls during a send share the next one, so that notifications do not pile up."""
         self._is_due = True
         if self._is_sending:
             return

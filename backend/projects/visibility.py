@@ -1,4 +1,4 @@
-"""Which events a listener requests, and which of them its viewer may hear of."""
+"""The events that a listener requests (`EventFilter`), and those that its viewer may see (`EventVisibility`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .models import Event
 
 @dataclass(frozen=True)
 class EventFilter:
-    """The events that a listener requests; a None restricts nothing. Raises BadArgument for an unknown kind."""
+    """The events that a listener requests. None means any. Raises BadArgument for an unknown kind."""
 
     project_id: int | None = None
     task_id: int | None = None
@@ -26,7 +26,7 @@ class EventFilter:
 
     @property
     def names_object(self) -> bool:
-        """Whether it is narrowed to a project or task, which the viewer may lose the right to see."""
+        """Whether the filter names a project or task, to which the viewer may lose access."""
         return self.project_id is not None or self.task_id is not None
 
     def passes(self, event: JournalEvent) -> bool:
@@ -40,17 +40,17 @@ class EventFilter:
 
 @dataclass(frozen=True)
 class EventVisibility:
-    """Which events a viewer may hear of. A member may read all retained events of a project, older ones too."""
+    """The events that a viewer may see. A member may read all retained events, even those from before they joined."""
 
     viewer: Viewer
     project_ids: frozenset[int]
 
     @classmethod
     def since(cls, viewer: Viewer, position: int | None) -> EventVisibility:
-        """The viewer's present projects, and those deleted after `position`, if one is given.
+        """The viewer's present projects, and the projects deleted after `position`, if it is not None.
 
-        For a viewer who sees all projects it has the deleted ones alone. Memberships are read first: a project that is
-        deleted between the two reads is found by its event.
+        For a viewer who sees all projects, only the deleted ones. Memberships are read first: a project that is deleted
+        between the two reads is found by its event.
         """
         project_ids = frozenset() if viewer.sees_all else visible_project_ids(viewer)
         if position is None:
@@ -69,9 +69,9 @@ class EventVisibility:
         return event.project_id in self.project_ids
 
     def require_shown(self, filter: EventFilter, position: int) -> None:
-        """Raise ProjectNotFound or TaskNotFound where `filter` names what the viewer cannot see.
+        """Raise ProjectNotFound or TaskNotFound where the viewer cannot see the project or task of `filter`.
 
-        A project or task that was deleted after `position` still counts: a listener that resumes there hears of it.
+        One deleted after `position` is accepted: a listener that resumes there receives the deletion.
         """
         project_id, task_id = filter.project_id, filter.task_id
         if project_id is not None and project_id not in self.project_ids:

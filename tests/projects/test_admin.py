@@ -132,7 +132,7 @@ class AccountAdminTests(AdminCase):
         alone = MembershipFactory(role=Role.OWNER)
         page = reverse("admin:projects_membership_changelist")
         form = {"action": "delete_selected", "post": "yes", "_selected_action": [alone.pk]}
-        self.assertContains(self.client.post(page, form, follow=True), "A project keeps one owner at least")
+        self.assertContains(self.client.post(page, form, follow=True), "A project needs at least one owner")
         self.assertTrue(Membership.objects.filter(pk=alone.pk).exists())
 
     def test_deleting_an_account_unassigns_its_tasks_with_an_event_each(self) -> None:

@@ -25,7 +25,7 @@ OTHER = Policy("other", 10, 0.001)
 class BudgetTests(Case):
     def setUp(self) -> None:
         self.viewer = viewer_for(UserFactory())
-        for buckets in (budget._returned, budget._local):
+        for buckets in (budget._unused, budget._local):
             buckets.clear()
             self.addCleanup(buckets.clear)
 
@@ -110,7 +110,7 @@ class BudgetTests(Case):
                 self.charge(60, viewer=replace(self.viewer, user_id=user_id))
                 give_back(replace(self.viewer, user_id=user_id), SLOW, 1)
             self.assertEqual(len(budget._local._levels), 2)
-            self.assertEqual(len(budget._returned._units), 2)
+            self.assertEqual(len(budget._unused._units), 2)
 
     def test_the_headers_are_structured_fields(self) -> None:
         balances = [Balance(Policy("cost", 60_000, 1_000), 59_000), Balance(Policy("writes", 600, 10.0), 599)]

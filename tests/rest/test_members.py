@@ -160,7 +160,7 @@ class AddMemberTest(MemberCase):
 
     def test_adding_a_member_twice_is_refused(self) -> None:
         response = self.send("POST", self.path, {"username": self.editor.username, "role": "owner"})
-        self.assertEqual(response.json(), {"username": ["They are a member already."]})
+        self.assertEqual(response.json(), {"username": ["This user is already a member."]})
 
 
 class MemberTest(MemberCase):

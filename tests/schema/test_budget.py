@@ -23,7 +23,7 @@ GRAPHQL_RESPONSE = "application/graphql-response+json"
 
 def fresh_budgets(test: Any) -> None:
     """Forget what other tests spent and gave back in this process."""
-    for buckets in (budget._returned, budget._local):
+    for buckets in (budget._unused, budget._local):
         buckets.clear()
         test.addCleanup(buckets.clear)
 

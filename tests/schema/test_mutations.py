@@ -325,7 +325,7 @@ class TaskTests(MutationCase):
     def test_a_conflict_names_the_current_version(self) -> None:
         self.change("updateTask", id=self.task.pk, title="Mow")
         result = self.data(mutation("updateTask"), input={"id": self.task.pk, "version": 1})["result"]
-        self.assertEqual(result["messages"][0]["message"], "This is version 2 by now.")
+        self.assertEqual(result["messages"][0]["message"], "The current version is 2.")
 
 
 class CommentTests(MutationCase):
