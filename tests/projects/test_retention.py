@@ -232,7 +232,7 @@ class JobTests(Case):
         self.assertEqual(
             stdout.getvalue(),
             "2 events older than 30 days are deleted.\n1 entries of the audit log older than 365 days are deleted.\n"
-            "2 expired sessions and 1 old failures to sign in are deleted.\n0 expired invitations are deleted.\n",
+            "2 expired sessions and 1 old failed sign-ins are deleted.\n0 expired invitations are deleted.\n",
         )
 
 

@@ -79,8 +79,8 @@ class CreateManyTests(Case):
         self.membership = MembershipFactory(role=Role.EDITOR)
         self.actor = viewer_for(self.membership.user)
 
-    def create(self, *many: dict[str, Any]) -> list[Task]:
-        return create_tasks(actor=self.actor, project_id=self.membership.project_id, many=many)  # type: ignore[arg-type]
+    def create(self, *new_tasks: dict[str, Any]) -> list[Task]:
+        return create_tasks(actor=self.actor, project_id=self.membership.project_id, new_tasks=new_tasks)  # type: ignore[arg-type]
 
     def test_each_task_has_its_event(self) -> None:
         created = self.create(

@@ -50,7 +50,7 @@ class CreateTests(TokenCommandCase):
         self.assertEqual(days_of(token), 7)
         self.assertEqual(
             stderr,
-            f"Token {token.pk} of alice lasts until {token.expires_at:%Y-%m-%d %H:%M} UTC."
+            f"Token {token.pk} of alice expires at {token.expires_at:%Y-%m-%d %H:%M} UTC."
             " Store it now: it is not shown again.\n",
         )
         self.assertNotIn(stdout.strip(), stderr)
@@ -63,7 +63,7 @@ class CreateTests(TokenCommandCase):
     def test_a_token_may_never_expire(self) -> None:
         _, stderr = self.run_command("create", "alice", "--scope", "read", "--never-expires")
         self.assertIsNone(Token.objects.get().expires_at)
-        self.assertIn("lasts for ever", stderr)
+        self.assertIn("never expires", stderr)
 
     def test_a_token_has_the_given_name_or_a_default(self) -> None:
         self.run_command("create", "alice", "--scope", "read", "--name", "laptop")

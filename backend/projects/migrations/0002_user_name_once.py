@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.AlterModelManagers(
-            name="user", managers=[("objects", backend.projects.models.user.People())]
+            name="user", managers=[("objects", backend.projects.models.user.CaseInsensitiveUserManager())]
         ),
         migrations.AddConstraint(
             model_name="user",

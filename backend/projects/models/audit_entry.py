@@ -24,8 +24,8 @@ class AuditAction(models.TextChoices):
 class AuditEntry(models.Model):
     """A sign-in, a change of an account, token, membership or invitation, or a comment imported under another name.
 
-    For staff only: listeners do not receive it. Written by `audit.record` alone. Like an event of the journal, it
-    refers to rows by id and outlives them.
+    Only staff may read it. Only `audit.record` writes it. Like an event of the journal, it refers to rows by id without
+    a foreign key, and outlives them.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -38,7 +38,7 @@ class AuditEntry(models.Model):
     actor_token_id = models.IntegerField(null=True)
     # The client's IP address; empty for commands.
     address = models.CharField(max_length=45, blank=True)
-    # The owner of the account, membership, invitation or token concerned.
+    # The user whose account, membership, invitation or token the entry is about.
     user_id = models.IntegerField(null=True)
     user_name = models.CharField(max_length=301, blank=True)
     project_id = models.IntegerField(null=True)

@@ -4,7 +4,7 @@ from .text import validate_storable
 
 
 class Comment(models.Model):
-    """A comment on a task. `author` is a name, which outlives the account."""
+    """A comment on a task. `author` is a name without a foreign key: a comment outlives the account of its author."""
 
     id = models.BigAutoField(primary_key=True)
     task = models.ForeignKey("Task", models.CASCADE, related_name="comments")

@@ -3,9 +3,9 @@ from django.db import connection, models
 
 
 class Event(models.Model):
-    """One row of the journal. Written by `journal.append` alone, never changed afterwards.
+    """One row of the journal. Only `journal.append` writes it, and nothing changes it afterwards.
 
-    It refers to rows by id without a foreign key: an event outlives the rows it describes.
+    It refers to rows by id without a foreign key: an event outlives the rows that it describes.
     """
 
     position = models.BigIntegerField(primary_key=True)
@@ -17,7 +17,7 @@ class Event(models.Model):
     at = models.DateTimeField()
     # A JSON object, stored as text: frames are built from it without parsing it again.
     payload = models.TextField()
-    # Recipients of a project's deletion besides staff: the ids of its members. Null: everyone who may see the project.
+    # Where a project is deleted, the user ids of its members. They and staff receive the event. Null for other events.
     audience = ArrayField(models.IntegerField(), null=True)
 
     class Meta:

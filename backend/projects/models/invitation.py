@@ -5,7 +5,7 @@ from .membership import Role
 
 
 class Invitation(models.Model):
-    """An offer of a role in a project. The user becomes a member by accepting it, and gains nothing before.
+    """An offer of a role in a project. A user who accepts it becomes a member, and has no access to the project before.
 
     `invited_by` has no constraint in the database and is not updated: an invitation outlives the account of its sender.
     """
@@ -18,7 +18,7 @@ class Invitation(models.Model):
         settings.AUTH_USER_MODEL, models.DO_NOTHING, null=True, related_name="+", db_constraint=False
     )
     created_at = models.DateTimeField()
-    # The last moment at which it can be accepted.
+    # The invitation can be accepted before this time.
     expires_at = models.DateTimeField()
 
     user_id: int

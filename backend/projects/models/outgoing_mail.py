@@ -6,9 +6,9 @@ from django.db.models.functions import Now
 class OutgoingMail(models.Model):
     """One mail to one recipient, with the state of its delivery. `services.mail` updates it, by the database's clock.
 
-    No worker claims it before `not_before`: when the present claim expires, or the wait after a refusal ends.
-    `sent_at` is when the mail server accepted it. A mail is in doubt from its claim until its result is known: if its
-    worker was killed, the server may have accepted it.
+    `not_before` is the earliest time of the next claim: the present claim expires then, or the wait after a refusal
+    ends. `sent_at` is when the mail server accepted the mail. A mail is in doubt from its claim until its result is
+    known: if the worker is killed meanwhile, the server may have accepted the mail.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -24,7 +24,7 @@ class OutgoingMail(models.Model):
 
 
 class MailDigest(OutgoingMail):
-    """One mail in place of those that exceed the hourly limit of their recipient. Once claimed, it takes no more."""
+    """One mail in place of those that exceed the hourly limit of their recipient. Once claimed, it is complete."""
 
     class Meta:
         indexes = [
@@ -50,9 +50,9 @@ class LimitedMail(OutgoingMail):
 
 
 class MailQuota(models.Model):
-    """When mails to an address were claimed in the last hour, digests apart. `services.mail` updates it.
+    """The times in the last hour at which mails to an address were claimed, except digests. `services.mail` updates it.
 
-    Unlike the rows of the mails, it stays when their tasks are deleted. `recipient` is in lower case.
+    Unlike the rows of the mails, it is not deleted with their tasks. `recipient` is in lower case.
     """
 
     id: int

@@ -45,8 +45,8 @@ class Task(models.Model):
             models.CheckConstraint(condition=models.Q(status__in=Status.values), name="task_status_known"),
             models.CheckConstraint(condition=models.Q(version__gte=1), name="task_version_from_1"),
         ]
-        # Each serves one order or filter of the lists, and ends with the id, which makes every order total. Those by
-        # project serve viewers who see only some projects (docs/decisions/0007-large-tables.md).
+        # Each serves one order or filter of the lists, or the search. The id at its end makes an order total. Indexes
+        # by project serve viewers who see only some projects (docs/decisions/0007-large-tables.md).
         indexes = [
             models.Index(fields=["due_date", "id"], name="task_due"),
             models.Index(fields=["created_at", "id"], name="task_created"),

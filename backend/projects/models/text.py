@@ -8,7 +8,7 @@ from django.db.models.functions import Concat, Upper
 # text is converted to upper case, and small letters replace the signs. This leaves no wildcards of LIKE.
 _SIGNS = " \n\t.,:;-_/%\\()[]'\"!?+*#&"
 _LETTERS = "qjzxkvwybpgfhmcduoltrasi"
-# Separates columns. It replaces no sign, so no match spans two columns.
+# The separator of columns. No sign is replaced by it, so no match spans two columns.
 _SEPARATOR = "n"
 
 

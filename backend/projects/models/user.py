@@ -13,11 +13,11 @@ from .text import validate_storable
 MAX_NAME = 150  # characters, as in Django's field
 
 
-class People(UserManager["User"]):
+class CaseInsensitiveUserManager(UserManager["User"]):
     def get_by_natural_key(self, username: str | None) -> User:
-        """Return the user with this name, in any case and Unicode form. Raises User.DoesNotExist.
+        """Return the user with this name, ignoring case and Unicode form. Raises User.DoesNotExist.
 
-        Used to sign in, by commands and to add members.
+        Sign-in, commands and invitations use it.
         """
         name = username or ""
         if len(name) > MAX_NAME:  # checked before normalization, which takes quadratic time
@@ -38,7 +38,7 @@ class User(AbstractUser):
 
     id: int
 
-    objects: ClassVar[People] = People()
+    objects: ClassVar[CaseInsensitiveUserManager] = CaseInsensitiveUserManager()
 
     class Meta(AbstractUser.Meta):  # type: ignore[name-defined,misc]
         constraints = [

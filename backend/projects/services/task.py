@@ -30,12 +30,12 @@ class TaskChanges(TypedDict, total=False):
 
 def create_task(*, actor: Viewer, project_id: int | None, changes: TaskChanges) -> Task:
     """Create a task, pending unless `changes` says otherwise. For locks and errors see `create_tasks`."""
-    return create_tasks(actor=actor, project_id=project_id, many=[changes])[0]
+    return create_tasks(actor=actor, project_id=project_id, new_tasks=[changes])[0]
 
 
 @transaction.atomic
-def create_tasks(*, actor: Viewer, project_id: int | None, many: Sequence[TaskChanges]) -> list[Task]:
-    """Create tasks in one project, all or none, each with its event. Returns them in the order given.
+def create_tasks(*, actor: Viewer, project_id: int | None, new_tasks: Sequence[TaskChanges]) -> list[Task]:
+    """Create tasks in one project, all or none, each with its event. Returns them in the order of `new_tasks`.
 
     Locks references to the project and the assignees. Other writers wait for the journal until the commit, so pass some
     hundred at most. Raises UnknownProject, NotAllowed, NotAMember (assignee is outside the project), ValidationError.
@@ -44,9 +44,9 @@ def create_tasks(*, actor: Viewer, project_id: int | None, many: Sequence[TaskCh
         project = access.project_to_add_to(actor, project_id)
     except ProjectNotFound:
         raise UnknownProject from None
-    tasks = [Task(project=project) for _ in many]
+    tasks = [Task(project=project) for _ in new_tasks]
     defaults: TaskChanges = {"title": None, "due_date": None, "status": Status.PENDING}
-    for task, changes in zip(tasks, many, strict=True):
+    for task, changes in zip(tasks, new_tasks, strict=True):
         set_fields(task, {**defaults, **changes})
     for assignee_id in sorted({task.assignee_id for task in tasks if task.assignee_id is not None}):
         _lock_member(project.pk, assignee_id)

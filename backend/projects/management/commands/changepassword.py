@@ -10,7 +10,7 @@ from backend.projects.models import User
 
 
 class Command(changepassword.Command):
-    """Django's command, which here also ends the sessions of the old password and closes their open sockets."""
+    """Django's command. It also ends the sessions of the old password, and closes their open sockets."""
 
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> str | None:

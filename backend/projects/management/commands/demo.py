@@ -24,17 +24,17 @@ PROJECTS = {
     "Office move": ("room", ["kitchen", "library", "meeting", "server", "quiet", "reception", "workshop"]),
 }
 WORK = ["Sketch", "Plan", "Build", "Review", "Test", "Measure", "Announce", "Document", "Repair"]
-# Hours from now: late, within the next day, within the week, later.
+# Hours from now until a task is due: some are late, some due soon, some later.
 DUE_HOURS = [-50, 3, 30, 72, 9, 168, 20, 100, 400, 700, 250]
 STATUSES = [Status.PENDING, Status.IN_PROGRESS, Status.COMPLETED, Status.PENDING]
 REMARKS = ["Looks good to me.", "Can we have this a day earlier?", "I have put my notes into the description.", "Done?"]
 
-# From this number on, tasks have no history and are created in batches.
+# A load of this many tasks or more creates them in batches and without history.
 MANY = 10_000
 BATCH = 250
 # In a large load, the shares of the three projects. The rest goes to hundreds of projects, few of which are large.
 LARGE_SHARES = [0.3, 0.2, 0.1]
-OTHERS = 400
+OTHER_PROJECTS = 400
 THINGS = ["report", "contract", "drawing", "shelf", "budget", "poster", "server", "garden", "invoice", "manual"]
 # Words to search for, by frequency: one task in 2 contains the first, one in 10 the next, and so on.
 WORDS = {2: "together", 10: "drawings", 100: "permission", 1_000: "scaffolding", 10_000: "chandelier"}
@@ -57,7 +57,7 @@ class Command(BaseCommand):
         batch by batch, since a transaction that holds the journal's lock blocks all other writers.
         """
         if tasks is None and Project.objects.exists():
-            self.stdout.write("There are projects already: no demo data loaded.")
+            self.stdout.write("There are projects already, so no demo data is loaded.")
             return
         if tasks is not None and tasks >= MANY:
             self._load_many(tasks)
@@ -98,14 +98,14 @@ class Command(BaseCommand):
             cursor.execute("SET gin_pending_list_limit = '64MB'; SET work_mem = '256MB'")
             try:
                 for size, actor, (project_id, *assignees) in batches:
-                    many = [_random_task(rng, progress.done + n, assignees, now) for n in range(size)]
-                    services.task.create_tasks(actor=actor, project_id=project_id, many=many)
+                    new_tasks = [_random_task(rng, progress.done + n, assignees, now) for n in range(size)]
+                    services.task.create_tasks(actor=actor, project_id=project_id, new_tasks=new_tasks)
                     progress.advance(size)
             finally:
                 cursor.execute("RESET gin_pending_list_limit; RESET work_mem")
-            # Not left to autovacuum: until the tables are analyzed, PostgreSQL plans as if they were empty.
+            # Autovacuum would do this too late: until then, PostgreSQL plans as if the tables were empty.
             cursor.execute("ANALYZE projects_task, projects_project, projects_event")
-        self.stdout.write(f"Demo data loaded: {len(LARGE_SHARES) + OTHERS} projects, {tasks} tasks.")
+        self.stdout.write(f"Demo data loaded: {len(LARGE_SHARES) + OTHER_PROJECTS} projects, {tasks} tasks.")
 
 
 class Progress:
@@ -141,8 +141,8 @@ def _sizes(tasks: int) -> Iterator[tuple[str, int]]:
     for name, share in zip(PROJECTS, LARGE_SHARES, strict=True):
         remaining -= int(tasks * share)
         yield name, int(tasks * share)
-    parts = [1 / (10 + number) for number in range(OTHERS)]
-    ends = [round(remaining * sum(parts[: number + 1]) / sum(parts)) for number in range(OTHERS)]
+    parts = [1 / (10 + number) for number in range(OTHER_PROJECTS)]
+    ends = [round(remaining * sum(parts[: number + 1]) / sum(parts)) for number in range(OTHER_PROJECTS)]
     for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
         yield f"{WORK[number % len(WORK)]} the {THINGS[number % len(THINGS)]}s, part {number + 1}", end - start
 

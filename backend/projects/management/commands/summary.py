@@ -13,7 +13,7 @@ from backend.projects.services.clock import Day, zone
 
 
 class Command(BaseCommand):
-    help = "Generate the summaries of a local date. Reports that already exist get the present figures."
+    help = "Generate the summaries of a local date. Existing summaries are updated."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(

@@ -17,23 +17,23 @@ HEADINGS = ("id", "user", "name", "scope", "created (UTC)", "expires (UTC)", "la
 
 
 class Command(BaseCommand):
-    help = "Create, list and revoke tokens, with which scripts sign in."
+    help = "Create, list and revoke tokens, which scripts use to sign in."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
         create = actions.add_parser("create", help="create a token and print it")
         create.add_argument("user", help="name of the user")
-        create.add_argument("--scope", required=True, choices=Scope.values, help="what it may do on behalf of its user")
-        create.add_argument("--name", default="made with manage.py", help="its purpose, as shown in lists")
-        ends = create.add_mutually_exclusive_group()
-        ends.add_argument(
+        create.add_argument("--scope", required=True, choices=Scope.values, help="what the token may do for its user")
+        create.add_argument("--name", default="made with manage.py", help="the purpose of the token, as shown in lists")
+        expiry = create.add_mutually_exclusive_group()
+        expiry.add_argument(
             "--days", type=int, default=DAYS, help=f"days until it expires, 1 to {MAX_DAYS} (default: {DAYS})"
         )
-        ends.add_argument("--never-expires", dest="days", action="store_const", const=None)
+        expiry.add_argument("--never-expires", dest="days", action="store_const", const=None)
         list_ = actions.add_parser("list", help="show tokens, oldest first")
         list_.add_argument("user", nargs="?", help="name of a user (default: all users)")
         revoke = actions.add_parser("revoke", help="revoke a token at once, and close its open sockets")
-        revoke.add_argument("id", help="its id, as shown by `list`")
+        revoke.add_argument("id", help="the id of the token, as shown by `list`")
 
     def handle(self, *, action: str, **options: Any) -> None:
         with _errors_in_one_line():
@@ -51,8 +51,8 @@ class Command(BaseCommand):
         if not owner.is_active:
             raise CommandError(f"{owner.username} is not active.")
         token, secret = services.token.create_token(actor=SYSTEM, user_id=owner.pk, name=name, scope=scope, days=days)
-        ends = f"until {token.expires_at:%Y-%m-%d %H:%M} UTC" if token.expires_at else "for ever"
-        self.stderr.write(f"Token {token.pk} of {owner.username} lasts {ends}. Store it now: it is not shown again.")
+        expiry = f"expires at {token.expires_at:%Y-%m-%d %H:%M} UTC" if token.expires_at else "never expires"
+        self.stderr.write(f"Token {token.pk} of {owner.username} {expiry}. Store it now: it is not shown again.")
         self.stdout.write(secret)
 
     def _list(self, user: str | None) -> None:

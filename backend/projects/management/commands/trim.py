@@ -8,7 +8,7 @@ from backend.projects import services
 
 
 class Command(BaseCommand):
-    help = "Delete old events and audit entries, expired sessions and invitations, as Beat's hourly job does."
+    help = "Delete old events and audit entries, and expired sessions and invitations. Beat's job does so every hour."
 
     def handle(self, **options: Any) -> None:
         now = timezone.now()
@@ -17,5 +17,5 @@ class Command(BaseCommand):
         self.stdout.write(f"{events} events older than {settings.JOURNAL_DAYS} days are deleted.")
         sessions, attempts = services.retention.clear_sessions(now=now), services.retention.clear_attempts(now=now)
         self.stdout.write(f"{entries} entries of the audit log older than {settings.AUDIT_DAYS} days are deleted.")
-        self.stdout.write(f"{sessions} expired sessions and {attempts} old failures to sign in are deleted.")
+        self.stdout.write(f"{sessions} expired sessions and {attempts} old failed sign-ins are deleted.")
         self.stdout.write(f"{invitations} expired invitations are deleted.")
