@@ -325,6 +325,10 @@ AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contri
 PASSWORD_CHECKS = env.int("PASSWORD_CHECKS", default=4)
 if not 1 <= PASSWORD_CHECKS <= 1000:
     raise ImproperlyConfigured(f"PASSWORD_CHECKS is {PASSWORD_CHECKS}: set a number from 1 to 1000.")
+# Sign-ins and changes of the password of one account per hour. As many are possible at once.
+SIGN_INS_PER_HOUR = env.int("SIGN_INS_PER_HOUR", default=60)
+if SIGN_INS_PER_HOUR < 1:
+    raise ImproperlyConfigured(f"SIGN_INS_PER_HOUR is {SIGN_INS_PER_HOUR}: set 1 or more.")
 # Failed sign-ins are counted per user name and address, in the database: that works while Redis is down.
 AXES_HANDLER = "backend.web.attempts.AttemptHandler"
 AXES_FAILURE_LIMIT = 5

@@ -2,7 +2,7 @@
 
 One command charges all policies of a request. The next charge of the same viewer in this process also gives back the
 units that earlier requests did not use, without a command of its own. While Redis does not answer, each process has its
-own buckets.
+own buckets. Sign-ins, which have no viewer yet, are counted in a bucket per name.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ _MAX_LOCAL = 10_000
 # The bucket of all clients without a credential in open mode.
 _OPEN = "open"
 
-# ARGV[1] is 1 to charge nothing if a bucket would overflow. Then, for each key: capacity, units restored per second,
-# units to charge, units to give back. A bucket is `<level>:<time>`, and empties by itself. Returns the seconds to wait
-# until the charge is possible (0 or less: now), and the units left in each bucket.
+# Whether to charge nothing if a bucket would overflow, to charge in any case, or to charge nothing.
+_ALL_OR_NOTHING, _ANYWAY, _NEVER = "1", "0", "-1"
+
+# ARGV[1] is one of these. Then, for each key: capacity, units restored per second, units to charge, units to give back.
+# A bucket is `<level>:<time>`, and empties by itself. Returns the seconds to wait until the charge is possible (0 or
+# less: now), and the units left in each bucket.
 _CHARGE = """
 local now = redis.call('TIME')
 now = now[1] + now[2] / 1000000
@@ -46,7 +49,7 @@ end
 local result = {math.ceil(wait)}
 for i, key in ipairs(KEYS) do
   local capacity, rate, amount = unpack(ARGV, 4 * i - 2, 4 * i)
-  if wait <= 0 or ARGV[1] == '0' then
+  if ARGV[1] == '0' or (ARGV[1] == '1' and wait <= 0) then
     levels[i] = math.min(levels[i] + amount, capacity)
   end
   redis.call('SET', key, levels[i] .. ':' .. now, 'PX', math.ceil(levels[i] / rate * 1000) + 1000)
@@ -85,6 +88,11 @@ def tokens_policy() -> Policy:
     return Policy("tokens", settings.TOKENS_PER_HOUR, settings.TOKENS_PER_HOUR / 3600)
 
 
+def sign_ins_policy() -> Policy:
+    """Sign-ins and changes of the password. Each counts once its password proves to be right."""
+    return Policy("sign-ins", settings.SIGN_INS_PER_HOUR, settings.SIGN_INS_PER_HOUR / 3600)
+
+
 @dataclass(frozen=True, slots=True)
 class Balance:
     """The units that are left of a budget."""
@@ -108,8 +116,28 @@ def charge(viewer: Viewer, charges: Charges) -> list[Balance]:
     """
     if viewer.is_system or not charges:
         return []
-    names = [f"budget:{policy.name}:{_bucket_of(viewer)}" for policy, _ in charges]
     is_enforced = settings.COST_MODE == "enforce"
+    wait_s, balances = _charge(_bucket_of(viewer), charges, _ALL_OR_NOTHING if is_enforced else _ANYWAY)
+    if wait_s > 0 and is_enforced:
+        raise RateLimited(wait_s, balances)
+    return balances
+
+
+def require_for_name(name: str, policy: Policy) -> None:
+    """Raise RateLimited if less than a unit is left of the budget of a name. Charges nothing."""
+    wait_s, balances = _charge(f"name:{name}", [(policy, 1)], _NEVER)
+    if wait_s > 0 and settings.COST_MODE == "enforce":
+        raise RateLimited(wait_s, balances)
+
+
+def charge_name(name: str, policy: Policy) -> None:
+    """Charge a unit to the budget of a name, whatever is left of it."""
+    _charge(f"name:{name}", [(policy, 1)], _ANYWAY)
+
+
+def _charge(bucket: str, charges: Charges, mode: str) -> tuple[int, list[Balance]]:
+    """Return the seconds until the charge is possible (0 or less: now), and the balances."""
+    names = [f"budget:{policy.name}:{bucket}" for policy, _ in charges]
     returned = [_unused.take(name) for name in names]
     arguments = [
         argument
@@ -118,17 +146,14 @@ def charge(viewer: Viewer, charges: Charges) -> list[Balance]:
     ]
 
     def command(redis: Any) -> list[int]:
-        result: list[int] = redis.eval(_CHARGE, len(names), *map(server.key, names), int(is_enforced), *arguments)
+        result: list[int] = redis.eval(_CHARGE, len(names), *map(server.key, names), mode, *arguments)
         return result
 
     result = server.call(command)
     if result is None:
-        result = _local.charge(names, charges, returned, is_enforced=is_enforced)
+        result = _local.charge(names, charges, returned, mode)
     wait_s, *available = result
-    balances = [Balance(policy, left) for (policy, _), left in zip(charges, available, strict=True)]
-    if wait_s > 0 and is_enforced:
-        raise RateLimited(wait_s, balances)
-    return balances
+    return wait_s, [Balance(policy, left) for (policy, _), left in zip(charges, available, strict=True)]
 
 
 def give_back(viewer: Viewer, policy: Policy, unused: int) -> None:
@@ -175,9 +200,7 @@ class _LocalBuckets:
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def charge(
-        self, names: Sequence[str], charges: Charges, returned: Sequence[int], *, is_enforced: bool
-    ) -> list[int]:
+    def charge(self, names: Sequence[str], charges: Charges, returned: Sequence[int], mode: str) -> list[int]:
         """Charge buckets and return the result, like `_CHARGE`."""
         now, wait, levels = time.monotonic(), 0.0, []
         with self._lock:
@@ -186,7 +209,7 @@ class _LocalBuckets:
                 levels.append(max(0.0, level - (now - at) * policy.per_s - unused))
                 wait = max(wait, (levels[-1] + amount - policy.capacity) / policy.per_s)
             for place, (name, (policy, amount)) in enumerate(zip(names, charges, strict=True)):
-                if wait <= 0 or not is_enforced:
+                if mode == _ANYWAY or (mode == _ALL_OR_NOTHING and wait <= 0):
                     levels[place] = min(levels[place] + amount, policy.capacity)
                 self._levels[name] = levels[place], now
                 self._levels.move_to_end(name)

@@ -1,4 +1,4 @@
-"""Pages for signing in and out and for changing the password, and the limit of failed attempts."""
+"""Pages for signing in and out and for changing the password, and the limits of failed and successful attempts."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.views import View
 
-from backend.projects import resolvers, services
+from backend.projects import budget, resolvers, services
 from backend.projects.access import ANONYMOUS, Viewer, parse_id
 from backend.projects.authentication import address_of_request, network_of, viewer_of_browser
+from backend.projects.errors import RateLimited
 from backend.projects.models import User
 from backend.projects.resolvers.page import PageRequest
 from backend.projects.rows import parse_moment
@@ -68,9 +69,12 @@ def locked_out(request: HttpRequest, *_: object) -> HttpResponse:
 
     django-axes passes further arguments, and wrong ones under ASGI; `request` suffices.
     """
+    return _refused(request, _locked_for_s(request))
+
+
+def _refused(request: HttpRequest, wait_s: int) -> HttpResponse:
     page = SignIn()
     page.setup(request)
-    wait_s = _locked_for_s(request)
     context = page.get_context_data(form=SignInForm(request), locked_minutes=ceil(wait_s / 60))
     response = render(request, page.template_name, context, status=429)
     response["Retry-After"] = str(wait_s)
@@ -84,14 +88,20 @@ class ClientLeft(Exception):
 def _begin_attempt(request: HttpRequest, credentials: dict[str, Any]) -> None:
     """Wait for concurrent attempts from this address or with this name, then set `request.had_no_attempts_left`.
 
-    Raises ClientLeft.
+    Raises ClientLeft, and RateLimited if the name has no sign-ins left. Both precede the check of the password, so a
+    refusal tells nothing about it. The budget of a name that belongs to no account is read alike.
     """
-    services.session.serialize_attempts(
-        keys=[f"address {attempt_address(request)}", f"name {attempt_name(request, credentials)}"]
-    )
+    name = attempt_name(request, credentials)
+    services.session.serialize_attempts(keys=[f"address {attempt_address(request)}", f"name {name}"])
     if request.password_slot.has_left:  # type: ignore[attr-defined]
         raise ClientLeft
     request.had_no_attempts_left = not AxesProxyHandler.is_allowed(request, credentials)  # type: ignore[attr-defined]
+    budget.require_for_name(name, budget.sign_ins_policy())
+
+
+def _charge_success(request: HttpRequest, credentials: dict[str, Any]) -> None:
+    """Count a right password. Wrong ones do not count: else anyone could lock out an account by its name."""
+    budget.charge_name(attempt_name(request, credentials), budget.sign_ins_policy())
 
 
 # --- Pages -----------------------------------------------------------------------------------------------
@@ -104,7 +114,10 @@ class SignInForm(AuthenticationForm):
     def clean(self) -> dict[str, Any]:
         assert self.request is not None
         _begin_attempt(self.request, self.cleaned_data)
-        return super().clean()
+        cleaned_data: dict[str, Any] = super().clean()
+        if self.get_user() is not None:
+            _charge_success(self.request, cleaned_data)
+        return cleaned_data
 
 
 class PasswordForm(PasswordChangeForm):
@@ -120,6 +133,7 @@ class PasswordForm(PasswordChangeForm):
         _begin_attempt(self.request, credentials)
         if authenticate(self.request, **credentials) != self.user:
             raise ValidationError(self.error_messages["password_incorrect"], code="password_incorrect")
+        _charge_success(self.request, credentials)
         return old
 
 
@@ -146,6 +160,8 @@ class PasswordChecking(View):
                 return response
         except ClientLeft:
             return _left()
+        except RateLimited as error:
+            return _refused(request, error.retry_after_s)
         finally:
             slot.end()
             slot.leave()

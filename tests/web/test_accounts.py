@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,10 +11,12 @@ from datetime import timedelta
 from http.client import HTTPConnection
 from threading import Barrier
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlencode
 
 from asgiref.sync import async_to_sync
 from axes.models import AccessAttempt, AccessLog
+from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.hashers import make_password
 from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
@@ -24,11 +27,13 @@ from django.utils import timezone
 from backend.projects import services
 from backend.projects.access import SYSTEM, viewer_for
 from backend.projects.authentication import current_viewer
+from backend.projects.cache.redis import server
 from backend.projects.errors import InvalidCredential
 from backend.projects.models import AuditEntry, Event, User
 from backend.web import password_slots
 from tests.cases import Case, CommittingCase, ServerCase, token_of
 from tests.factories import UserFactory
+from tests.schema.test_budget import fresh_budgets
 
 PASSWORD = "correct horse battery"
 SIGN_IN = "/accounts/sign-in/"
@@ -481,6 +486,66 @@ class PerAddressAndPerNameTests(AccountCase):
             self.guess(1, f"name {number}")
         AccessAttempt.objects.update(attempt_time=timezone.now() - timedelta(minutes=15))
         self.assertEqual(self.sign_in().status_code, 302)
+
+
+@override_settings(SIGN_INS_PER_HOUR=2)
+class BudgetTests(AccountCase):
+    """Sign-ins with one name, each with the right password."""
+
+    def setUp(self) -> None:
+        fresh_budgets(self)
+
+    def spend(self) -> None:
+        self.assertEqual([self.sign_in(name).status_code for name in ("ada", "ADA")], [302, 302])
+
+    def test_an_account_signs_in_a_bounded_number_of_times(self) -> None:
+        self.spend()
+        sessions = Session.objects.count()
+        with self.nothing_changes():
+            response = self.sign_in(client=Client(), REMOTE_ADDR="192.0.2.7")
+        self.assertContains(response, f"{LOCKED} Try again in 30 minutes.", status_code=429)
+        self.assertTrue(1790 < int(response["Retry-After"]) <= 1800, response["Retry-After"])
+        self.assertEqual(Session.objects.count(), sessions)
+        self.assertEqual(self.sign_in("bob").status_code, 302)
+
+    def test_a_refusal_is_the_same_for_a_wrong_password_and_checks_neither(self) -> None:
+        self.spend()
+        with patch.object(ModelBackend, "authenticate", side_effect=AssertionError("checked")):
+            right, wrong = (self.sign_in(password=password, client=Client()) for password in (PASSWORD, "wrong"))
+        self.assertEqual((right.status_code, wrong.status_code), (429, 429))
+        without_token = [re.sub(r'value="\w{64}"', "", page.content.decode()) for page in (right, wrong)]
+        self.assertEqual(*without_token)
+        self.assertFalse(AccessAttempt.objects.exists())
+
+    def test_failures_are_not_charged(self) -> None:
+        self.assertEqual(self.guess(4), [200] * 4)
+        self.spend()
+
+    def test_an_unknown_name_takes_as_many_commands_as_a_known_one(self) -> None:
+        self.sign_in()
+        for name in ("ada", "nobody"):
+            with self.subTest(name), patch.object(server, "call", wraps=server.call) as call:
+                self.assertEqual(self.guess(1, name), [200])
+                self.assertEqual(call.call_count, 1)
+
+    def test_the_password_page_is_charged_to_the_same_budget(self) -> None:
+        self.sign_in()
+        form = {"old_password": PASSWORD, "new_password1": "short", "new_password2": "short"}
+        for status in (200, 429):
+            with self.nothing_changes():
+                response = self.client.post(CHANGE_PASSWORD, form)
+            self.assertEqual(response.status_code, status)
+        self.assertTrue(1790 < int(response["Retry-After"]) <= 1800, response["Retry-After"])
+
+    def test_each_process_has_its_own_budgets_while_redis_is_down(self) -> None:
+        with self.redis_down():
+            self.spend()
+            self.assertEqual(self.sign_in().status_code, 429)
+
+    @override_settings(COST_MODE="measure")
+    def test_nothing_is_refused_while_costs_are_only_measured(self) -> None:
+        self.spend()
+        self.spend()
 
 
 class FloodCase(ServerCase):
