@@ -244,7 +244,7 @@ class CommentInput(serializers.Serializer[Any]):
 
 
 class MemberInput(serializers.Serializer[Any]):
-    username = Text(allow_blank=True, help_text="The name that the user signs in with, in any case.")
+    username = Text(allow_blank=True, help_text="The name that the user signs in with, ignoring case.")
     role = serializers.ChoiceField(Role.choices, default=Role.EDITOR.value)
 
 

@@ -177,7 +177,7 @@ class AddCommentInput:
 @strawberry.input
 class AddMemberInput:
     project_id: ID
-    username: str = strawberry.field(description="The name that the user signs in with, in any case.")
+    username: str = strawberry.field(description="The name that the user signs in with, ignoring case.")
     role: Role = Role.EDITOR
 
 
@@ -197,7 +197,7 @@ class RemoveMemberInput:
 @strawberry.input
 class InviteMemberInput:
     project_id: ID
-    username: str = strawberry.field(description="The name that the user signs in with, in any case.")
+    username: str = strawberry.field(description="The name that the user signs in with, ignoring case.")
     role: Role = Role.EDITOR
 
 

@@ -234,7 +234,7 @@ class NewToken:
 
 
 @strawberry.type(
-    description="A sign-in, a change of somebody's access, or an imported comment."
+    description="A sign-in, a change of a user's access, or an imported comment."
     " It outlives the rows that its ids refer to."
 )
 class AuditEntry:

@@ -7,7 +7,7 @@ AUDIT_LOG = Listing("audit log", AuditRow, None, Order())
 
 
 def list_entries(viewer: Viewer, *, page: PageRequest) -> Page[AuditRow]:
-    """Newest first; not cached, since an entry takes no position.
+    """Newest first. Not cached, since an entry takes no position.
 
     Raises NotSignedIn, MissingScope, NotAllowed (viewer is not staff), BadArgument.
     """

@@ -18,7 +18,7 @@ R = TypeVar("R", bound=Row)
 
 @dataclass(frozen=True, slots=True)
 class CachedPage(Generic[R]):
-    """A page with its ETag and the tag versions it was read at. `project_id` is that of the query."""
+    """A page, its ETag, and the tag versions that it was read at. `project_id` is the one of the `CacheQuery`."""
 
     page: Page[R]
     etag: str

@@ -17,7 +17,7 @@ COMMENTS_OF_TASKS = Listing("task.comments", CommentRow, None, _NEWEST_FIRST)
 def list_comments(
     viewer: Viewer, task_id: int | None, *, page: PageRequest, if_none_match: str | None = None
 ) -> CachedPage[CommentRow]:
-    """Newest first, cached under the task's project. Raises TaskNotFound, BadArgument."""
+    """Newest first, cached under the task's project. Raises TaskNotFound, BadArgument, NotModified."""
     task = access.task(viewer, task_id)
     listing = Listing("comments", CommentRow, task.pk, _NEWEST_FIRST)
     query = CacheQuery(

@@ -10,13 +10,13 @@ from ..visibility import EventFilter, EventVisibility
 from .page import MAX_PAGE
 
 MAX_POSITION = 2**63 - 1
-# At most this many events are read for one page. A filtered page may be short while `has_more` is true.
+# Events that are read for one page at most. So a filtered page may have few events although `has_more` is true.
 _MAX_READ = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """`cursor` is the position that the page was read up to, whether its last event is shown or not."""
+    """`cursor` is the position of the last event that was read for the page, even if the page does not show it."""
 
     events: list[JournalEvent]
     cursor: int
@@ -37,7 +37,7 @@ def current_cursor(viewer: Viewer) -> int:
 
 
 def list_events(viewer: Viewer, *, after: int | None, filter: EventFilter, size: int | None = None) -> EventPage:
-    """Visible events after a position, oldest first. Without a position, no events and the newest position.
+    """Visible events after a position, oldest first. If it is None, no events, and the newest position as cursor.
 
     Raises BadArgument, ResumeRefused where the position is no longer retained or not yet reached.
     """
@@ -47,8 +47,8 @@ def list_events(viewer: Viewer, *, after: int | None, filter: EventFilter, size:
         raise BadArgument("first", f"A page has 1 to {MAX_PAGE} events.")
     if after is None:
         return EventPage([], journal.retained().head, has_more=False)
-    # Events are read before permissions, so that a project joined in between is in both. Retention is checked last, as
-    # only the journal records who could see a deleted project.
+    # Events are read before permissions, so the permissions are at least as new as the events. Retention is checked
+    # after both, since EventVisibility reads deletions of projects from the journal.
     read = journal.read_after(after, limit=_MAX_READ)
     found = read.events
     journal.bump_tags(found)

@@ -9,7 +9,7 @@ from .page import Listing, Order, Page, PageRequest
 
 
 def invitations_listing(project_id: int | None) -> Listing[InvitationRow]:
-    """The invitations to a project; without one, those of the viewer."""
+    """The listing of a project's invitations; for None, of the viewer's own invitations."""
     return Listing("invitations", InvitationRow, project_id, Order())
 
 

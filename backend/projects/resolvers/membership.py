@@ -27,7 +27,7 @@ def get_member(viewer: Viewer, project_id: int | None, user_id: int | None) -> M
 def list_members(
     viewer: Viewer, project_id: int | None, *, page: PageRequest, if_none_match: str | None = None
 ) -> CachedPage[MemberRow]:
-    """Newest first, cached under the project. Raises ProjectNotFound, BadArgument."""
+    """Newest first, cached under the project. Raises ProjectNotFound, BadArgument, NotModified."""
     project = access.project(viewer, project_id)
     listing = Listing("members", MemberRow, project.pk, _NEWEST_FIRST)
     query = CacheQuery(

@@ -1,7 +1,7 @@
-"""Keyset pages: page 9,000 costs what page 1 costs, and rows inserted or deleted between two pages shift nothing.
+"""Keyset pages: page 9,000 costs what page 1 costs, and rows inserted or deleted meanwhile do not shift a page.
 
-A page cursor is opaque to clients. It contains the key of a row and a digest of the list, filter and order that it
-belongs to; a cursor of another list is refused.
+A page cursor is opaque to clients. It contains the key of a row, and a digest of its list, filter and order. A cursor
+of another list, filter or order is refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ R = TypeVar("R", bound=Row)
 M = TypeVar("M", bound=Model)
 
 MAX_PAGE = 100
-# Characters. Our page cursors have some 80.
+# Characters. A valid page cursor has about 80.
 _MAX_PAGE_CURSOR = 200
 
 
@@ -70,7 +70,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """`first` rows after `after`, or `last` rows before `before`; page cursors as the client sent them."""
+    """`first` rows after `after`, or `last` rows before `before`. Both are page cursors, not yet parsed."""
 
     first: int | None = None
     after: str | None = None
@@ -84,7 +84,7 @@ class PageRequest:
 
     @property
     def size(self) -> int:
-        """Raises BadArgument where it is not 1 to 100, or both `first` and `last` are given."""
+        """Raises BadArgument where the size is not 1 to 100, or the request has both `first` and `last`."""
         if self.first is not None and self.last is not None:
             raise BadArgument("last", "Ask for the first or for the last rows, not for both.")
         argument, size = ("last", self.last) if self.last is not None else ("first", self.first)
@@ -105,13 +105,13 @@ class Page(Generic[R]):
     listing: Listing[R]
 
     def page_cursor(self, row: Row) -> str:
-        """The cursor of the page that follows (or precedes) a row."""
+        """The cursor with which a client requests the page after (or before) the row."""
         return self.listing.page_cursor(row)
 
 
 @dataclass(frozen=True, slots=True)
 class Shares(Generic[M]):
-    """Rows split into disjoint querysets that each have an index for every order. `of` returns that of a key."""
+    """Rows in disjoint querysets, each with an index for every order. `of` returns the queryset of a key."""
 
     of: Callable[[Any], QuerySet[M]]
     keys: Sequence[int]
@@ -119,9 +119,9 @@ class Shares(Generic[M]):
 
 @dataclass(frozen=True, slots=True)
 class PerParent(Generic[M]):
-    """Rows of some parents. Of each, an index that starts with the parent lets PostgreSQL read one page at most.
+    """The rows of some parents. PostgreSQL reads at most one page of each, from an index that starts with the parent.
 
-    `parent` names the attribute of a row that holds its parent's id.
+    `parent` names the attribute of a row with the id of its parent.
     """
 
     parents: QuerySet[Any]
@@ -152,7 +152,7 @@ class Listing(Generic[R]):
         return base64.urlsafe_b64encode(orjson.dumps([self._digest, key.value, key.id])).decode().rstrip("=")
 
     def parse_page_cursor(self, page_cursor: str | None, argument: str) -> Key | None:
-        """Raises BadArgument where the cursor is malformed, belongs to another list, or names an id no row can have."""
+        """Raises BadArgument where the cursor is malformed, or of another list, or has an id that no row can have."""
         if page_cursor is None:
             return None
         is_ours = False
@@ -185,9 +185,9 @@ class Listing(Generic[R]):
         return cut.page(self.row_type.read(found[: cut.size + 1]))
 
     def pages_of(self, rows: PerParent[Any], page: PageRequest, parent_ids: Sequence[int]) -> dict[int, Page[R]]:
-        """The same page for each parent, in one query. Raises BadArgument.
+        """The page for each parent, in one query. Raises BadArgument.
 
-        A parent that has no rows among `rows` gets an empty page.
+        A parent without rows has an empty page.
         """
         cut = self._slice(page)
         return self._by_parent(cut, cut.first_of_each(rows), rows.parent, parent_ids)
@@ -195,7 +195,7 @@ class Listing(Generic[R]):
     def pages_of_few(
         self, rows: QuerySet[Any], page: PageRequest, parent_ids: Sequence[int], *, parent: str
     ) -> dict[int, Page[R]]:
-        """Like `pages_of`, for `rows` that are few enough to read all of them."""
+        """Like `pages_of`, where `rows` are few: PostgreSQL reads all of them."""
         cut = self._slice(page)
         number = Window(RowNumber(), partition_by=[F(parent)], order_by=cut.order.columns)
         numbered = cut.apply(rows).annotate(number=number).filter(number__lte=cut.size + 1)
@@ -223,7 +223,7 @@ class Listing(Generic[R]):
 def _merged_values(shares: Shares[Any], cut: _Slice[Any], names: Sequence[str]) -> list[tuple[Any, ...]]:
     """The first rows of all shares combined. PostgreSQL merges their indexes: it reads a page of each and sorts none.
 
-    Django compiles one share, whose SQL is repeated for the others: compiling takes a millisecond each.
+    Django compiles the SQL of one share, which is repeated for the others: to compile each would take a millisecond.
     """
     placeholder = object()
     limit = cut.size + 1
@@ -261,13 +261,13 @@ class _Among(Func):
 
 
 def among(ids: Any) -> Func:
-    """The condition `id = ANY(ids)`: one primary-key lookup per id, however many ids the planner expects."""
+    """The condition `id = ANY(ids)`. It makes one primary-key lookup per id, even if the planner expects many ids."""
     return _Among(F("pk"), ids)
 
 
 @dataclass(frozen=True, slots=True)
 class _Slice(Generic[R]):
-    """A parsed page request. Reads in `order`, and one row more than `size` to detect further rows."""
+    """A parsed page request. It reads in `order`, and one row more than `size`, to detect further rows."""
 
     listing: Listing[R]
     order: Order

@@ -48,7 +48,7 @@ def list_projects(
     access.require_access(viewer)
     listing = projects_listing(filter, order)
 
-    # Queried once, for the cache and for the list.
+    # One query, for the cache and for the list.
     visible_projects = cache(lambda: access.visible_project_ids(viewer))
     by_ids = filter.search is not None and not viewer.sees_all
 
@@ -72,10 +72,10 @@ def count_projects(viewer: Viewer, filter: ProjectFilter) -> int:
 
 
 def _visible(viewer: Viewer, filter: ProjectFilter, ids: Collection[int] | None) -> QuerySet[Project]:
-    """The visible projects that pass the filter, among these ids or all.
+    """The visible projects that pass the filter, with one of these ids if `ids` is not None.
 
-    A member's search reads the projects that they see and no others, or how long it takes would depend on the words of
-    the others.
+    A member's search reads only the projects that they see. Otherwise its duration would depend on the words of other
+    projects.
     """
     projects = access.visible_projects(viewer)
     if ids is not None:

@@ -1,7 +1,7 @@
 """Search for a substring of titles, names and descriptions.
 
-What a search reads on behalf of a member depends on the rows that they may see alone: how long it takes must not tell
-whether a word occurs in the others (docs/decisions/0007-large-tables.md).
+What a member's search reads depends only on rows that the member may see. Otherwise its duration would reveal whether a
+word occurs in other rows (docs/decisions/0007-large-tables.md).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ M = TypeVar("M", bound=Model)
 MIN_LETTERS = 3
 MAX_MATCHES = 10_000
 
-# The newest tasks are scanned before the index is used, because the index finds all tasks with a word at once.
+# Newest tasks that are scanned before the index is used: the index finds all tasks with a word at once.
 _PROBED = 20_000
-# With this many matches among them, scanning further tasks is faster than the index.
+# If these contain this many matches, scanning further tasks is faster than the index.
 _COMMON = 800
 
 
@@ -84,10 +84,10 @@ def newest_matches(
 ) -> QuerySet[Task]:
     """The newest `limit` (at most `MAX_MATCHES`) of the projects' tasks with `text` in title or description.
 
-    For viewers who see all tasks: it reads an index of all of them. `shares` are the projects' tasks, split into
-    disjoint querysets. `probed` are the same tasks or more, split into querysets that each have an index by id. The
-    planner would have to guess how often a word occurs: it would scan the table for a rare word, or fetch half of it
-    for a common one. Here a sample of the newest tasks decides (docs/decisions/0007-large-tables.md).
+    Only for viewers who see all tasks, since it reads an index of all tasks. `shares` are the projects' tasks in
+    disjoint querysets. `probed` are the same tasks or more, in querysets that each have an index by id. A sample of the
+    newest tasks decides how to search: the planner does not know how often a word occurs, and would scan the table for
+    a rare word, or fetch half of it for a common one (docs/decisions/0007-large-tables.md).
     """
     match = Q(search_text__contains=search_pattern(text))
     limit = min(limit or MAX_MATCHES, MAX_MATCHES)
@@ -102,7 +102,7 @@ def newest_matches(
     return _tasks_found(_NEWEST, parts, limit=limit, most_probed=_PROBED, common=_COMMON)
 
 
-# The last branch is executed only if too few are found among the newest tasks.
+# The last branch is executed only if the newest tasks have too few matches.
 _NEWEST_OF_PROJECTS = """
 WITH seen AS MATERIALIZED ({projects}),
 probed AS MATERIALIZED (
@@ -125,11 +125,11 @@ SELECT id FROM (
 def newest_matches_of_projects(
     text: str, *, tasks: QuerySet[Task], projects: QuerySet[Project], limit: int | None = None
 ) -> QuerySet[Task]:
-    """As `newest_matches`, reading no task of other projects.
+    """Like `newest_matches`, but reads no task of other projects.
 
-    The newest tasks are read first, then those of each project from the newest on, until `limit` are found. `strpos`
-    keeps PostgreSQL from using the index of the words of all tasks, and the order by project from walking the tasks of
-    all projects: with `project_id =` instead of a range, PostgreSQL would ignore the order.
+    It reads the newest tasks, then if necessary the tasks of each project, newest first, until `limit` match. With
+    `strpos`, PostgreSQL does not use the index of the words of all tasks. With the order by project, it does not scan
+    the tasks of all projects; the condition is a range because with `project_id =` PostgreSQL would ignore the order.
     """
     limit = min(limit or MAX_MATCHES, MAX_MATCHES)
     of_project = (
@@ -147,13 +147,13 @@ def newest_matches_of_projects(
 
 
 def _ids_of_each(projects: QuerySet[Project], of_project: QuerySet[Any]) -> QuerySet[Any]:
-    """The ids of the rows that `of_project`, which refers to a project, returns for each of the projects."""
+    """The ids that `of_project` returns for each project. It refers to the project by `OuterRef`."""
     ids = Func(ArraySubquery(of_project), function="unnest", set_returning=True, output_field=BigIntegerField())
     return projects.order_by().annotate(task_id=ids).values_list("task_id")
 
 
 def _tasks_found(statement: str, parts: dict[str, QuerySet[Any]], **numbers: str | int) -> QuerySet[Task]:
-    """The tasks whose ids a statement returns. It is composed of querysets, in its order, and of our own numbers."""
+    """The tasks whose ids `statement` returns. `parts`, in the order of its placeholders, and `numbers` complete it."""
     try:
         compiled = {name: rows.query.sql_with_params() for name, rows in parts.items()}
     except EmptyResultSet:

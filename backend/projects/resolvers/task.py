@@ -17,8 +17,8 @@ from .cached import CachedPage, cached_page
 from .page import Listing, Order, Page, PageRequest, PerParent, Shares, count_by_parent
 from .search import check_search, newest_matches, newest_matches_of_projects
 
-# How the tasks of a viewer's projects are ordered: up to MAX_SHARES projects by merging the index of each, up to
-# MAX_SORTED by sorting the first rows of each, beyond that by filtering the index of all tasks
+# How PostgreSQL orders the tasks of several projects: of up to MAX_SHARES projects it merges the indexes, of up to
+# MAX_SORTED projects it sorts the first rows of each, and of more projects it filters the index of all tasks
 # (docs/decisions/0007-large-tables.md).
 MAX_SHARES = 20
 MAX_SORTED = 100
@@ -74,14 +74,14 @@ def list_tasks(
     min_position: int | None = None,
     if_none_match: str | None = None,
 ) -> CachedPage[TaskRow]:
-    """Visible tasks, cached, under the project where the filter names one (`min_position`: see `CacheQuery`).
+    """Visible tasks, cached under the project if the filter has one (`min_position`: see `CacheQuery`).
 
     Raises BadArgument, NotModified.
     """
     access.require_access(viewer)
     listing = tasks_listing(filter, order)
 
-    # Queried once, for the cache and for the list.
+    # One query, for the cache and for the list.
     visible_projects = cache(lambda: access.visible_project_ids(viewer))
 
     def build() -> Page[TaskRow]:
@@ -125,8 +125,8 @@ def _visible(viewer: Viewer, filter: TaskFilter) -> QuerySet[Task]:
 def _shares(viewer: Viewer, filter: TaskFilter, project_ids: Collection[int] | None) -> QuerySet[Task] | Shares[Task]:
     """The visible tasks that pass the filter, in these projects or in all.
 
-    For few projects they are split into shares, one per project. Each share has an index for every order, so merging
-    them sorts nothing and reads no other project's rows.
+    Up to MAX_SHARES projects are returned as shares, one per project. Each share has an index for every order, so
+    merging them sorts nothing and reads no rows of other projects.
     """
     if project_ids is None:
         return _visible(viewer, filter)
@@ -138,7 +138,7 @@ def _shares(viewer: Viewer, filter: TaskFilter, project_ids: Collection[int] | N
 def _matches(
     viewer: Viewer, filter: TaskFilter, project_ids: Collection[int] | None, limit: int | None = None
 ) -> QuerySet[Task]:
-    """The newest visible matches, in these projects or in all."""
+    """The newest visible tasks that match the search and the filter, in these projects or in all."""
     assert filter.search is not None
     projects = access.visible_projects(viewer)
     if not viewer.sees_all:

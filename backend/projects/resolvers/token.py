@@ -7,7 +7,7 @@ TOKENS = Listing("tokens", TokenRow, None, Order())
 
 
 def list_tokens(viewer: Viewer, *, page: PageRequest) -> Page[TokenRow]:
-    """The viewer's own tokens, newest first; not cached, since the use of a token takes no position.
+    """The viewer's own tokens, newest first. Not cached, since using a token takes no position.
 
     Raises NotSignedIn, MissingScope, BadArgument.
     """

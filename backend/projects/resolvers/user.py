@@ -11,7 +11,7 @@ from ..rows import UserRow
 
 
 def users_by_id(viewer: Viewer, user_ids: Sequence[int]) -> dict[int, UserRow]:
-    """The users among these who are in a project that the viewer sees, in one query; all of them for staff."""
+    """Those of the users who are members of a project that the viewer sees, in one query. For staff, all of them."""
     access.require_access(viewer)
     users = User.objects.filter(pk__in=set(user_ids))
     if not viewer.sees_all:
