@@ -1,4 +1,4 @@
-"""The team's clock: the time zone by which days start and end, and in which mails show times."""
+"""The team's time zone: it determines when days start and end, and which times mails show."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def zone() -> ZoneInfo:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A local date from midnight to midnight, `start` included and `end` not, both in UTC.
+    """A local date from midnight (`start`) to midnight (`end`, not included), both in UTC.
 
-    It has 23 or 25 hours where the clock changes.
+    A day on which the clock changes has 23 or 25 hours.
     """
 
     date: dt.date

@@ -11,14 +11,14 @@ from .validation import clean_fields, stripped
 
 @transaction.atomic
 def add_comment(*, actor: Viewer, task_id: int | None, content: str | None, author: str | None = None) -> Comment:
-    """Comment on a task. A signed-in actor comments under their own name.
+    """Comment on a task. A signed-in actor comments under their own name, any other actor under `author`.
 
-    A staff member's token with the scope `admin` may name another author, which imports a comment from elsewhere and is
-    audited. An actor who is not signed in names the author. Locks a reference to the task. Raises TaskNotFound,
-    NotAllowed (actor may only read, or names another author), ValidationError.
+    A staff member's token with the scope `admin` may pass another `author`, to import comments; the audit log records
+    this. Locks a reference to the task. Raises TaskNotFound, NotAllowed (actor may only read, or may not pass another
+    author), ValidationError.
     """
     task = access.task_to_add_to(actor, task_id)
-    # A display name, two names and a space, may exceed the length of `author`.
+    # A display name is two names and a space, so it may be longer than `author`.
     own_name = actor.name[:255] if actor.is_signed_in else None
     is_import = own_name is not None and author is not None and stripped(author) not in (own_name, actor.name)
     if is_import and not _may_import(actor):

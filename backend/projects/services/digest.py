@@ -9,7 +9,7 @@ from ..models import MailDigest, Reminder, ReportMail
 from . import mail, reminder, report
 from .clock import zone
 
-# Reminders, and summaries, in a digest at most. Further ones are in the next digest.
+# A digest has at most this many reminders and this many summaries. Further ones are in the next digest.
 MAX_ENTRIES = 500
 
 
@@ -21,8 +21,8 @@ def scan() -> list[int]:
 def send(digest_id: int) -> bool:
     """Mail one digest. Return False where it was not sent. Safe to run twice, also concurrently.
 
-    What has become obsolete is deleted instead, and so is a digest of which nothing is left. A refused digest keeps its
-    contents, and is left to a later scan. For the claim see `mail.send`.
+    Deletes obsolete reminders and summaries instead, and a digest that has no others. A refused digest is sent by a
+    later scan, with the same contents. For the claim see `mail.send`.
     """
     return mail.send(MailDigest.objects.all(), digest_id, _compose)
 
@@ -33,10 +33,10 @@ def _compose(digest: MailDigest) -> EmailMultiAlternatives | None:
     if not count:
         return None
     now = timezone.now()
-    what = "reminders and summaries" if summaries else "reminders" if count > 1 else "reminder"
+    nouns = "reminders and summaries" if summaries else "reminders" if count > 1 else "reminder"
     return mail.draft(
         "digest",
-        subject=f"{count} more {what}",
+        subject=f"{count} more {nouns}",
         recipient=digest.recipient,
         identity=(digest.pk,),
         context={
@@ -49,7 +49,7 @@ def _compose(digest: MailDigest) -> EmailMultiAlternatives | None:
 
 
 def _reminders(digest: MailDigest) -> list[Reminder]:
-    """The reminders of a digest, soonest due first."""
+    """The due reminders of a digest, soonest first. Deletes obsolete ones; releases those that exceed MAX_ENTRIES."""
     rows = Reminder.objects.filter(digest=digest).select_related("task__project").order_by("due_date", "pk")
     found, further = list(rows[:MAX_ENTRIES]), list(rows[MAX_ENTRIES:].values_list("pk", flat=True))
     Reminder.objects.filter(pk__in=further).update(digest=None)
@@ -59,6 +59,7 @@ def _reminders(digest: MailDigest) -> list[Reminder]:
 
 
 def _summaries(digest: MailDigest) -> list[ReportMail]:
+    """Like `_reminders`, for the summaries that still go to the recipient."""
     rows = ReportMail.objects.filter(digest=digest).select_related("report__project").order_by("pk")
     found, further = list(rows[:MAX_ENTRIES]), list(rows[MAX_ENTRIES:].values_list("pk", flat=True))
     ReportMail.objects.filter(pk__in=further).update(digest=None)

@@ -1,4 +1,4 @@
-"""Invitations to projects. A user joins a project by accepting one; until then nothing of the project reaches them.
+"""Invitations to projects. A user joins a project by accepting one, and has no access to the project before.
 
 Invitations take no position, since their lists are not cached. Accepting one takes a position, as adding a member does.
 """
@@ -23,9 +23,9 @@ from .validation import clean_fields
 
 @transaction.atomic
 def invite_member(*, actor: Viewer, project_id: int | None, username: str, role: str = Role.EDITOR) -> Invitation:
-    """Invite the user with this name, in any case, to a project for `INVITATION_DAYS`.
+    """Invite the user with this name, ignoring case, to a project. The invitation expires after `INVITATION_DAYS`.
 
-    A further invitation of the same user replaces role, sender and end of the first. Locks the project. Raises
+    It replaces the role, sender and expiry of an earlier invitation of the user. Locks the project. Raises
     MissingScope, ProjectNotFound, NotAllowed (actor is no owner), UnknownUser, AlreadyAMember, ValidationError (no such
     role).
     """
@@ -46,7 +46,7 @@ def invite_member(*, actor: Viewer, project_id: int | None, username: str, role:
 
 @transaction.atomic
 def accept_invitation(*, actor: Viewer, invitation_id: int | None) -> Membership:
-    """Join the project that the actor is invited to, in the role of the invitation, which ends.
+    """Make the actor a member of the project, in the role of the invitation, and delete the invitation.
 
     Locks the project, a reference to the user, and the invitation. Raises MissingScope, InvitationNotFound,
     InvitationExpired.
@@ -66,21 +66,21 @@ def accept_invitation(*, actor: Viewer, invitation_id: int | None) -> Membership
 def decline_invitation(*, actor: Viewer, invitation_id: int | None) -> InvitationRow:
     """Delete an invitation of the actor, and return its last state. Raises MissingScope, InvitationNotFound."""
     invitation = access.invitation_to_decline(actor, invitation_id)
-    return _end(AuditAction.INVITATION_DECLINED, invitation, actor=actor)
+    return _delete(AuditAction.INVITATION_DECLINED, invitation, actor=actor)
 
 
 @transaction.atomic
 def cancel_invitation(*, actor: Viewer, invitation_id: int | None, project_id: int | None = None) -> InvitationRow:
-    """Delete an invitation to a project of the actor, and return its last state.
+    """Delete an invitation to a project that the actor owns, and return its last state.
 
-    With `project_id` it has to be an invitation to this project. Locks the project and the invitation. Raises
-    MissingScope, InvitationNotFound, NotAllowed (actor is no owner).
+    Locks the project and the invitation. Raises MissingScope, InvitationNotFound (also for another project than
+    `project_id`), NotAllowed (actor is no owner).
     """
     invitation = access.invitation_to_cancel(actor, invitation_id, project_id)
-    return _end(AuditAction.INVITATION_CANCELLED, invitation, actor=actor)
+    return _delete(AuditAction.INVITATION_CANCELLED, invitation, actor=actor)
 
 
-def _end(action: AuditAction, invitation: Invitation, *, actor: Viewer) -> InvitationRow:
+def _delete(action: AuditAction, invitation: Invitation, *, actor: Viewer) -> InvitationRow:
     row = InvitationRow.of(invitation)
     _record(action, invitation, actor=actor)
     invitation.delete()

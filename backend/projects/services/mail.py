@@ -1,12 +1,12 @@
 """Sends reminders and summaries: each mail has one recipient and is sent once.
 
 A mail is stored as a row before it is sent. A worker first claims the row, in a transaction of its own. A claim
-expires, so another worker sends the mail of a killed one. A refused mail is retried, after a longer wait each time.
-SMTP leaves one gap: a crash after the server accepts the mail and before the row is updated. That mail is sent again
-under the same Message-ID, by which the recipient's server can recognize it.
+expires, so that another worker sends the mail if the first is killed. A refused mail is retried, after a longer wait
+each time. SMTP leaves one gap: a crash after the server accepts the mail and before the row is updated. That mail is
+sent again under the same Message-ID, by which the recipient's server can recognize it.
 
 A recipient gets at most `MAILS_PER_HOUR` mails in any hour. Further ones are sent as one digest (`services.digest`), at
-most one an hour. A mail that may have been accepted already is sent again as itself, even over the limit.
+most one an hour. A mail that the server may have accepted is sent again separately, even over the limit.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ LEASE = timedelta(minutes=10)
 # The wait after a refusal: 1, 2, 4, ... minutes, and 6 hours at most.
 _FIRST_WAIT = timedelta(minutes=1)
 _LONGEST_WAIT = timedelta(hours=6)
-# A digest waits, so that a single one contains what several scans in a row find.
+# A new digest waits this long, so that it contains the mails of several scans in a row.
 DIGEST_WAIT = timedelta(minutes=5)
 HOUR = timedelta(hours=1)
-# Characters of a title in a subject.
+# Characters of a title in a subject at most.
 SUBJECT_TITLE = 80
-# Ids that a scan returns at most. The next scan, a minute later, returns those that are left.
+# Ids that a scan returns at most. The next scan, a minute later, returns the remaining ones.
 BATCH = 500
 # The mails that count towards the limit of their recipient.
 LEDGERS: tuple[type[Reminder] | type[ReportMail], ...] = (Reminder, ReportMail)
@@ -61,7 +61,7 @@ def send(mails: QuerySet[M], mail_id: int, compose: Callable[[M], EmailMultiAlte
 
     `compose` builds the mail, or returns None where it is obsolete: the row is then deleted, so that the same mail can
     be inserted again if it is needed again. A refusal is logged, and the mail is retried later. Over the limit of the
-    recipient, the mail is put into a digest. No lock is held while sending. Raises RuntimeError inside a transaction,
+    recipient, the mail is put into a digest. No row is locked while sending. Raises RuntimeError inside a transaction,
     where other workers could not see the claim.
     """
     with transaction.atomic(durable=True):
@@ -72,14 +72,14 @@ def send(mails: QuerySet[M], mail_id: int, compose: Callable[[M], EmailMultiAlte
     message = compose(mail)
     if message is None:
         claimed.delete()
-        _give_back(mail)
+        _restore_quota(mail)
         return False
     try:
         message.send()
     except (SMTPException, OSError, ValueError) as refusal:  # ValueError: an invalid address
         wait = _wait_after(mail.attempts)
         claimed.update(not_before=Now() + wait, is_in_doubt=False)
-        _give_back(mail)
+        _restore_quota(mail)
         logger.warning("%s %s was refused, next try in %s: %s", type(mail).__name__, mail.pk, wait, refusal)
         return False
     with transaction.atomic():
@@ -120,7 +120,7 @@ def _claim(mails: QuerySet[M], mail_id: int) -> M | None:
     return mails.get(pk=mail_id)
 
 
-# Creates or locks the row, and removes what is older than an hour.
+# Creates or locks the row, and removes the times older than an hour.
 _LOCK_QUOTA = f"""
 INSERT INTO {MailQuota._meta.db_table} AS quota (recipient, claimed_at, updated_at)
 VALUES (%(recipient)s, ARRAY[]::timestamptz[], statement_timestamp())
@@ -142,8 +142,8 @@ def _lock_quota(recipient: str) -> MailQuota:
     return _quota_of(recipient).get()
 
 
-def _give_back(mail: OutgoingMail) -> None:
-    """Uncount a mail that was not sent."""
+def _restore_quota(mail: OutgoingMail) -> None:
+    """Remove the newest claim from the recipient's quota, since its mail was not sent."""
     quota = _quota_of(mail.recipient)
     if isinstance(mail, MailDigest):
         quota.update(digest_at=None)
@@ -155,7 +155,7 @@ def _give_back(mail: OutgoingMail) -> None:
 def _put_into_digest(mail: LimitedMail, quota: MailQuota) -> None:
     """Put this mail and all that wait for the same recipient into the recipient's next digest.
 
-    A mail in doubt stays out: it has to be sent again as itself. Skips a row that is locked: its task is being deleted.
+    Skips mails in doubt, which are sent again separately, and locked rows, whose tasks are being deleted.
     """
     of_recipient = Q(recipient__iexact=mail.recipient)
     digest = MailDigest.objects.filter(of_recipient, sent_at=None, attempts=0).first()
@@ -202,11 +202,11 @@ def draft(
 
 
 def one_line(text: str) -> str:
-    """Replace line breaks and other unprintable characters, which could inject a header, by spaces."""
+    """Replace line breaks and other unprintable characters by spaces, so that text cannot inject a header."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def shortened(text: str) -> str:
-    """Cut text of a client to what fits into a subject, on one line."""
+    """Reduce a client's text to one line of at most SUBJECT_TITLE characters."""
     line = one_line(text)
     return line if len(line) <= SUBJECT_TITLE else f"{line[: SUBJECT_TITLE - 1].rstrip()}…"

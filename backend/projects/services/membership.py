@@ -15,10 +15,10 @@ from .validation import clean_fields
 
 @transaction.atomic
 def add_member(*, actor: Viewer, project_id: int | None, username: str, role: str = Role.EDITOR) -> Membership:
-    """Add the user with this name, in any case, to a project at once. This is for staff: owners invite users.
+    """Add the user with this name, ignoring case, to a project without an invitation. Only staff may; owners invite.
 
-    An invitation of the user ends. Locks the project. Raises MissingScope, ProjectNotFound, InvitationRequired (actor
-    is an owner), NotAllowed (actor is another member), UnknownUser, AlreadyAMember, ValidationError (no such role).
+    Deletes the user's invitation. Locks the project. Raises MissingScope, ProjectNotFound, InvitationRequired (actor is
+    an owner), NotAllowed (actor is another member), UnknownUser, AlreadyAMember, ValidationError (no such role).
     """
     project = _lock_project(actor, project_id)
     if not actor.sees_all:
@@ -44,7 +44,7 @@ def join(membership: Membership) -> None:
 
 @transaction.atomic
 def change_role(*, actor: Viewer, project_id: int | None, user_id: int | None, role: str) -> Membership:
-    """Change a member's role. Records nothing where they already have it.
+    """Change a member's role. Records nothing where it stays the same.
 
     Locks the project, and references to the user and the membership. Raises MissingScope, ProjectNotFound,
     NotAllowed (actor is no owner), MemberNotFound, LastOwner, ValidationError (no such role).
@@ -89,7 +89,7 @@ def _lock_project(actor: Viewer, project_id: int | None, role: Role = Role.OWNER
 def _lock_member(project: Project, user_id: int | None) -> Membership:
     """Lock references to the user and the membership, and return the membership. Raises MemberNotFound.
 
-    The user is locked first: deleting an account locks the user, its tasks and its memberships, in this order.
+    Lock order: the user, then the membership. Deleting an account locks the user, its tasks and its memberships.
     """
     if user_id is None or not access.lock_member_reference(project.pk, user_id):
         raise MemberNotFound
@@ -97,7 +97,7 @@ def _lock_member(project: Project, user_id: int | None) -> Membership:
 
 
 def _require_other_owner(membership: Membership, old_role: str) -> None:
-    """Raise LastOwner where the project has no other active owner. Its row is locked, so owners stay meanwhile."""
+    """Raise LastOwner where the project has no other active owner. Locking the project preserves its owners."""
     owners = Membership.objects.filter(project=membership.project_id, role=Role.OWNER, user__is_active=True)
     if old_role == Role.OWNER and not owners.exclude(pk=membership.pk).exists():
         raise LastOwner

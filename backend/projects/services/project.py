@@ -54,7 +54,7 @@ def update_project(
 
 @transaction.atomic
 def delete_project(*, actor: Viewer, project_id: int | None, version: int | None = None) -> ProjectRow:
-    """Delete a project with everything in it, and return its last state. Its members and staff receive one event.
+    """Delete a project with everything in it, and return its last state. Members and staff receive one event.
 
     Locks the project and its tasks. Raises ProjectNotFound, NotAllowed (actor is no owner), Conflict.
     """

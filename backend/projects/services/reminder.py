@@ -15,19 +15,19 @@ from . import mail
 from .clock import zone
 
 AHEAD = timedelta(hours=24)
-# How long after its due date a task still causes a reminder, where no worker ran or no mail was sent in time.
+# A task causes a reminder until this long after its due date, in case no worker ran or no mail was sent in time.
 LATE = timedelta(hours=24)
 
 # The reminders that are due at a moment, one per task and recipient. A task counts while it is open and due within the
 # next 24 hours, inclusive. It counts for another 24 hours after its due date, unless it was changed since: a user who
-# sets a date in the past, or changes an overdue task, knows about it. The recipients are the first of these that exist:
-# the assignee, the project's owners and editors, the configured address.
+# sets a date in the past, or changes an overdue task, knows about it. The recipients are the first of these with a mail
+# address: the assignee, the project's owners and editors. If none has one, it is the configured address.
 _DUE = f"""
 SELECT task.id AS task_id, task.due_date, addressee.email AS recipient
   FROM {Task._meta.db_table} task
  CROSS JOIN LATERAL (
-        SELECT DISTINCT email, rank() OVER (ORDER BY turn) AS place
-          FROM (SELECT account.email, CASE WHEN account.id = task.assignee_id THEN 1 ELSE 2 END AS turn
+        SELECT DISTINCT email, rank() OVER (ORDER BY priority) AS rank
+          FROM (SELECT account.email, CASE WHEN account.id = task.assignee_id THEN 1 ELSE 2 END AS priority
                   FROM {Membership._meta.db_table} membership
                   JOIN {User._meta.db_table} account ON account.id = membership.user_id
                  WHERE membership.project_id = task.project_id
@@ -36,13 +36,13 @@ SELECT task.id AS task_id, task.due_date, addressee.email AS recipient
                  UNION ALL
                 SELECT %(notify_email)s, 3 WHERE %(notify_email)s <> '') candidate
        ) addressee
- WHERE addressee.place = 1
+ WHERE addressee.rank = 1
    AND task.status <> %(completed)s
    AND task.due_date > %(now)s - %(late)s AND task.due_date <= %(now)s + %(ahead)s
    AND (task.due_date > %(now)s OR task.updated_at < task.due_date)
 """
 
-# The lock keeps the tasks until the commit. A task that is being deleted is skipped, not waited for.
+# Locks the tasks against deletion until the commit. Skips tasks that are being deleted, without waiting.
 _INSERT = f"""
 INSERT INTO {Reminder._meta.db_table} (task_id, due_date, recipient)
 {_DUE}
@@ -65,7 +65,7 @@ SELECT reminder.id
 
 
 def scan(*, now: datetime) -> list[int]:
-    """Insert the reminders that are due. Return the ids of those to send: new ones, and ones whose wait or claim ended.
+    """Insert the reminders that are due. Return the ids of those to send: new ones, and old ones that may be claimed.
 
     Inserts at most `mail.BATCH`, soonest due first, and returns at most as many; the next scan continues. Scans may run
     concurrently: each skips the reminders that another has inserted.
@@ -78,9 +78,9 @@ def scan(*, now: datetime) -> list[int]:
 def send(reminder_id: int) -> bool:
     """Mail one reminder. Return False where it was not sent. Safe to run twice, also concurrently.
 
-    A reminder is deleted instead where its task was completed, deleted or moved to another due date, or has other
-    recipients now, for example since the assignee has left the project. A refused mail is left to a later scan. For the
-    claim and the limit of the recipient see `mail.send`.
+    Deletes the reminder instead where its task is completed or has another due date or recipient now, for example
+    because the assignee has left the project. A refused mail is sent by a later scan. For the claim and the limit of
+    the recipient see `mail.send`.
     """
     reminders = Reminder.objects.filter(digest=None).select_related("task__project")
     return mail.send(reminders, reminder_id, _compose)
@@ -102,7 +102,7 @@ def _compose(reminder: Reminder) -> EmailMultiAlternatives | None:
 
 
 def still_due(reminder_ids: list[int], *, now: datetime) -> set[int]:
-    """Return the ids of those whose task is due as they say, and whose recipient is still to be reminded of it."""
+    """Return the ids of the reminders whose task is still due at the stored date and for the stored recipient."""
     with connection.cursor() as cursor:
         cursor.execute(_STILL_DUE, {**_due_parameters(now), "ids": reminder_ids})
         return {pk for [pk] in cursor.fetchall()}

@@ -23,14 +23,14 @@ from .clock import Day, zone
 CATCH_UP_DAYS = 6
 # Pairs of project and date that a scan returns at most.
 BATCH = 500
-# How long a refused mail is retried; later, a summary is no longer news.
+# How long a refused mail is retried. An older summary is not worth a mail.
 _MAIL_FOR = timedelta(days=3)
 _MOST_COMMENTED = 5
 _AHEAD = timedelta(hours=24)
 
 # The state of a project's tasks at a moment. For a task without events since then, it is read from the row. For a task
-# that was changed or deleted since, it is read from the last event before the moment, or from the row if that event is
-# no longer retained.
+# that was changed or deleted since, it is read from the last event before the moment, or, if that event is no longer
+# retained, from the row.
 _TASKS_AT = f"""
 WITH change AS (
      SELECT position, at, task_id, kind, payload
@@ -85,7 +85,7 @@ def due(*, now: datetime) -> list[tuple[int, date]]:
     """Return the projects and local dates whose summary is due, oldest date first, at most BATCH.
 
     Yesterday's summary is due from the local hour SUMMARY_HOUR on, for each project created before that day ended.
-    After a late start, those of the last 7 days are due. A summary generated before its day ended is due again.
+    After a late start, the summaries of the last 7 days are due. One generated before its day ended is due again.
     """
     local = now.astimezone(zone())
     newest = local.date() - timedelta(days=1 if local.hour >= settings.SUMMARY_HOUR else 2)
@@ -100,7 +100,7 @@ def due(*, now: datetime) -> list[tuple[int, date]]:
 
 @transaction.atomic
 def generate(project_id: int, date: date) -> SummaryReport:
-    """Generate the summary of a local date, or update it: there is one row, even if calls are concurrent.
+    """Generate the summary of a local date, or update it. Concurrent calls write one row.
 
     Records ReportGenerated, without an actor, where the figures are new or have changed. The summary is mailed once:
     when it is first generated for a complete day, to the recipients at that time. Locks a reference to the project, and
@@ -118,7 +118,7 @@ def generate(project_id: int, date: date) -> SummaryReport:
     before, report.figures = report.figures, figures(project_id, day, now=now)
     # Checked after the figures are read, since events may have been trimmed meanwhile.
     if not journal.is_retained_since(day.start):
-        raise Invalid("date", "The journal no longer holds this day.", "TOO_OLD")
+        raise Invalid("date", "The events of this day are no longer retained.", "TOO_OLD")
     report.generated_at = now
     report.save(update_fields=["figures", "generated_at"])
     if is_first_complete:
@@ -132,10 +132,10 @@ def generate(project_id: int, date: date) -> SummaryReport:
 def figures(project_id: int, day: Day, *, now: datetime) -> dict[str, Any]:
     """Return the figures of a project's day, as JSON.
 
-    The state at the end of the day (at present, while the day lasts), from the rows and, for tasks changed since, from
-    the journal:
+    The state at the end of the day, or at present if the day has not ended. It is read from the rows and, for tasks
+    that changed since, from the journal:
     - `tasks`: the number of tasks that are `pending`, `in_progress`, `completed`;
-    - `overdue`: open tasks whose due date has passed; `due_in_24_hours`: open tasks due in the 24 hours after.
+    - `overdue`: open tasks whose due date has passed; `due_in_24_hours`: open tasks due in the next 24 hours.
     The changes during the day:
     - `created`: tasks created, including those deleted since;
     - `completed`: tasks that became completed, each counted once, even if reopened later;

@@ -1,10 +1,10 @@
-"""Deletes old events and audit entries, and expired sessions, failures to sign in, invitations and digests.
+"""Deletes old events and audit entries, and expired sessions, failed sign-ins, invitations and digests.
 
 Events and entries are deleted from the oldest end, in batches that are transactions of their own. So the journal has no
 holes, even if a trim is killed or runs concurrently, and its oldest event shows from where a client may resume. No
 writer waits: writers only insert, at the other end, and a batch locks only the rows that it deletes.
 
-The ledgers of mails (`Reminder`, `ReportMail`) stay as long as their task or report: they prevent duplicate mails.
+The ledgers of mails (`Reminder`, `ReportMail`) are stored as long as their task or report, to prevent duplicate mails.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ..models import AuditEntry, Event, Invitation, MailDigest, MailQuota
 
 # Rows deleted in one transaction at most, which takes some milliseconds.
 BATCH = 1000
-# How long an expired invitation stays: a user who accepts it late is told why that fails.
-_EXPIRED_INVITATION_STAYS = timedelta(days=7)
-_SENT_DIGEST_STAYS = timedelta(days=30)
+# An expired invitation is stored this long: accepting it raises InvitationExpired, not InvitationNotFound.
+_EXPIRED_INVITATION_RETENTION = timedelta(days=7)
+_SENT_DIGEST_RETENTION = timedelta(days=30)
 
 
 def trim_journal(*, now: datetime) -> int:
-    """Delete the events older than `JOURNAL_DAYS` and return how many. The newest stays: positions continue from it.
+    """Delete the events older than `JOURNAL_DAYS` and return how many. Never the newest: positions continue from it.
 
     Does not take the journal's lock. A listener that has not read the deleted events detects the gap
     (`journal.read_after`).
@@ -47,9 +47,9 @@ def clear_sessions(*, now: datetime) -> int:
 
 
 def clear_attempts(*, now: datetime) -> int:
-    """Delete the failed attempts to sign in that lock no name any more, and return how many.
+    """Delete the failed sign-ins that no longer count towards a lockout, and return how many.
 
-    django-axes deletes them only when somebody signs in.
+    django-axes deletes them only when a user signs in.
     """
     return _clear(AccessAttempt, "attempt_time", before=now - settings.AXES_COOLOFF_TIME)
 
@@ -66,10 +66,10 @@ def _clear(model: type[Model], field: str, *, before: datetime) -> int:
 def trim_invitations(*, now: datetime) -> int:
     """Delete the invitations that expired more than a week ago, and return how many.
 
-    Skips those that another transaction has locked: it is ending or deleting them.
+    Skips those that another transaction has locked to accept or delete them.
     """
     deleted = 0
-    expired = Invitation.objects.filter(expires_at__lt=now - _EXPIRED_INVITATION_STAYS).order_by("pk")
+    expired = Invitation.objects.filter(expires_at__lt=now - _EXPIRED_INVITATION_RETENTION).order_by("pk")
     while True:
         with transaction.atomic():
             ids = list(expired.select_for_update(skip_locked=True).values_list("pk", flat=True)[:BATCH])
@@ -80,15 +80,15 @@ def trim_invitations(*, now: datetime) -> int:
 
 def trim_mail(*, now: datetime) -> int:
     """Delete digests sent a month ago, and quotas of addresses without mail since yesterday. Return how many."""
-    digests = _clear(MailDigest, "sent_at", before=now - _SENT_DIGEST_STAYS)
+    digests = _clear(MailDigest, "sent_at", before=now - _SENT_DIGEST_RETENTION)
     return digests + _clear(MailQuota, "updated_at", before=now - timedelta(days=1))
 
 
 def _trim(model: type[Model], key: str, *, before: datetime, keeps_newest: bool) -> int:
     """Delete the oldest rows by `key`, up to the first one that is not older than `before`.
 
-    The age of each batch is read before its deletion, in key order: 3 ms where nothing is old, one second including the
-    deletion of 500,000 rows. An index on the age would take 22 MB per million events, for one query an hour. A binary
+    It reads the age of each batch in key order, then deletes it. This takes 3 ms where nothing is old, and one second
+    to delete 500,000 rows. An index on the age would take 22 MB per million events, for one query an hour. A binary
     search would delete recent rows if the clock was ever set back.
     """
     deleted = 0
@@ -96,7 +96,7 @@ def _trim(model: type[Model], key: str, *, before: datetime, keeps_newest: bool)
     after = 0
     while True:
         oldest = list(rows.filter(**{f"{key}__gt": after}).values_list(key, "at")[: BATCH + 1])
-        # One row more than a batch was read, since the last row read may be the newest, which has to stay.
+        # One row more than a batch is read: the last one may be the newest row, which is not deleted.
         candidates = oldest[:-1] if keeps_newest else oldest[:BATCH]
         old = [number for number, at in takewhile(lambda row: row[1] < before, candidates)]
         if not old:
@@ -104,5 +104,5 @@ def _trim(model: type[Model], key: str, *, before: datetime, keeps_newest: bool)
         deleted += rows.filter(**{f"{key}__gt": after, f"{key}__lte": old[-1]}).delete()[0]
         if len(old) < BATCH:
             return deleted
-        # Continue here, not at the oldest row: until a vacuum, the index still lists every deleted row.
+        # Continue here, not at the oldest row: until a vacuum, the index still contains the deleted rows.
         after = old[-1]

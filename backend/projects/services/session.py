@@ -17,10 +17,9 @@ _ATTEMPT_LOCK = 0x7A5_3142
 def serialize_attempts(*, keys: Sequence[str]) -> None:
     """Serialize the attempts to sign in under each key: wait for other attempts, and block them until the commit.
 
-    Keys of one kind have the same place in all calls, such as the address first, so that no two attempts deadlock.
-
-    Checking a password takes a while: concurrent attempts would all be admitted before the first failure is counted.
-    Raises RuntimeError outside a transaction.
+    Otherwise many concurrent attempts would be admitted before the first failure is counted, since checking a password
+    takes long. All callers pass the kinds of keys in one order, such as the address first, so that no two attempts
+    deadlock. Raises RuntimeError outside a transaction.
     """
     if not connection.in_atomic_block:
         raise RuntimeError("session.serialize_attempts() belongs in the transaction of the attempt.")
@@ -41,7 +40,7 @@ def record_sign_in(*, actor: Viewer, user: User, instead_of: User | None) -> Non
 
 @transaction.atomic
 def record_failure(*, actor: Viewer, username: str, is_locked_out: bool) -> None:
-    """Record a failed attempt and its account. A name that belongs to no account is not recorded."""
+    """Record a failed sign-in, with the user of this name if there is one. The name itself is not recorded."""
     try:
         user = User.objects.get_by_natural_key(username)
     except User.DoesNotExist:
@@ -52,7 +51,7 @@ def record_failure(*, actor: Viewer, username: str, is_locked_out: bool) -> None
 
 @transaction.atomic
 def sign_out(*, actor: Viewer, user: User, session: SessionBase) -> None:
-    """End a session of `user`. This takes a position, which closes every open socket of the session."""
+    """Delete a session of `user`. This takes a position, which closes every open socket of the session."""
     session.flush()
     audit.record(AuditAction.SIGNED_OUT, actor=actor, user=user)
     journal.append(AccessChanged([user.pk]), actor=actor)

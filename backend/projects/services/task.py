@@ -14,7 +14,7 @@ from ..models import Status, Task
 from ..rows import TaskRow
 from .validation import check_version, set_fields
 
-# Tasks that `unassigned_events` has in memory at a time.
+# Tasks that `unassigned_events` has in memory at once.
 _CHUNK = 500
 
 
@@ -29,7 +29,7 @@ class TaskChanges(TypedDict, total=False):
 
 
 def create_task(*, actor: Viewer, project_id: int | None, changes: TaskChanges) -> Task:
-    """Create a task, pending unless `changes` says otherwise. For locks and errors see `create_tasks`."""
+    """Create a task. Its status is pending by default. For locks and errors see `create_tasks`."""
     return create_tasks(actor=actor, project_id=project_id, new_tasks=[changes])[0]
 
 
@@ -37,8 +37,8 @@ def create_task(*, actor: Viewer, project_id: int | None, changes: TaskChanges) 
 def create_tasks(*, actor: Viewer, project_id: int | None, new_tasks: Sequence[TaskChanges]) -> list[Task]:
     """Create tasks in one project, all or none, each with its event. Returns them in the order of `new_tasks`.
 
-    Locks references to the project and the assignees. Other writers wait for the journal until the commit, so pass some
-    hundred at most. Raises UnknownProject, NotAllowed, NotAMember (assignee is outside the project), ValidationError.
+    Locks references to the project and the assignees. Other writers wait for the journal until the commit: pass a few
+    hundred tasks at most. Raises UnknownProject, NotAllowed, NotAMember (assignee is no member), ValidationError.
     """
     try:
         project = access.project_to_add_to(actor, project_id)
@@ -92,7 +92,7 @@ def delete_task(*, actor: Viewer, task_id: int | None, version: int | None = Non
 
 
 def unassign_tasks(tasks: QuerySet[Task]) -> list[int]:
-    """Clear the assignee of these tasks and return their ids. Locks the rows, by id, and updates them at once.
+    """Clear the assignee of these tasks and return their ids. Locks the rows in order of id.
 
     The caller appends the events of `unassigned_events`, after all its other changes.
     """
@@ -102,7 +102,7 @@ def unassign_tasks(tasks: QuerySet[Task]) -> list[int]:
 
 
 def unassigned_events(ids: Sequence[int]) -> Iterator[TaskUpdated]:
-    """The events of `unassign_tasks`. Reads the tasks, which are locked, while they are iterated."""
+    """The events of `unassign_tasks`. Reads the tasks, which the caller has locked, during the iteration."""
     tasks = Task.objects.filter(pk__in=ids).order_by("pk").values_list(*TaskRow.__struct_fields__)
     for values in tasks.iterator(chunk_size=_CHUNK):
         yield TaskUpdated(TaskRow.of_values([values])[0], changes=["assignee"])

@@ -34,7 +34,7 @@ def create_token(*, actor: Viewer, user_id: int | None, name: str, scope: str, d
     user = User.objects.filter(pk=user_id, is_active=True).first() if user_id is not None else None
     if user is None or not access.lock_reference(User, user.pk):
         raise NotSignedIn
-    # Locks the actor's token until the commit: a token that is revoked meanwhile creates no other.
+    # Lock the actor's own token, so that a token that is being revoked creates no other.
     if actor.token_id is not None and not access.lock_reference(Token, actor.token_id):
         raise InvalidCredential("This token is unknown, expired or revoked.")
     secret = new_token()

@@ -1,4 +1,4 @@
-"""Accounts. Changes may affect who can sign in and what users see."""
+"""Accounts. Changes may affect which users can sign in, and what they see."""
 
 from collections.abc import Collection
 from copy import copy
@@ -16,12 +16,12 @@ from .task import unassign_tasks, unassigned_events
 
 @transaction.atomic
 def save_user(*, actor: Viewer, user: User, fields: Collection[str] | None = None) -> User:
-    """Store a new account, or `fields` of an existing one; all fields where it is None.
+    """Store a new account, or `fields` of an existing one; all of them if `fields` is None.
 
-    A change of password, of the staff, superuser or active flag, or of the display name takes a position: it ends the
-    sessions of the old password, and bumps the user's access tag, which all of their lists carry, and for the name the
-    tags of what their projects show. Locks the row. Raises User.DoesNotExist; NotAllowed where the actor is no
-    superuser, and the account is one or its staff or superuser flag changes.
+    A change of the password, display name, or staff, superuser or active flag takes a position. It ends the sessions of
+    an old password, and bumps the user's access tag; a change of the name also bumps the tags of the user's projects.
+    Locks the row. Raises User.DoesNotExist; NotAllowed where an actor who is no superuser changes a superuser's account
+    or the staff or superuser flag.
     """
     if user.pk is None:
         if user.is_staff or user.is_superuser:
@@ -29,7 +29,7 @@ def save_user(*, actor: Viewer, user: User, fields: Collection[str] | None = Non
         user.save(force_insert=True)
         audit.record(AuditAction.ACCOUNT_CREATED, actor=actor, user=user, detail=_flags(user))
         return user
-    # FOR UPDATE, as for deletion, blocks `access.lock_reference`: the user joins no project under the old name.
+    # FOR UPDATE, as for deletion, blocks `access.lock_reference`: the user cannot join a project under the old name.
     stored = User.objects.select_for_update().get(pk=user.pk)
     before = copy(stored)
     if fields is None:
@@ -54,17 +54,17 @@ def save_user(*, actor: Viewer, user: User, fields: Collection[str] | None = Non
 
 @transaction.atomic
 def end_sessions(*, actor: Viewer, user: User) -> None:
-    """Record a password that was stored without `save_user`. The position ends the sessions of the old password."""
+    """Record a new password that was stored without `save_user`. This takes a position, which ends older sessions."""
     audit.record(AuditAction.PASSWORD_CHANGED, actor=actor, user=user)
     journal.append(AccessChanged([user.pk]), actor=actor)
 
 
 @transaction.atomic
 def delete_user(*, actor: Viewer, user_id: int) -> None:
-    """Delete an account. Its tasks become unassigned, each with its event. Does nothing where it no longer exists.
+    """Delete an account. Its tasks become unassigned, each with its event. Does nothing if there is no such account.
 
-    A project whose only owner it was is left without an owner, until staff appoint one. Raises NotAllowed where the
-    account is a superuser's and the actor is none.
+    A project of which this is the only owner has no owner until staff appoint one. Raises NotAllowed where the account
+    is a superuser's and the actor is no superuser.
     """
     user = User.objects.select_for_update().filter(pk=user_id).first()
     if user is None:
@@ -93,7 +93,7 @@ def _project_ids(user: User) -> list[int]:
 
 
 def _flags(user: User) -> str:
-    """The flags of an account, different wherever one of them is."""
+    """The flags of an account as text. Different flags give different texts."""
     match user.is_superuser, user.is_staff:
         case True, True:
             staff = "superuser"

@@ -61,7 +61,7 @@ def clean_fields(instance: Model, names: Iterable[str]) -> None:
 def validate_length(name: str, text: Any) -> None:
     """Raise ValidationError where `text` is too long for the field `name`, which has no limit in the database.
 
-    Only new values are checked: rows from before the limit keep theirs.
+    Only new values are checked. Longer texts from before the limit remain valid.
     """
     limit = {"description": settings.DESCRIPTION_CHARACTERS, "content": settings.COMMENT_CHARACTERS}.get(name)
     if limit is not None:
@@ -75,5 +75,5 @@ def check_version(row: ProjectRow | TaskRow, version: int | None) -> None:
 
 
 def stripped(text: object) -> object:
-    """`text` without surrounding whitespace. A value that is no text is left for `clean_fields` to refuse."""
+    """`text` without surrounding whitespace. Other values are returned as they are; `clean_fields` refuses them."""
     return text.strip() if isinstance(text, str) else text
