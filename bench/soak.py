@@ -4,7 +4,7 @@ Run: `make bench soak`, for an hour `SOAK_S=3600 make bench soak`. 300 clients o
 subscriptions, event streams) come, go and resume, one in twenty times from far back. 20 viewers send 20 requests per
 second: lists, searches, nested GraphQL, details, and 4 writes. Reminders and summaries are due. PostgreSQL is killed at
 40 % of the time, and Redis (also the broker) at 60 %; both are started again at once. At the end, the record of every
-client is compared with the journal. The curve of memory is kept in `docs/benchmarks-soak.svg` after 10 minutes or more.
+client is compared with the journal. After 10 minutes or more, `docs/benchmarks-soak.svg` shows the curve of memory.
 """
 
 from __future__ import annotations
@@ -307,7 +307,7 @@ class Soak:
         if SOAK_S >= PICTURE_MIN_S:
             marks = {f"{name} is killed": at for name, at in self.killed_at.items()}
             PICTURE.write_text(as_svg(f"Resident memory over {minutes} (make bench soak)", "MB", self.memory, marks))
-            say(f"The curve is kept in {PICTURE.relative_to(CHECKOUT)}.")
+            say(f"The curve is written to {PICTURE.relative_to(CHECKOUT)}.")
 
 
 def _growth(curve: list[tuple[float, float]]) -> float:

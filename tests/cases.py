@@ -104,7 +104,7 @@ class Case(_Case, TestCase):
 
 @override_settings(ACCESS="open")
 class OpenCase(Case):
-    """An anonymous client has all rights."""
+    """An anonymous client may do everything."""
 
 
 @override_settings(ACCESS="closed")

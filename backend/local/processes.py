@@ -27,7 +27,7 @@ class Tethered:
     """A command under `tether.py`. It is stopped by `request_stop()`, and by the end of this process, however it ends.
 
     It runs in a session of its own, so that Ctrl-C in the terminal reaches only the process that decides the
-    order of stopping. `held` is a descriptor that stays open until the command has ended: a lock on it shows
+    order of stopping. `inherited_fd` is a descriptor that stays open until the command has ended: a lock on it shows
     other processes that something still runs.
     """
 
@@ -42,7 +42,7 @@ class Tethered:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         output: int | IO[bytes] | None = None,
-        held: int | None = None,
+        inherited_fd: int | None = None,
     ) -> None:
         tether: list[str | Path] = [
             sys.executable,
@@ -67,7 +67,7 @@ class Tethered:
                 env=env,
                 cwd=cwd,
                 start_new_session=True,
-                pass_fds=() if held is None else (held,),
+                pass_fds=() if inherited_fd is None else (inherited_fd,),
             )
         finally:
             os.close(lifeline)

@@ -193,7 +193,7 @@ def _number(port: str) -> int:
 
 
 def _manage(*arguments: str, lock_fd: int) -> None:
-    process = Tethered([sys.executable, CHECKOUT / "manage.py", *arguments], cwd=CHECKOUT, held=lock_fd)
+    process = Tethered([sys.executable, CHECKOUT / "manage.py", *arguments], cwd=CHECKOUT, inherited_fd=lock_fd)
     try:
         code = process.wait()
     finally:

@@ -37,7 +37,7 @@ class Server(ABC):
     """One server: `start()` returns when it answers, `stop()` when it has ended.
 
     Its files and its log are in `folder`. The folders in `removes` are deleted when it has ended. `lock_fd`: see
-    `held` of `Tethered`. After `keep_running()` it is started again whenever it ends by itself.
+    `inherited_fd` of `Tethered`. After `keep_running()` it is started again whenever it ends by itself.
     """
 
     name: ClassVar[str]
@@ -135,7 +135,7 @@ class Server(ABC):
                 env=SERVER_ENV,
                 cwd=Path("/"),
                 output=log,
-                held=self._lock_fd,
+                inherited_fd=self._lock_fd,
             )
             self._process = process
 

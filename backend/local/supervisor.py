@@ -20,7 +20,7 @@ OUTPUT_TIMEOUT_S = 1.0
 class Supervisor:
     """Starts the processes on entry and stops them on exit. Prints each line of their output after their name.
 
-    `lock_fd`: see `held` of `Tethered`.
+    `lock_fd`: see `inherited_fd` of `Tethered`.
     """
 
     def __init__(self, procfile: Path, env: Mapping[str, str], *, lock_fd: int | None = None) -> None:
@@ -51,7 +51,7 @@ class Supervisor:
                 env=self._env,
                 cwd=self._procfile.parent,
                 output=subprocess.PIPE,
-                held=self._lock_fd,
+                inherited_fd=self._lock_fd,
             )
             self._processes[name] = process
             reader = threading.Thread(target=_relay, args=(process, f"{name:{width}} | "), daemon=True)

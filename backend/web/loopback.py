@@ -75,7 +75,7 @@ def _addresses(scope: dict[str, Any]) -> list[str]:
 def _forwarded_for(value: str) -> list[str]:
     """Return the address of each hop in a `Forwarded` header (RFC 7239); "" for a hop without one.
 
-    A value that is malformed names nobody.
+    A malformed value is one hop without an address.
     """
     if not _FORWARDED.fullmatch(value):
         return [""]

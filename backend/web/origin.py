@@ -39,11 +39,11 @@ class SameSite:
 
 
 class ForeignPages:
-    """Refuses (403) HTTP requests of a page of another site that CORS does not keep from having an effect.
+    """Refuses (403) HTTP requests of a page of another site that CORS does not prevent.
 
     A browser sends a simple request whether or not the page may read the response: a form, a `text/plain` POST, an
-    image, a link. With open access such a request has all rights, and with a session a link has those of its user. What
-    a session writes needs a CSRF token besides, and a token cannot be sent by such a request.
+    image, a link. With open access such a request may do everything, and with a session a link may do what its user
+    may. A write with a session also needs a CSRF token, and such a request cannot send an `Authorization` header.
 
     Browsers send `Origin` with every writing method and `Sec-Fetch-Site` with everything; scripts send neither.
     """

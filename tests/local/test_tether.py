@@ -67,7 +67,7 @@ def test_a_command_ends_when_its_owner_is_killed() -> None:
 def test_a_lock_is_held_until_the_command_has_ended(tmp_path: Path) -> None:
     with (tmp_path / "lock").open("w") as own, (tmp_path / "lock").open("w") as other:
         fcntl.flock(own, fcntl.LOCK_EX)
-        process = Tethered(["sleep", "1000"], held=own.fileno())
+        process = Tethered(["sleep", "1000"], inherited_fd=own.fileno())
         own.close()
         with pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -53,7 +53,7 @@ class RestCase(Case):
 
 @override_settings(ACCESS="open")
 class OpenCase(RestCase):
-    """An anonymous client has all rights."""
+    """An anonymous client may do everything."""
 
 
 @override_settings(ACCESS="closed")

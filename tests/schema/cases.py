@@ -76,7 +76,7 @@ class GraphQLCase(Case):
 
 @override_settings(ACCESS="open")
 class OpenCase(GraphQLCase):
-    """An anonymous client has all rights."""
+    """An anonymous client may do everything."""
 
 
 @override_settings(ACCESS="closed")
