@@ -26,7 +26,7 @@ _MAX_LOCAL = 10_000
 # The bucket of all clients without a credential in open mode.
 _OPEN = "open"
 
-# Whether to charge nothing if a bucket would overflow, to charge in any case, or to charge nothing.
+# The mode of a charge: nothing if a bucket would overflow; always, up to the capacity; or nothing, only to read.
 _ALL_OR_NOTHING, _ANYWAY, _NEVER = "1", "0", "-1"
 
 # ARGV[1] is one of these. Then, for each key: capacity, units restored per second, units to charge, units to give back.
@@ -89,7 +89,7 @@ def tokens_policy() -> Policy:
 
 
 def sign_ins_policy() -> Policy:
-    """Sign-ins and changes of the password. Each counts once its password proves to be right."""
+    """Sign-ins and changes of the password. Only those with the right password are charged."""
     return Policy("sign-ins", settings.SIGN_INS_PER_HOUR, settings.SIGN_INS_PER_HOUR / 3600)
 
 
@@ -124,19 +124,19 @@ def charge(viewer: Viewer, charges: Charges) -> list[Balance]:
 
 
 def require_for_name(name: str, policy: Policy) -> None:
-    """Raise RateLimited if less than a unit is left of the budget of a name. Charges nothing."""
+    """Raise RateLimited where the budget of a name has less than one unit left. Charges nothing."""
     wait_s, balances = _charge(f"name:{name}", [(policy, 1)], _NEVER)
     if wait_s > 0 and settings.COST_MODE == "enforce":
         raise RateLimited(wait_s, balances)
 
 
 def charge_name(name: str, policy: Policy) -> None:
-    """Charge a unit to the budget of a name, whatever is left of it."""
+    """Charge one unit to the budget of a name, even if less is left."""
     _charge(f"name:{name}", [(policy, 1)], _ANYWAY)
 
 
 def _charge(bucket: str, charges: Charges, mode: str) -> tuple[int, list[Balance]]:
-    """Return the seconds until the charge is possible (0 or less: now), and the balances."""
+    """Charge by `mode`. Return the seconds to wait until the charge is possible (0 or less: now), and the balances."""
     names = [f"budget:{policy.name}:{bucket}" for policy, _ in charges]
     returned = [_unused.take(name) for name in names]
     arguments = [
