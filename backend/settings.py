@@ -294,12 +294,13 @@ if not 1 <= COST_MAX <= COST_BUDGET:
     raise ImproperlyConfigured(f"COST_MAX is {COST_MAX}: set a number from 1 to COST_BUDGET ({COST_BUDGET}).")
 if COST_RESTORE_RATE < 1:
     raise ImproperlyConfigured(f"COST_RESTORE_RATE is {COST_RESTORE_RATE}: set 1 or more.")
-# Writes of one account per minute, and tokens that it may create per hour. As many are possible at once.
+# Writes of one account per minute, and tokens and invitations that it creates per hour. As many are possible at once.
 WRITES_PER_MINUTE = env.int("WRITES_PER_MINUTE", default=600)
 TOKENS_PER_HOUR = env.int("TOKENS_PER_HOUR", default=100)
-for _name, _value in {"WRITES_PER_MINUTE": WRITES_PER_MINUTE, "TOKENS_PER_HOUR": TOKENS_PER_HOUR}.items():
-    if _value < 1:
-        raise ImproperlyConfigured(f"{_name} is {_value}: set 1 or more.")
+INVITATIONS_PER_HOUR = env.int("INVITATIONS_PER_HOUR", default=60)
+for _name in ("WRITES_PER_MINUTE", "TOKENS_PER_HOUR", "INVITATIONS_PER_HOUR"):
+    if vars()[_name] < 1:
+        raise ImproperlyConfigured(f"{_name} is {vars()[_name]}: set 1 or more.")
 
 # Identifies the running code. Cached lists and ETags of another build are not current.
 BUILD = env.str("BUILD", default="0.1.0")

@@ -225,7 +225,9 @@ class GraphQLView(StrawberryView[Context, None]):
         refused = refusal(result)
         if isinstance(refused, RateLimited):
             sub_response["Retry-After"] = str(refused.retry_after_s)
-            context.balances = context.balances or refused.balances
+            charged = {balance.policy.name for balance in context.balances}
+            further = [balance for balance in refused.balances if balance.policy.name not in charged]
+            context.balances = [*context.balances, *further]
         for name, value in rate_limit_headers(context.balances).items():
             sub_response[name] = value
         # A request error has an error status, except in application/json, where every GraphQL response has 200.

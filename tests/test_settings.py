@@ -99,6 +99,7 @@ class RefusalTests(SimpleTestCase):
             ({"COST_RESTORE_RATE": "0"}, "COST_RESTORE_RATE"),
             ({"WRITES_PER_MINUTE": "0"}, "WRITES_PER_MINUTE"),
             ({"TOKENS_PER_HOUR": "0"}, "TOKENS_PER_HOUR"),
+            ({"INVITATIONS_PER_HOUR": "0"}, "INVITATIONS_PER_HOUR"),
             ({"SIGN_INS_PER_HOUR": "0"}, "SIGN_INS_PER_HOUR"),
             ({"REQUEST_HEAD_S": "0"}, "REQUEST_HEAD_S"),
             ({"REQUEST_BODY_S": "0.5"}, "REQUEST_BODY_S"),

@@ -88,6 +88,11 @@ def tokens_policy() -> Policy:
     return Policy("tokens", settings.TOKENS_PER_HOUR, settings.TOKENS_PER_HOUR / 3600)
 
 
+def invitations_policy() -> Policy:
+    """Invitations that the viewer sends."""
+    return Policy("invitations", settings.INVITATIONS_PER_HOUR, settings.INVITATIONS_PER_HOUR / 3600)
+
+
 def sign_ins_policy() -> Policy:
     """Sign-ins and changes of the password. Only those with the right password are charged."""
     return Policy("sign-ins", settings.SIGN_INS_PER_HOUR, settings.SIGN_INS_PER_HOUR / 3600)

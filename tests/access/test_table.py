@@ -142,6 +142,7 @@ class LiveCase(CommittingCase):
         await sync_to_async(unchanged.__exit__)(None, None, None)
 
 
+@override_settings(INVITATIONS_PER_HOUR=1000)  # each renewal of the world invites its members
 class SocketTests(LiveCase):
     """GraphQL over sockets, one for each kind of caller."""
 

@@ -9,7 +9,7 @@ from django.test.utils import override_settings
 
 from backend.projects.models import Role
 from tests.cases import token_of
-from tests.factories import MembershipFactory, TaskFactory
+from tests.factories import MembershipFactory, TaskFactory, UserFactory
 from tests.rest.cases import ClosedCase
 from tests.schema.test_budget import fresh_budgets
 
@@ -69,6 +69,16 @@ class BudgetTests(ClosedCase):
         self.assertEqual(response.json()["code"], "RATE_LIMITED")
         self.assertEqual(response["RateLimit"], '"cost";r=990;t=10, "writes";r=0;t=60')
         self.assertEqual(self.client.get("/projects/").status_code, 200)
+
+    @override_settings(INVITATIONS_PER_HOUR=1)
+    def test_an_account_sends_a_bounded_number_of_invitations(self) -> None:
+        path, body = f"/projects/{self.member.project_id}/invitations/", {"username": UserFactory().username}
+        self.assertEqual(self.send("POST", path, body).status_code, 201)
+        with self.nothing_changes():
+            response = self.send("POST", path, body)
+        self.assertEqual((response.status_code, response["Retry-After"]), (429, "3600"))
+        self.assertEqual(response.json()["code"], "RATE_LIMITED")
+        self.assertEqual(response["RateLimit-Policy"], '"invitations";q=1;w=3600')
 
     def test_an_anonymous_request_has_no_budget(self) -> None:
         response = Client().get("/tasks/")

@@ -12,7 +12,7 @@ from backend.projects.access import viewer_for
 from backend.projects.models import Role, Token
 from backend.projects.services.project import update_project
 from tests.cases import CommittingCase, token_of
-from tests.factories import MembershipFactory, TaskFactory
+from tests.factories import MembershipFactory, TaskFactory, UserFactory
 from tests.schema.cases import ClosedCase
 from tests.schema.sockets import ready
 from tests.schema.test_subscription import LISTEN, head, write
@@ -92,7 +92,23 @@ class BudgetTests(ClosedCase):
         response = self.post(create)
         self.assertEqual((response.status_code, response["Retry-After"]), (429, "1800"))
         self.assertEqual(response.json()["errors"][0]["extensions"]["code"], "RATE_LIMITED")
+        self.assertIn('"tokens";q=2;w=3600', response["RateLimit-Policy"])
         self.assertEqual(Token.objects.count(), stored)
+
+    @override_settings(INVITATIONS_PER_HOUR=2)
+    def test_an_account_sends_a_bounded_number_of_invitations(self) -> None:
+        invite = """mutation ($project: ID!, $name: String!) {
+          inviteMember(input: {projectId: $project, username: $name}) { __typename }
+        }"""
+        project, name = str(self.member.project_id), UserFactory().username
+        self.data(invite, project=project, name=name)
+        self.data(invite, project=project, name="nobody")  # counts too
+        for project_id in (project, "999999"):
+            with self.subTest(project_id), self.nothing_changes():
+                response = self.post(invite, {"project": project_id, "name": name})
+                self.assertEqual((response.status_code, response["Retry-After"]), (429, "1800"))
+                self.assertEqual(response.json()["errors"][0]["extensions"]["code"], "RATE_LIMITED")
+                self.assertIn('"invitations";q=2;w=3600', response["RateLimit-Policy"])
 
     def test_a_refused_operation_costs_nothing(self) -> None:
         for query in ("{ nothing }", "{ tasks(first: 100) { nodes { id } } }", "{ tasks {"):

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from .. import access, audit, journal
+from .. import access, audit, budget, journal
 from ..access import Viewer
 from ..errors import AlreadyAMember, InvitationExpired
 from ..events import AccessChanged
@@ -26,9 +26,11 @@ def invite_member(*, actor: Viewer, project_id: int | None, username: str, role:
     """Invite the user with this name, ignoring case, to a project. The invitation expires after `INVITATION_DAYS`.
 
     It replaces the role, sender and expiry of an earlier invitation of the user. Locks the project. Raises
-    MissingScope, ProjectNotFound, NotAllowed (actor is no owner), UnknownUser, AlreadyAMember, ValidationError (no such
-    role).
+    MissingScope, RateLimited, ProjectNotFound, NotAllowed (actor is no owner), UnknownUser, AlreadyAMember,
+    ValidationError (no such role).
     """
+    access.require_scope(actor, Scope.ADMIN)
+    budget.charge(actor, [(budget.invitations_policy(), 1)])
     project = access.project_for_update(actor, project_id, role=Role.OWNER, scope=Scope.ADMIN)
     user = access.user_to_add(username)
     if Membership.objects.filter(project=project, user=user).exists():
