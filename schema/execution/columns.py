@@ -3,7 +3,8 @@
 graphql-core creates a path, an info and often a coroutine for each field of each row. Most fields of a list need none
 of them: a field without a resolver is an attribute, and a related row is the same for all rows that refer to it. Such a
 list is completed by `_Columns`. For every other list (a field has arguments, a value does not match its type, an error
-is raised) graphql-core completes the whole list.
+is raised) graphql-core completes the whole list. The fields without a resolver are still read as attributes, row by
+row: that takes 1 µs instead of 20.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from graphql import (
     is_leaf_type,
     is_object_type,
 )
-from graphql.execution.collect_fields import FieldDetailsList
+from graphql.execution.collect_fields import FieldDetailsList, GroupedFieldSet
 from graphql.pyutils import Path
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.types.field import StrawberryField
@@ -84,6 +85,10 @@ class _Leaf:
 
     async def complete(self, rows: Sequence[Any], loaders: Any) -> Sequence[Any]:
         return list(map(self._serialize, map(attrgetter(self.attribute), rows)))
+
+    def complete_one(self, row: Any) -> Any:
+        """The field's value in the result. Raises any exception, which graphql-core reports with the path."""
+        return self._serialize(getattr(row, self.attribute))
 
     def _serialize(self, value: Any) -> Any:
         python_type, expected = type(value), _PYTHON_TYPES.get(self.type)
@@ -174,13 +179,88 @@ class InterruptibleExecutor(StrawberryGraphQLCoreExecutionContext):
         return super().execute_field(*args)
 
 
+@dataclass(frozen=True, slots=True)
+class _Leaves:
+    """The selected fields of an object that are attributes, by response key, and all others."""
+
+    by_key: list[tuple[str, _Leaf]]
+    others: GroupedFieldSet
+
+    @classmethod
+    def of(cls, parent_type: GraphQLObjectType, fields: GroupedFieldSet) -> _Leaves:
+        leaves = [(key, _leaf(parent_type, details)) for key, details in fields.items()]
+        by_key = [(key, leaf) for key, leaf in leaves if leaf is not None]
+        return cls(by_key, {key: fields[key] for key, leaf in leaves if leaf is None})
+
+
+def _strawberry_field(parent_type: GraphQLObjectType, details: FieldDetailsList) -> StrawberryField | None:
+    field: GraphQLField | None = parent_type.fields.get(details[0].node.name.value)
+    definition = field and field.extensions.get("strawberry-definition")
+    return definition if isinstance(definition, StrawberryField) else None
+
+
+def _leaf(parent_type: GraphQLObjectType, details: FieldDetailsList) -> _Leaf | None:
+    """None for an object, and for a field with a resolver."""
+    definition = _strawberry_field(parent_type, details)
+    if definition is None or not definition.is_basic_field:
+        return None
+    declared_type = parent_type.fields[details[0].node.name.value].type
+    field_type = get_nullable_type(declared_type)
+    return _Leaf(definition.python_name, field_type, field_type is declared_type) if is_leaf_type(field_type) else None
+
+
 class Executor(InterruptibleExecutor):
     """The schema's `execution_context_class`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # By the identity of the selected fields, which graphql-core collects once per selection.
+        self._leaves: dict[tuple[str, int], tuple[_Leaves, GroupedFieldSet]] = {}
 
     @classmethod
     def build(cls, *args: Any, **options: Any) -> Any:
         """As graphql-core's. Errors of variables suggest similar names with DEBUG only."""
         return super().build(*args, **{**options, "hide_suggestions": not settings.DEBUG})
+
+    def execute_fields(
+        self,
+        parent_type: GraphQLObjectType,
+        source_value: Any,
+        path: Path | None,
+        grouped_field_set: GroupedFieldSet,
+        position_context: Any,
+    ) -> Any:
+        """Complete the attributes of an object without a path and an info of their own."""
+        leaves = self._leaves_of(parent_type, grouped_field_set)
+        others = grouped_field_set
+        values: dict[str, Any] = {}
+        if leaves.by_key:
+            try:
+                values = {key: leaf.complete_one(source_value) for key, leaf in leaves.by_key}
+                others = leaves.others
+            except Exception:  # noqa: S110 - graphql-core completes all fields then, and reports the error
+                pass
+        if not values:
+            return super().execute_fields(parent_type, source_value, path, others, position_context)
+        if not others:
+            return values
+        completed = super().execute_fields(parent_type, source_value, path, others, position_context)
+
+        def in_order(completed: dict[str, Any]) -> dict[str, Any]:
+            completed |= values
+            return {key: completed[key] for key in grouped_field_set if key in completed}
+
+        async def awaited(completed: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+            return in_order(await completed)
+
+        return in_order(completed) if isinstance(completed, dict) else awaited(completed)
+
+    def _leaves_of(self, parent_type: GraphQLObjectType, fields: GroupedFieldSet) -> _Leaves:
+        key = (parent_type.name, id(fields))
+        if key not in self._leaves:
+            # The fields are stored too, so that no others get their identity.
+            self._leaves[key] = _Leaves.of(parent_type, fields), fields
+        return self._leaves[key][0]
 
     def complete_iterable_value(
         self,
@@ -228,14 +308,14 @@ class Executor(InterruptibleExecutor):
         name = details[0].node.name.value
         if name == "__typename":
             return _TypeName(row_type.name)
-        field: GraphQLField | None = row_type.fields.get(name)
-        definition = field and field.extensions.get("strawberry-definition")
-        if field is None or not isinstance(definition, StrawberryField):
+        definition = _strawberry_field(row_type, details)
+        if definition is None:
             return None
-        field_type = get_nullable_type(field.type)
-        can_be_null = field_type is field.type
-        if definition.is_basic_field and is_leaf_type(field_type):
-            return _Leaf(definition.python_name, field_type, can_be_null)
+        leaf = _leaf(row_type, details)
+        if leaf is not None:
+            return leaf
+        field = row_type.fields[name]
+        can_be_null = get_nullable_type(field.type) is field.type
         columns = self._columns(field.type, details)
         if columns is None:
             return None

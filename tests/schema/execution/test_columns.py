@@ -31,6 +31,7 @@ DOCUMENTS = (
     "query ($no: Boolean = false) { tasks { edges { cursor node { id @include(if: $no) } } } }",
     "{ tasks { nodes { project { id @skip(if: true) } } } }",
     "{ tasks { nodes { id comments { nodes { content task { title project { name } } } totalCount } } } }",
+    "{ tasks { nodes { comments { totalCount } id a: title b: title project { id members { nodes { role } } } } } }",
     "{ projects { nodes { name members { nodes { role user { name } } } } } }",
     "{ projects { nodes { tasks { edges { node { title assignee { id } } } } } } }",
     "{ reports { nodes { id date figures generatedAt project { name } } } }",
@@ -75,6 +76,14 @@ class ResultTests(Case):
         names = [call.args[3][0].node.name.value for call in executed.call_args_list]
         self.assertEqual(names, ["tasks", "nodes"])
 
+    @override_settings(CACHE_LIST_S=0)
+    def test_attributes_of_rows_with_nested_lists_are_not_executed_either(self) -> None:
+        document = "{ tasks { nodes { id title comments { totalCount } dueDate } } }"
+        with patch.object(Executor, "execute_field", autospec=True, side_effect=Executor.execute_field) as executed:
+            self.execute(document, self.viewer, Executor)
+        names = {call.args[3][0].node.name.value for call in executed.call_args_list}
+        self.assertEqual(names, {"tasks", "nodes", "comments", "totalCount"})
+
     def test_graphql_core_reports_values_of_the_wrong_type(self) -> None:
         """The error names the field of a row with a value of the wrong type."""
         row = TaskRow.of(Task.objects.filter(assignee=None).earliest("pk"))
@@ -83,14 +92,16 @@ class ResultTests(Case):
             ({"version": 2**31}, "Int cannot represent non 32-bit signed integer value: 2147483648"),
             ({"status": "lost"}, "Enum 'TaskStatus' cannot represent value: 'lost'"),
         ):
-            with self.subTest(wrong), patch.object(TaskRow, "read", return_value=[replace(row, **wrong)]):
-                with override_settings(CACHE_LIST_S=0):
-                    results = [
-                        self.execute("{ tasks { nodes { id title version status } } }", SYSTEM, executor)
-                        for executor in (Executor, StrawberryGraphQLCoreExecutionContext)
-                    ]
-                self.assertEqual(results[0], results[1])
-                self.assertIn(json.dumps(message)[1:-1], results[0])
+            for nested in ("", "comments { totalCount }"):
+                document = f"{{ tasks {{ nodes {{ id {nested} title version status }} }} }}"
+                with self.subTest(document, wrong=wrong), override_settings(CACHE_LIST_S=0):
+                    with patch.object(TaskRow, "read", return_value=[replace(row, **wrong)]):
+                        results = [
+                            self.execute(document, SYSTEM, executor)
+                            for executor in (Executor, StrawberryGraphQLCoreExecutionContext)
+                        ]
+                    self.assertEqual(results[0], results[1])
+                    self.assertIn(json.dumps(message)[1:-1], results[0])
 
     @override_settings(CACHE_LIST_S=0)
     def test_an_internal_error_is_logged_once_per_document_and_does_not_change_the_result(self) -> None:
