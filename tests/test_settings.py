@@ -40,6 +40,23 @@ initial = dict(os.environ)
 print(json.dumps([error(environment) for environment in json.loads(sys.argv[1])]))
 """
 
+# Prints each variable that the settings read, with its default.
+DEFAULTS = """
+import json, environ
+
+defaults = {}
+get_value = environ.Env.get_value
+
+def record(self, var, *args, **options):
+    default = options.get("default")
+    defaults[var] = None if default is environ.Env.NOTSET else default
+    return get_value(self, var, *args, **options)
+
+environ.Env.get_value = record
+import backend.settings
+print(json.dumps(defaults))
+"""
+
 # Prints the responses to requests with TLS, through a proxy, and without TLS.
 RESPONSES = """
 import json, django
@@ -156,6 +173,29 @@ class RefusalTests(SimpleTestCase):
     def test_the_prefix_begins_every_key_and_channel_in_redis(self) -> None:
         process = run("-c", PREFIXES, BROKER_URL="redis://127.0.0.1/1", REDIS_PREFIX="other")
         self.assertEqual(json.loads(process.stdout), ["other", "other:notify", "other:"], process.stderr)
+
+
+class ReadmeTests(SimpleTestCase):
+    """The table of settings in README.md. A row may have several names, with as many defaults."""
+
+    def test_the_table_has_every_setting_with_its_default(self) -> None:
+        section = (settings.BASE_DIR / "README.md").read_text().partition("## Settings")[2].partition("\n## ")[0]
+        documented: list[tuple[str, str]] = []
+        for names, defaults in re.findall(r"^\| (`[A-Z].*?) \| (.*?) \|", section, re.MULTILINE):
+            documented += zip(names.split(", "), defaults.split(", "), strict=True)
+        loaded = json.loads(run("-c", DEFAULTS).stdout)
+
+        self.assertEqual(sorted(documented), sorted((f"`{name}`", self._shown(loaded[name])) for name in loaded))
+
+    @staticmethod
+    def _shown(default: Any) -> str:
+        if default in (None, "", []):
+            return "none"
+        if isinstance(default, bool):
+            return "on" if default else "off"
+        if isinstance(default, list):
+            default = ",".join(default)
+        return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
 
 
 class ProductionTests(SimpleTestCase):
