@@ -1,9 +1,9 @@
-"""What an ordinary client feels of each attack by a stranger or by an account, next to a quiet server.
+"""How much each attack, anonymous or by an account, slows an ordinary client, compared with a quiet server.
 
 Run: `make bench abuse`, for uvicorn `SERVER=uvicorn make bench abuse`. Each attack (`bench/support/attacker.py`) has a
 fresh server in closed mode. An ordinary client sends 20 requests per second, each on time: `/healthz`, a list and a
 GraphQL query. First the server is quiet, then the attack runs for ABUSE_S seconds (10), in a process of its own. The
-ratio is that of the slowest hundredth; the growth of memory is that of the highest sample. All connections are on this
+ratio compares the 99th percentiles. The growth of memory is that of the highest sample. All connections are on this
 machine. An attack ends early once the server has grown by 2 GB.
 """
 
@@ -69,7 +69,7 @@ async def _measure(
         request(server, "/tasks/?page_size=20", token=token),
         request(server, "/graphql/", token=token, json=b'{"query":"{tasks(first:20){nodes{id title}}}"}'),
     ]
-    await send_on_time(server.port, ordinary, per_s=PER_S, seconds=1)  # the first requests are slower
+    await send_on_time(server.port, ordinary, per_s=PER_S, seconds=1)  # warm-up: the first requests are slower
     quiet = await send_on_time(server.port, ordinary, per_s=PER_S, seconds=QUIET_S)
     before_kb, before_log = server.memory_kb, server.log.stat().st_size
     command = [sys.executable, "-m", "bench.support.attacker", name, str(server.port), attackers_token]

@@ -183,7 +183,7 @@ def _measure(path: str, open_mode: Server, by_token: Server) -> list[float]:
 
 
 def _statements(path: str, server: Server) -> int:
-    """SQL statements of one request that follows another within a second, like every measured one."""
+    """The number of SQL statements of a request. Like every measured request, it follows another within a second."""
     headers = {"Authorization": f"Bearer {server.token}"} if server.token else {}
     client = Client(headers=headers, SERVER_NAME="127.0.0.1")
     with override_settings(ACCESS=server.access):

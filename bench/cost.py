@@ -1,7 +1,7 @@
-"""The time and memory of the dearest operations that are allowed, with 100,000 tasks.
+"""The time and memory of the most expensive operations that are allowed, with 100,000 tasks.
 
-Run: `make bench cost`; TASKS sets the number of tasks. Each document asks for as many rows as its price lets it, up to
-COST_MAX, without the cache and by a viewer who sees everything. A figure is the worst of a few requests; memory is the
+Run: `make bench cost`; TASKS sets the number of tasks. Each document has the largest page whose price is within
+COST_MAX. The viewer sees every row, and no list is cached. A figure is the worst of a few requests; memory is the
 difference between the server's peak and its memory before them.
 """
 
@@ -33,7 +33,7 @@ TIME_GOAL_MS, MEMORY_GOAL_MB = 1_000.0, 100.0
 REQUESTS = 3
 
 TASK = "id title description status dueDate createdAt updatedAt version"
-# `%d` is a page size, as large as the price allows. Most have to fit in the largest page twice or three times.
+# `%d` stands for the largest page size that the price allows.
 DOCUMENTS = {
     "tasks of projects": "{ projects(first: 100) { nodes { name tasks(first: %d) { nodes { TASK } } } } }",
     "edges, with project and assignee": """{ projects(first: 100) { nodes { tasks(first: %d) {

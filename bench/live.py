@@ -216,7 +216,7 @@ async def catching_up(bench: Bench) -> None:
 
 # --- Memory ----------------------------------------------------------------------------------------------
 async def memory(bench: Bench, join: Callable[[SocketGroup], Awaitable[None]]) -> float:
-    """KB per socket of the product, less those per socket of the bare application."""
+    """Memory per socket of the product minus that of the bare application, in KB."""
 
     async def growth_kb(server: servers.Server, join: Callable[[SocketGroup], Awaitable[None]]) -> float:
         async with SocketGroup(server.port) as group:
@@ -264,11 +264,11 @@ def main() -> None:
             asyncio.run(measure(bench))
         with both_servers() as bench:
             extra_kb = asyncio.run(memory(bench, lambda group: bench.listeners(group, SOCKETS)))
-            report(Figure("memory of an idle socket beyond bare's", extra_kb, "KB", goal=40, is_cost=True))
+            report(Figure("memory of an idle socket, product - bare", extra_kb, "KB", goal=40, is_cost=True))
         with both_servers() as bench:
             queries = [DOCUMENT] * SOCKETS
             extra_kb = asyncio.run(memory(bench, lambda group: bench.subscriptions(group, queries)))
-            report(Figure("the same of one with a subscription", extra_kb, "KB"))
+            report(Figure("memory of a socket with a subscription, product - bare", extra_kb, "KB"))
 
 
 def _fill() -> tuple[list[str], int]:

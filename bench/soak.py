@@ -1,10 +1,10 @@
 """Memory, descriptors and threads of web, worker and beat over time, while everything is used and servers restart.
 
 Run: `make bench soak`, for an hour `SOAK_S=3600 make bench soak`. 300 clients of each kind (plain sockets, GraphQL
-subscriptions, event streams) come, go and resume, one in twenty times from far back. 20 viewers send 20 requests per
-second: lists, searches, nested GraphQL, details, and 4 writes. Reminders and summaries are due. PostgreSQL is killed at
-40 % of the time, and Redis (also the broker) at 60 %; both are started again at once. At the end, the record of every
-client is compared with the journal. After 10 minutes or more, `docs/benchmarks-soak.svg` shows the curve of memory.
+subscriptions, streams) disconnect and resume, one of 20 times from a much earlier position. 20 viewers send 20 requests
+per second: lists, searches, nested GraphQL, details, and 4 writes. Reminders and summaries are due. PostgreSQL is
+killed at 40 % of the time, and Redis (also the broker) at 60 %; both are started again at once. At the end, every
+client's record is compared with the journal. A run from 10 minutes on draws its memory in `docs/benchmarks-soak.svg`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ LISTENERS = int(os.environ.get("SOAK_LISTENERS", "300"))
 VIEWERS = 20
 PER_S = 20.0
 SAMPLE_S = 2.0
-# The process has its full load before this.
+# The server reaches its full load within this time. The measurement starts after it.
 WARM_S = min(120.0, SOAK_S / 3)
 # Seconds at the start and at the end of the measured time, whose medians are compared.
 WINDOW_S = min(30.0, SOAK_S / 6)
@@ -58,7 +58,7 @@ PICTURE_MIN_S = 600.0
 
 MAX_GROWTH = 1.05
 
-# Lines that tell of the two restarts. They are the only errors that may be logged.
+# Log lines that the two restarts cause. No other error may be logged.
 EXPECTED = {
     "web's notifications by Redis": re.compile(r"channels_redis\.pubsub: Unexpected exception in receive task"),
     "the worker's connection to the broker": re.compile(r"consumer: (Cannot connect to|Connection to broker lost)"),
@@ -155,7 +155,7 @@ class Soak:
         try:
             await asyncio.gather(self._send_requests(), self._sample(), *map(self._kill, self.servers))
             for listener in self.listeners:
-                listener.comes_and_goes = False
+                listener.disconnects = False
             await self._compare_with_journal(start)
         finally:
             for task in listening:
@@ -163,7 +163,7 @@ class Soak:
             await asyncio.gather(*listening, return_exceptions=True)
 
     async def _listen_later(self, listener: Listener) -> None:
-        """Connect within the first seconds, not all at once."""
+        """Connect at a random moment of the warm-up, so that not all connect at once."""
         await asyncio.sleep(self.random.uniform(0, WARM_S / 4))
         await listener.run()
 
@@ -200,7 +200,7 @@ class Soak:
             self.failures[f"{method} {path.partition('?')[0]}: {status}"] += 1
 
     def _request(self, number: int) -> tuple[str, str, Any]:
-        """One of five is a write, hence 4 per second."""
+        """One request of five is a write: 4 per second."""
         task, project = self.random.choice(self.data["tasks"]), self.random.choice(self.data["projects"])
         match number % 10:
             case 0:
@@ -247,7 +247,7 @@ class Soak:
 
     # --- Comparison --------------------------------------------------------------------------------------
     async def _compare_with_journal(self, start: int) -> None:
-        """Wait until every record is equal to the journal, which may still grow by what the server has queued."""
+        """Wait until every record equals the journal. Queued jobs may still append events."""
         sql = "SELECT position FROM projects_event WHERE kind <> 'access.changed' AND position > %s ORDER BY position"
         deadline = time.monotonic() + CATCH_UP_S
         while True:
@@ -259,9 +259,7 @@ class Soak:
         for listener in wrong[:5]:
             absent = sorted(set(journal) - set(listener.record))
             extra = sorted(set(listener.record) - set(journal))
-            say(
-                f"{type(listener).__name__} {listener.number} lacks {absent[:5]} and has {extra[:5]} that are not there"
-            )
+            say(f"{type(listener).__name__} {listener.number} lacks {absent[:5]}; {extra[:5]} are not in the journal")
         self.missed = len(wrong)
         say(f"{len(journal)} events, {sum(listener.connections for listener in self.listeners)} connections")
 
@@ -290,13 +288,13 @@ class Soak:
             ):
                 ratio = _growth(curves[name])
                 report(Figure(f"{name}: {what} at the end / after the start, {minutes}", ratio, "", MAX_GROWTH, True))
-        complaints = [complaint for listener in self.listeners for complaint in listener.complaints]
-        for complaint, count in Counter(complaints).most_common(5):
-            say(f"{count} times: {complaint[:200]}")
+        client_errors = [error for listener in self.listeners for error in listener.errors]
+        for error, count in Counter(client_errors).most_common(5):
+            say(f"{count} times: {error[:200]}")
         for failure, count in self.failures.most_common(5):
             say(f"{count} times: {failure}")
-        report(Figure(f"clients that missed or doubled an event, of {len(self.listeners):,}", self.missed, "", 0, True))
-        report(Figure("clients that were refused to resume", len(complaints), "", 0, True))
+        report(Figure(f"clients with a missed or repeated event, of {len(self.listeners):,}", self.missed, "", 0, True))
+        report(Figure("errors that clients received", len(client_errors), "", 0, True))
         report(Figure("requests that failed outside of the restarts", self.failures.total(), "", 0, True))
         errors = [f"{name}: {line}" for name, log in logs.items() for line in _errors(log)]
         for line, count in Counter(errors).most_common(10):

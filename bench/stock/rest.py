@@ -1,4 +1,4 @@
-"""DRF as in its tutorial, with cursor pagination, which counts no rows, like ours."""
+"""DRF as in its tutorial. Like ours, its cursor pagination counts no rows."""
 
 from rest_framework.pagination import CursorPagination
 from rest_framework.serializers import ModelSerializer

@@ -10,7 +10,7 @@ router = DefaultRouter()
 router.register("tasks", Tasks)
 
 urlpatterns = [
-    # The faster one of Strawberry's two views here: the other uses a thread for each query.
+    # Strawberry's synchronous view is the faster one here: the other one uses a thread for each query.
     path("graphql/", csrf_exempt(GraphQLView.as_view(schema=schema))),
     path("", include(router.urls)),
 ]

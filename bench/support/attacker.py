@@ -1,7 +1,7 @@
 """One attack on a server of this machine, in a process of its own: `python -m bench.support.attacker NAME PORT TOKEN`.
 
-It goes on until the process is stopped. Before there were bounds, each of these attacks stopped a server or slowed all
-other clients down. An attacker whose connection is refused or closed opens another one.
+It goes on until the process is stopped. Each attack stops a server without bounds, or slows all of its other clients
+down. An attacker whose connection is refused or closed opens another one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 Attack = Callable[[], Awaitable[None]]
 
-# Bytes per second of one connection that floods.
+# Bytes per second of a connection that floods the server.
 FLOOD_BYTES_S = 2_000_000
 PIECES_S = 100
 PAUSE_S = 0.05
@@ -27,7 +27,7 @@ EMPTY_CONTINUATION = b"\x00\x80" + bytes(4)
 SMALL_TEXT = b"\x81\x81" + bytes(4) + b"x"
 FIRST_FRAGMENT = b"\x01\x81" + bytes(4) + b"x"
 
-# 100 rows at each of the levels: 10,000 times as many as the one below the first.
+# Three levels of 100 rows per parent: 1,000,000 rows at the innermost one.
 NESTED = "{tasks(first:100){nodes{project{tasks(first:100){nodes{project{tasks(first:100){nodes{id title}}}}}}}}}"
 INTROSPECTION = (
     "{__schema{types{...T}}} fragment T on __Type{fields{type{...U} args{type{...U}}}}"
@@ -58,7 +58,7 @@ class Attacker:
         return self.head("GET", path, *upgrade, f"Sec-WebSocket-Version: {version}", *lines)
 
     async def send_request(self, method: str, path: str, body: bytes, *lines: str) -> bytes:
-        """The head of the response, on a connection of its own."""
+        """Send a request on a connection of its own, and return the head of the response."""
         reader, writer = await self.connect()
         try:
             writer.write(self.head(method, path, f"Content-Length: {len(body)}", "Connection: close", *lines) + body)
@@ -69,8 +69,8 @@ class Attacker:
         finally:
             writer.transport.abort()
 
-    async def many(self, count: int, attack: Attack) -> None:
-        """Run `count` of these at once. One that fails or ends starts again."""
+    async def repeat(self, count: int, attack: Attack) -> None:
+        """Run `count` copies of an attack at once. A copy that fails or ends starts again."""
 
         async def again() -> None:
             while True:
@@ -82,7 +82,7 @@ class Attacker:
 
     # --- Sockets -----------------------------------------------------------------------------------------
     async def flood_socket(self, first: bytes, frame: bytes) -> None:
-        """Send the same frame at FLOOD_BYTES_S over a socket of a stranger."""
+        """Send the same frame at FLOOD_BYTES_S over a socket that does not sign in."""
         reader, writer = await self.connect()
         try:
             writer.write(self.handshake("/ws/notifications/"))
@@ -97,12 +97,12 @@ class Attacker:
             writer.transport.abort()
 
     async def empty_continuations(self) -> None:
-        await self.many(1, lambda: self.flood_socket(FIRST_FRAGMENT, EMPTY_CONTINUATION))
+        await self.repeat(1, lambda: self.flood_socket(FIRST_FRAGMENT, EMPTY_CONTINUATION))
 
     async def small_texts(self) -> None:
-        await self.many(1, lambda: self.flood_socket(b"", SMALL_TEXT))
+        await self.repeat(1, lambda: self.flood_socket(b"", SMALL_TEXT))
 
-    async def strangers_sockets(self) -> None:
+    async def anonymous_sockets(self) -> None:
         async def stay() -> None:
             reader, writer = await self.connect()
             try:
@@ -113,7 +113,7 @@ class Attacker:
             finally:
                 writer.transport.abort()
 
-        await self.many(500, stay)
+        await self.repeat(500, stay)
 
     async def refused_handshakes(self) -> None:
         async def handshake() -> None:
@@ -130,10 +130,10 @@ class Attacker:
             finally:
                 writer.transport.abort()
 
-        await self.many(20, handshake)
+        await self.repeat(20, handshake)
 
     async def subscribe(self, document: str, *, repeats: bool) -> None:
-        """Send one operation over a signed-in socket, or the same again and again."""
+        """Send an operation over a signed-in socket; with `repeats`, send it again whenever it ends."""
         reader, writer = await self.connect()
         try:
             protocol, authorization = "Sec-WebSocket-Protocol: graphql-transport-ws", f"Bearer {self.token}"
@@ -153,20 +153,20 @@ class Attacker:
             writer.transport.abort()
 
     # --- Operations --------------------------------------------------------------------------------------
-    async def dear_documents(self) -> None:
+    async def expensive_documents(self) -> None:
         async def send() -> None:
             body = json.dumps({"query": self.random.choice([NESTED, INTROSPECTION, SUGGESTED])}).encode()
             headers = ["Content-Type: application/json", f"Authorization: Bearer {self.token}"]
             await self.send_request("POST", "/graphql/", body, *headers)
 
-        await self.many(12, send)
+        await self.repeat(12, send)
 
-    async def dear_documents_by_socket(self) -> None:
+    async def expensive_documents_by_socket(self) -> None:
         documents = [NESTED, INTROSPECTION, SUGGESTED]
-        await self.many(12, lambda: self.subscribe(self.random.choice(documents), repeats=True))
+        await self.repeat(12, lambda: self.subscribe(self.random.choice(documents), repeats=True))
 
-    async def dear_subscriptions(self) -> None:
-        await self.many(10, lambda: self.subscribe(SUBSCRIPTION, repeats=False))
+    async def expensive_subscriptions(self) -> None:
+        await self.repeat(10, lambda: self.subscribe(SUBSCRIPTION, repeats=False))
 
     # --- Bodies ------------------------------------------------------------------------------------------
     async def sign_ins(self) -> None:
@@ -181,10 +181,10 @@ class Attacker:
             form = {"username": f"user{self.random.random()}", "password": "wrong", "csrfmiddlewaretoken": token}
             headers = ["Content-Type: application/x-www-form-urlencoded", f"Cookie: csrftoken={token}"]
             with suppress(TimeoutError):
-                async with asyncio.timeout(2):  # the client leaves
+                async with asyncio.timeout(2):  # the client gives up
                     await self.send_request("POST", "/accounts/sign-in/", urlencode(form).encode(), *headers)
 
-        await self.many(250, sign_in)
+        await self.repeat(250, sign_in)
 
     async def trickled_bodies(self) -> None:
         async def trickle() -> None:
@@ -199,7 +199,7 @@ class Attacker:
             finally:
                 writer.transport.abort()
 
-        await self.many(200, trickle)
+        await self.repeat(200, trickle)
 
     async def large_bodies(self) -> None:
         piece = b"x" * 2**16
@@ -218,20 +218,20 @@ class Attacker:
             finally:
                 writer.transport.abort()
 
-        await self.many(8, send)
+        await self.repeat(8, send)
 
 
 ATTACKS: dict[str, Callable[[Attacker], Awaitable[None]]] = {
     "empty continuation frames": Attacker.empty_continuations,
     "small texts": Attacker.small_texts,
-    "sockets that do not sign in": Attacker.strangers_sockets,
+    "sockets that do not sign in": Attacker.anonymous_sockets,
     "250 clients that sign in": Attacker.sign_ins,
     "bodies that trickle": Attacker.trickled_bodies,
     "large bodies": Attacker.large_bodies,
     "refused handshakes": Attacker.refused_handshakes,
-    "dear documents by HTTP": Attacker.dear_documents,
-    "dear documents by socket": Attacker.dear_documents_by_socket,
-    "dear subscriptions during writes": Attacker.dear_subscriptions,
+    "expensive documents by HTTP": Attacker.expensive_documents,
+    "expensive documents by socket": Attacker.expensive_documents_by_socket,
+    "expensive subscriptions during writes": Attacker.expensive_subscriptions,
 }
 
 
@@ -243,6 +243,6 @@ def _text(message: dict[str, object]) -> bytes:
 
 
 if __name__ == "__main__":
-    os.nice(5)  # the ordinary client, which is measured, goes first
+    os.nice(5)  # the ordinary client, which is measured, has priority
     _, name, port, token = sys.argv
     asyncio.run(ATTACKS[name](Attacker(int(port), token)))  # type: ignore[arg-type]

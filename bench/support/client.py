@@ -1,4 +1,4 @@
-"""An ordinary client: a request every now and then, each on time, however long the one before takes."""
+"""An ordinary client. It sends each request on time, however long the earlier ones take."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TIMEOUT_S = 10.0
 
 @dataclass
 class Samples:
-    """What the requests of a period took, in milliseconds from the moment they were due."""
+    """The response times of a period, in milliseconds since each request was due."""
 
     took_ms: list[float] = field(default_factory=list)
     # Statuses other than 200, and 0 for a lost or late response.
@@ -56,7 +56,7 @@ async def _send(port: int, request: bytes, due: float, samples: Samples) -> None
 
 
 async def send(port: int, request: bytes) -> int:
-    """The status of the response, once it was read as a whole."""
+    """Send a request, read the whole response, and return its status."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
     try:
         writer.write(request)

@@ -1,4 +1,4 @@
-"""Clients of live delivery that come, go, resume, and record the position of every event."""
+"""Clients of live delivery that disconnect, resume, and record the position of every event."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
-# Seconds that a client stays and stays away, on average and at most.
-STAYS_S, AWAY_S = 60.0, 3.0
-# One of this many reconnections resumes far back, from any position that the client was at before.
-FAR_BACK = 20
-# Codes with which a subscription ends while a server is away. The client resumes.
+# The mean length of a connection, and the longest pause before the next one.
+CONNECTED_S, DISCONNECTED_S = 60.0, 3.0
+# One of this many reconnections rewinds: it resumes from any earlier position of the client.
+REWIND_EVERY = 20
+# Error codes of a subscription that ends while PostgreSQL or Redis is down. The client resumes.
 TRANSIENT = {"UNAVAILABLE"}
 
 PLAIN_DOCUMENT = "subscription($after: Cursor!) { events(after: $after) { cursor kind } }"
@@ -35,37 +35,37 @@ class Listener:
         self.start = start
         self.position = start
         self.record: list[int] = []
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self.connections = 0
-        # Whether it goes away now and then, and resumes.
-        self.comes_and_goes = True
+        # Whether it disconnects now and then, and resumes.
+        self.disconnects = True
         self._random = random.Random(f"{seed}-{type(self).__name__}-{number}")
 
     async def run(self) -> None:
         """Listen until cancelled."""
         while True:
-            stays_s = self._random.expovariate(1 / STAYS_S) if self.comes_and_goes else None
+            connected_s = self._random.expovariate(1 / CONNECTED_S) if self.disconnects else None
             try:
-                async with asyncio.timeout(stays_s):
+                async with asyncio.timeout(connected_s):
                     self.connections += 1
                     await self.listen()
             except (OSError, EOFError, TimeoutError, WebSocketException):
                 pass
-            await asyncio.sleep(self._random.uniform(0, AWAY_S if self.comes_and_goes else 1))
-            if self.comes_and_goes and self.record and not self._random.randrange(FAR_BACK):
+            await asyncio.sleep(self._random.uniform(0, DISCONNECTED_S if self.disconnects else 1))
+            if self.disconnects and self.record and not self._random.randrange(REWIND_EVERY):
                 self._rewind()
 
     def _rewind(self) -> None:
-        """Go back to an earlier position: the events after it come again, and are recorded again."""
+        """Go back to an earlier position. The events after it are received and recorded again."""
         del self.record[self._random.randrange(len(self.record)) :]
         self.position = self.record[-1] if self.record else self.start
 
     def take(self, cursor: str, *, is_event: bool) -> None:
-        """Note a position. That of an event is recorded, and has to be beyond all that were recorded."""
+        """Advance to a position. Record that of an event, which must be greater than all recorded ones."""
         position = int(cursor)
         if is_event:
             if self.record and position <= self.record[-1]:
-                self.complaints.append(f"{position} came after {self.record[-1]}")
+                self.errors.append(f"{position} came after {self.record[-1]}")
             self.record.append(position)
         self.position = max(self.position, position)
 
@@ -91,7 +91,7 @@ class PlainListener(Listener):
             async for text in socket:
                 frame = json.loads(text)
                 if frame["type"] in ("resync", "error"):
-                    self.complaints.append(str(text))
+                    self.errors.append(str(text))
                     return
                 self.take(frame["cursor"], is_event=frame["type"] not in ("ready", "cursor"))
 
@@ -119,7 +119,7 @@ class GraphQLListener(Listener):
                         payload = message.get("payload")
                         errors = payload["errors"] if isinstance(payload, dict) else payload or [{}]
                         if any(error.get("extensions", {}).get("code") not in TRANSIENT for error in errors):
-                            self.complaints.append(str(text))
+                            self.errors.append(str(text))
                         return
 
 
@@ -136,7 +136,7 @@ class StreamListener(Listener):
             status = int(head.split(b" ", 2)[1])
             if status != 200:
                 if status != 503:
-                    self.complaints.append(f"status {status}")
+                    self.errors.append(f"status {status}")
                 return
             # A frame is sent as a whole, so no line is split between two chunks.
             while line := await reader.readline():
@@ -144,7 +144,7 @@ class StreamListener(Listener):
                     continue
                 frame = json.loads(line[6:])
                 if frame["type"] == "resync":
-                    self.complaints.append(line.decode())
+                    self.errors.append(line.decode())
                     return
                 self.take(frame["cursor"], is_event=frame["type"] not in ("ready", "cursor"))
         finally:

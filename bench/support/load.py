@@ -34,7 +34,7 @@ def request(
 
 
 def _without_balance(body: bytes) -> bytes:
-    """A GraphQL response without what is left of the viewer's budget, its last member."""
+    """A GraphQL response without its last member, the units that are left of the viewer's budget."""
     start = body.rfind(b',"available":', -60)
     return body if start < 0 else body[:start] + b"}}}"
 

@@ -11,7 +11,7 @@ from backend.projects.models import Scope, User  # isort:skip
 
 
 def fill(projects: int, tasks_each: int, scope: Scope) -> tuple[list[int], str]:
-    """Create projects, and their tasks in turn. Return the ids, and a token of a user who is an editor of each."""
+    """Create projects, then tasks in each of them in turn. Return the projects' ids and a token of an editor of all."""
     user = User(username="bench")
     user.set_unusable_password()
     services.user.save_user(actor=access.SYSTEM, user=user)

@@ -1,4 +1,4 @@
-"""The settings of a benchmark's servers: the product's, with a prefix of their own in Redis."""
+"""The product's settings with a prefix in Redis of their own, for the servers of a benchmark."""
 
 import os
 

@@ -1,6 +1,6 @@
 """The accounts and rows of the soak: `python -m bench.support.soak_data VIEWERS` prints tokens and ids as JSON.
 
-A process of its own, because it uses other servers than the one that runs the benchmarks.
+It is a process of its own because it uses other servers than the process that runs the benchmarks.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main(viewers: int) -> None:
             changes = {
                 "title": f"Weed the bed {number}",
                 "description": "As drawn. " * 10,
-                "due_date": timezone.now() + timedelta(hours=1, minutes=number),  # due soon: each makes a reminder
+                "due_date": timezone.now() + timedelta(hours=1, minutes=number),  # due soon, so each has a reminder
                 "assignee_id": users[number % viewers].pk,
             }
             task = services.task.create_task(actor=access.SYSTEM, project_id=project_id, changes=changes)

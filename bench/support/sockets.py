@@ -75,7 +75,7 @@ def _frame(data: bytes, start: int) -> tuple[int, int, int] | None:
 
 
 class SocketGroup:
-    """Sockets that get the same messages, and the time until all have them. The context manager closes the sockets."""
+    """Sockets that receive the same messages, and when all have them. The context manager closes the sockets."""
 
     def __init__(self, port: int) -> None:
         self.port = port
