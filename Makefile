@@ -71,5 +71,5 @@ lock: ## Compile requirements/*.in into pinned *.txt; ARGS go to uv
 	@.venv/bin/python -m $(COMPILE) -c requirements/dev.txt requirements/local.in -o requirements/local.txt
 	@.venv/bin/python -m $(COMPILE) -c requirements/dev.txt requirements/base.in -o requirements/base.txt
 
-clean: ## Remove .venv and .local, the data of make run with it
+clean: ## Remove .venv and .local, which has the data of make run
 	@$(PYTHON) backend/local/clean.py
