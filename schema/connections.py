@@ -1,7 +1,8 @@
 """Connections after the Relay pagination spec (https://relay.dev/graphql/connections.htm), with `nodes` beside `edges`.
 
 One class for all lists, top-level and nested. `edges`, `nodes` and `pageInfo` load the page, `totalCount` the count:
-each at most once, however many aliases there are. strawberry-django's optimizer supports only `edges`, one alias and an
+each at most once, however many aliases there are. `pageInfo` alone loads the keys of a nested list and not its rows,
+since it costs 1, whatever the size of the page. strawberry-django's optimizer supports only `edges`, one alias and an
 explicit `first`.
 """
 
@@ -84,10 +85,14 @@ class Edge(Generic[T]):
 
 @strawberry.type
 class Connection(Generic[T]):
-    """Calls `load_page` and `load_count` at most once, and only if the document selects their data."""
+    """Calls each of its functions at most once, and only if the document selects their data.
+
+    `load_keys` loads a page whose rows have no more than their keys.
+    """
 
     load_page: strawberry.Private[Callable[[], Awaitable[Page[Any]]]]
     load_count: strawberry.Private[Callable[[], Awaitable[int]]]
+    load_keys: strawberry.Private[Callable[[], Awaitable[Page[Any]]] | None] = None
     loading: strawberry.Private[dict[str, asyncio.Future[Any]]] = strawberry.field(default_factory=dict)
 
     def _once(self, name: str, load: Callable[[], Awaitable[Any]]) -> asyncio.Future[Any]:
@@ -98,6 +103,15 @@ class Connection(Generic[T]):
     async def _page(self) -> Page[Any]:
         page: Page[Any] = await self._once("page", self.load_page)
         return page
+
+    async def _keys(self) -> Page[Any]:
+        if self.load_keys is not None:
+            # Where `nodes` or `edges` are selected too, they have started to load the page when this continues.
+            await asyncio.sleep(0)
+            if "page" not in self.loading:
+                keys: Page[Any] = await self._once("keys", self.load_keys)
+                return keys
+        return await self._page()
 
     @strawberry.field
     async def nodes(self) -> list[T]:
@@ -110,7 +124,7 @@ class Connection(Generic[T]):
 
     @strawberry.field
     async def page_info(self) -> PageInfo:
-        page = await self._page()
+        page = await self._keys()
         return PageInfo(
             has_next_page=page.has_next,
             has_previous_page=page.has_previous,

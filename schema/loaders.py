@@ -48,6 +48,15 @@ class TaskPage:
     filter: TaskFilter
     order: Order
     page: PageRequest
+    keys_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NestedPage:
+    """A page of a list that is filtered by its parent alone."""
+
+    page: PageRequest
+    keys_only: bool = False
 
 
 class RowCache:
@@ -89,20 +98,29 @@ class Loaders:
         self.user: DataLoader[int, UserRow | None] = by_id(resolvers.user.users_by_id)
         self.tasks: DataLoader[Nested[TaskPage], Page[TaskRow]] = by_parent(_task_pages)
         self.task_count: DataLoader[Nested[TaskFilter], int] = by_parent(resolvers.task.count_tasks_of_projects)
-        self.comments: DataLoader[Nested[PageRequest], Page[CommentRow]] = by_parent(
-            resolvers.comment.list_comments_of_tasks
-        )
+        self.comments: DataLoader[Nested[NestedPage], Page[CommentRow]] = by_parent(_comment_pages)
         self.comment_count: DataLoader[Nested[None], int] = by_parent(_comment_counts)
-        self.members: DataLoader[Nested[PageRequest], Page[MemberRow]] = by_parent(
-            resolvers.membership.list_members_of_projects
-        )
+        self.members: DataLoader[Nested[NestedPage], Page[MemberRow]] = by_parent(_member_pages)
         self.member_count: DataLoader[Nested[None], int] = by_parent(_member_counts)
 
 
 def _task_pages(viewer: Viewer, project_ids: Sequence[int], task_page: TaskPage) -> dict[int, Page[TaskRow]]:
     return resolvers.task.list_tasks_of_projects(
-        viewer, project_ids, filter=task_page.filter, order=task_page.order, page=task_page.page
+        viewer,
+        project_ids,
+        filter=task_page.filter,
+        order=task_page.order,
+        page=task_page.page,
+        keys_only=task_page.keys_only,
     )
+
+
+def _comment_pages(viewer: Viewer, task_ids: Sequence[int], nested: NestedPage) -> dict[int, Page[CommentRow]]:
+    return resolvers.comment.list_comments_of_tasks(viewer, task_ids, nested.page, keys_only=nested.keys_only)
+
+
+def _member_pages(viewer: Viewer, project_ids: Sequence[int], nested: NestedPage) -> dict[int, Page[MemberRow]]:
+    return resolvers.membership.list_members_of_projects(viewer, project_ids, nested.page, keys_only=nested.keys_only)
 
 
 def _comment_counts(viewer: Viewer, task_ids: Sequence[int], _: None) -> dict[int, int]:

@@ -5,6 +5,7 @@ No field queries the database itself: data that is not in the row comes from the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, datetime
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ from .context import Info
 from .enums import AuditAction, Role, TaskStatus, TokenScope
 from .execution.columns import resolves_related
 from .inputs import TaskFilter, TaskOrder, domain_order
-from .loaders import Nested, TaskPage
+from .loaders import Nested, NestedPage, TaskPage
 
 
 @resolves_related("project", "project_id")
@@ -60,6 +61,7 @@ async def _tasks_of(
     loaders = info.context.loaders
     return Connection(
         load_page=lambda: loaders.tasks.load(Nested(root.id, task_page)),
+        load_keys=lambda: loaders.tasks.load(Nested(root.id, replace(task_page, keys_only=True))),
         load_count=lambda: loaders.task_count.load(Nested(root.id, task_page.filter)),
     )
 
@@ -68,13 +70,14 @@ def _nested(
     parent_id: int,
     listing: Listing[Any],
     page: PageRequest,
-    pages: DataLoader[Nested[PageRequest], Page[Any]],
+    pages: DataLoader[Nested[NestedPage], Page[Any]],
     counts: DataLoader[Nested[None], int],
 ) -> Connection[Any]:
     """A connection that is filtered by its parent alone. Raises BadArgument."""
     listing.check(page)
     return Connection(
-        load_page=lambda: pages.load(Nested(parent_id, page)),
+        load_page=lambda: pages.load(Nested(parent_id, NestedPage(page))),
+        load_keys=lambda: pages.load(Nested(parent_id, NestedPage(page, keys_only=True))),
         load_count=lambda: counts.load(Nested(parent_id, None)),
     )
 

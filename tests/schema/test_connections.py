@@ -8,6 +8,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import orjson
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from backend.projects.access import SYSTEM
 from backend.projects.models import Project, Task
@@ -15,7 +17,8 @@ from backend.projects.services.task import create_task, delete_task
 from tests.factories import CommentFactory, ProjectFactory, SummaryReportFactory, TaskFactory, UserFactory
 from tests.schema.cases import ABSENT_IDS, OpenCase
 
-PAGE = "{ edges { cursor node { id } } nodes { id } pageInfo { hasNextPage hasPreviousPage startCursor endCursor } }"
+PAGE_INFO = "pageInfo { hasNextPage hasPreviousPage startCursor endCursor }"
+PAGE = f"{{ edges {{ cursor node {{ id }} }} nodes {{ id }} {PAGE_INFO} }}"
 MARCH = datetime(2027, 3, 1, tzinfo=UTC)
 
 
@@ -27,15 +30,21 @@ class ListCase(OpenCase):
     """A listing is a selection, with `*` in place of the arguments."""
 
     def page(self, listing: str, arguments: str) -> Any:
-        """One page. Checks that `edges`, `nodes` and `pageInfo` agree."""
-        connection: Any = self.data(f"{{ {listing.replace('*', arguments)} }}")
-        while "pageInfo" not in connection:
-            [connection] = connection.values()
-        self.assertEqual(connection["nodes"], [edge["node"] for edge in connection["edges"]])
-        cursors = [edge["cursor"] for edge in connection["edges"]] or [None]
-        info = connection["pageInfo"]
+        """One page. Checks that `edges`, `nodes` and `pageInfo` agree, and `pageInfo` alone too."""
+        page = self._connection(listing, arguments)
+        info = page["pageInfo"]
+        alone = self._connection(listing.replace(PAGE, f"{{ {PAGE_INFO} }}"), arguments)
+        self.assertEqual(alone, {"pageInfo": info})
+        self.assertEqual(page["nodes"], [edge["node"] for edge in page["edges"]])
+        cursors = [edge["cursor"] for edge in page["edges"]] or [None]
         self.assertEqual((info["startCursor"], info["endCursor"]), (cursors[0], cursors[-1]))
-        return connection
+        return page
+
+    def _connection(self, listing: str, arguments: str) -> Any:
+        data: Any = self.data(f"{{ {listing.replace('*', arguments)} }}")
+        while "pageInfo" not in data:
+            [data] = data.values()
+        return data
 
     def forward(self, listing: str, arguments: str = "") -> Iterator[tuple[list[str], bool, bool]]:
         """Pages of two from the start, each as ids, hasPreviousPage, hasNextPage."""
@@ -210,6 +219,17 @@ class PageTests(ListCase):
                 if (listing, "first: 1") != (origin, arguments):
                     self.assert_refused(listing, f'after: "{cursor}"', "after")
                     self.assert_refused(listing, f'last: 1, before: "{cursor}"', "before")
+
+    def test_the_page_info_of_nested_lists_reads_no_more_than_their_keys(self) -> None:
+        document = """{ projects { nodes {
+          tasks(order: {field: DUE_DATE}) { pageInfo { endCursor } } members { pageInfo { endCursor } }
+        } } task(id: %d) { comments { pageInfo { endCursor } } } }"""
+        with CaptureQueriesContext(connection) as queries:
+            self.data(document % self.task.pk)
+        nested = [query["sql"] for query in queries if "ARRAY(" in query["sql"]]
+        self.assertEqual(len(nested), 3)
+        for sql in nested:
+            self.assertNotRegex(sql, "description|content|role|username")
 
     def test_a_cursor_of_a_nested_list_is_valid_for_every_parent(self) -> None:
         for project in self.projects[1:3]:

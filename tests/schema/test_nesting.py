@@ -69,6 +69,13 @@ NESTED = {
           all: tasks { totalCount } completed: tasks(filter: {status: COMPLETED}) { totalCount }
         } } }""",
     ),
+    "page infos alone": (
+        5,
+        """{ projects { nodes {
+          tasks(order: {field: DUE_DATE}) { pageInfo { endCursor } again: pageInfo { hasNextPage } }
+          members { pageInfo { endCursor } } other: tasks { nodes { id } pageInfo { endCursor } }
+        } } }""",
+    ),
     "counts of counts": (4, "{ projects { nodes { tasks { nodes { comments { totalCount } } } } } }"),
     "upwards": (
         7,

@@ -36,10 +36,16 @@ def count_comments(viewer: Viewer, task_id: int | None) -> int:
     return Comment.objects.filter(task=access.task(viewer, task_id)).count()
 
 
-def list_comments_of_tasks(viewer: Viewer, task_ids: Sequence[int], page: PageRequest) -> dict[int, Page[CommentRow]]:
-    """One page of visible comments for each task, in one query. Raises BadArgument."""
+def list_comments_of_tasks(
+    viewer: Viewer, task_ids: Sequence[int], page: PageRequest, *, keys_only: bool = False
+) -> dict[int, Page[CommentRow]]:
+    """One page of visible comments for each task, in one query. Raises BadArgument.
+
+    With `keys_only` rows have no more than their keys (`Listing.keys_of`).
+    """
     tasks = access.visible_tasks(viewer).filter(pk__in=task_ids)
-    return COMMENTS_OF_TASKS.pages_of(PerParent(tasks, Comment.objects.all(), "task_id"), page, task_ids)
+    comments = PerParent(tasks, Comment.objects.all(), "task_id")
+    return (COMMENTS_OF_TASKS.keys_of if keys_only else COMMENTS_OF_TASKS.pages_of)(comments, page, task_ids)
 
 
 def count_comments_of_tasks(viewer: Viewer, task_ids: Sequence[int]) -> dict[int, int]:

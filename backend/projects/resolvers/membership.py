@@ -47,11 +47,15 @@ def count_members(viewer: Viewer, project_id: int | None) -> int:
 
 
 def list_members_of_projects(
-    viewer: Viewer, project_ids: Sequence[int], page: PageRequest
+    viewer: Viewer, project_ids: Sequence[int], page: PageRequest, *, keys_only: bool = False
 ) -> dict[int, Page[MemberRow]]:
-    """One page of visible members for each project, in one query. Raises BadArgument."""
+    """One page of visible members for each project, in one query. Raises BadArgument.
+
+    With `keys_only` rows have no more than their keys (`Listing.keys_of`).
+    """
     projects = access.visible_projects(viewer).filter(pk__in=project_ids)
-    return MEMBERS_OF_PROJECTS.pages_of(PerParent(projects, Membership.objects.all(), "project_id"), page, project_ids)
+    members = PerParent(projects, Membership.objects.all(), "project_id")
+    return (MEMBERS_OF_PROJECTS.keys_of if keys_only else MEMBERS_OF_PROJECTS.pages_of)(members, page, project_ids)
 
 
 def count_members_of_projects(viewer: Viewer, project_ids: Sequence[int]) -> dict[int, int]:

