@@ -214,7 +214,8 @@ EMAIL_TIMEOUT = 20  # seconds
 # --- The product -----------------------------------------------------------------------------------------
 # The recipient of reminders and summaries if no member of the project has an address.
 NOTIFY_EMAIL = env.str("NOTIFY_EMAIL", default="")
-# Reminders and summaries that one address gets in any hour. Further ones are sent as one digest an hour.
+# Reminders and summaries that one address gets in any hour, half of them for one project. Further ones are sent as one
+# digest an hour.
 MAILS_PER_HOUR = env.int("MAILS_PER_HOUR", default=20)
 if not 1 <= MAILS_PER_HOUR <= 1000:
     raise ImproperlyConfigured(f"MAILS_PER_HOUR is {MAILS_PER_HOUR}: set a number from 1 to 1000.")

@@ -18,7 +18,7 @@ from backend.projects.services import digest as digests
 from backend.projects.services.mail import DIGEST_WAIT, LEASE
 from tasks.retention import trim
 from tests.cases import Case, CommittingCase
-from tests.factories import MembershipFactory, ProjectFactory, SummaryReportFactory, TaskFactory
+from tests.factories import MembershipFactory, ProjectFactory, SummaryReportFactory, TaskFactory, UserFactory
 from tests.projects.test_reminder_smtp import mail_server
 
 HOUR = timedelta(hours=1)
@@ -60,6 +60,7 @@ class DigestCase(Case):
         cls.project = ProjectFactory(name="Relaunch")
         cls.owner = MembershipFactory(project=cls.project, role=Role.OWNER).user
         cls.ada = MembershipFactory(project=cls.project, user__email="Ada@example.org").user
+        cls.other_project = MembershipFactory(user=cls.ada, project__name="Garden").project
 
     def create_due_tasks(self, count: int, **fields: Any) -> list[Task]:
         defaults = {"project": self.project, "assignee": self.ada, "due_date": timezone.now() + HOUR}
@@ -70,10 +71,11 @@ class LimitTests(DigestCase):
     def test_assigning_100_due_tasks_causes_20_mails_and_one_digest_in_an_hour(self) -> None:
         actor = viewer_for(self.owner)
         due: datetime = timezone.now() + HOUR
+        MembershipFactory(project=self.other_project, user=self.owner)
         for n in range(100):
             services.task.create_task(
                 actor=actor,
-                project_id=self.project.pk,
+                project_id=(self.project, self.other_project)[n % 2].pk,
                 changes={"title": f"Task number {n:02}", "due_date": due, "assignee_id": self.ada.pk},
             )
         self.assertEqual(run_jobs(), settings.MAILS_PER_HOUR)
@@ -88,7 +90,44 @@ class LimitTests(DigestCase):
         self.assertEqual(Reminder.objects.count(), 100)
         self.assertEqual(mail.outbox[-1].subject, "80 more reminders")
 
+    @override_settings(MAILS_PER_HOUR=5)
+    def test_one_project_causes_half_of_the_mails_and_those_of_others_are_not_delayed(self) -> None:
+        self.create_due_tasks(9, due_date=timezone.now() + timedelta(minutes=5))
+        self.create_due_tasks(1, project=self.other_project)
+        self.assertEqual(run_jobs(), 3 + 1)
+        self.create_due_tasks(1, project=self.other_project)
+        self.assertEqual(run_jobs(), 1)
+        self.create_due_tasks(2, project=self.other_project)  # over the limit of the recipient
+        self.assertEqual(run_jobs(), 0)
+        make_digests_due()
+        self.assertEqual(run_jobs(), 1)
+        self.assertEqual(mail.outbox[-1].subject, "8 more reminders")
+        self.assertFalse(Reminder.objects.filter(sent_at=None).exists())
+
+    @override_settings(MAILS_PER_HOUR=3)
+    def test_only_mails_of_the_project_over_its_half_are_put_into_the_digest(self) -> None:
+        self.create_due_tasks(3)
+        self.create_due_tasks(1, project=self.other_project)
+        reports = [SummaryReportFactory(project=project) for project in (self.project, self.other_project)]
+        for report in reports:
+            ReportMail.objects.create(report=report, recipient=self.ada.email)
+        for pk in services.reminder.scan(now=timezone.now())[:3]:
+            services.reminder.send(pk)
+        digest = MailDigest.objects.get()
+        self.assertEqual(
+            list(Reminder.objects.filter(digest=digest).values_list("task__project", flat=True)), [self.project.pk]
+        )
+        self.assertEqual(ReportMail.objects.get(digest=digest).report, reports[0])
+
     @override_settings(MAILS_PER_HOUR=2)
+    def test_reminders_and_summaries_of_a_project_count_together(self) -> None:
+        self.create_due_tasks(1)
+        self.assertEqual(run_jobs(), 1)
+        ReportMail.objects.create(report=SummaryReportFactory(project=self.project), recipient=self.ada.email)
+        self.assertEqual(run_jobs(), 0)
+        self.assertEqual(ReportMail.objects.exclude(digest=None).count(), 1)
+
+    @override_settings(MAILS_PER_HOUR=3)
     def test_a_second_digest_follows_an_hour_after_the_first(self) -> None:
         self.create_due_tasks(3)
         self.assertEqual(run_jobs(), 2)
@@ -106,7 +145,7 @@ class LimitTests(DigestCase):
         self.assertEqual([message.subject for message in mail.outbox[2:]], ["1 more reminder", "5 more reminders"])
         self.assertEqual(run_jobs(), 0)
 
-    @override_settings(MAILS_PER_HOUR=2)
+    @override_settings(MAILS_PER_HOUR=3)
     def test_the_limit_is_per_recipient_and_per_hour(self) -> None:
         self.create_due_tasks(2)
         self.create_due_tasks(2, assignee=self.owner)
@@ -117,7 +156,7 @@ class LimitTests(DigestCase):
         self.create_due_tasks(2)
         self.assertEqual(run_jobs(), 3)  # the digest and two mails
 
-    @override_settings(MAILS_PER_HOUR=2)
+    @override_settings(MAILS_PER_HOUR=3)
     def test_deleting_tasks_or_changing_the_case_of_the_address_does_not_reset_the_limit(self) -> None:
         for task in self.create_due_tasks(2):
             run_jobs()
@@ -239,7 +278,7 @@ class DeliveryTests(DigestCase):
         with mail_server("451 Later") as mailbox, self.assertLogs("backend.projects", "WARNING"):
             self.assertEqual(run_jobs(), 1)  # the first is refused, the second is accepted
         self.assertEqual(len(mailbox.messages), 2)
-        self.assertEqual(len(MailQuota.objects.get().claimed_at), 1)
+        self.assertEqual([len(quota.claimed_at) for quota in MailQuota.objects.all()], [1, 1])
 
     @override_settings(MAILS_PER_HOUR=1)
     def test_a_mail_of_a_killed_worker_is_resent_under_its_message_id_despite_the_limit(self) -> None:
@@ -311,8 +350,9 @@ class SubjectTests(DigestCase):
 class ConcurrentTests(CommittingCase):
     @override_settings(MAILS_PER_HOUR=3)
     def test_concurrent_workers_together_keep_the_limit(self) -> None:
-        member = MembershipFactory()
-        TaskFactory.create_batch(12, project=member.project, assignee=member.user, due_date=timezone.now() + HOUR)
+        user = UserFactory()
+        for member in MembershipFactory.create_batch(2, user=user):
+            TaskFactory.create_batch(6, project=member.project, assignee=user, due_date=timezone.now() + HOUR)
         ids = services.reminder.scan(now=timezone.now())
         jobs = [lambda mine=ids[n::4]: [services.reminder.send(pk) for pk in mine] for n in range(4)]
         self.assertEqual(self.run_together(*jobs), [])

@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Now
@@ -45,22 +47,36 @@ class LimitedMail(OutgoingMail):
 
     digest_id: int | None
 
+    # The path of lookups to the project.
+    PROJECT: ClassVar[str]
+
     class Meta:
         abstract = True
+
+    @property
+    def project_id(self) -> int:
+        raise NotImplementedError
 
 
 class MailQuota(models.Model):
     """The times in the last hour at which mails to an address were claimed, except digests. `services.mail` updates it.
 
-    Unlike the rows of the mails, it is not deleted with their tasks. `recipient` is in lower case.
+    An address has one row for each project, and one for all (ALL_PROJECTS). Unlike the rows of the mails, they are not
+    deleted with their tasks. `recipient` is in lower case.
     """
 
+    ALL_PROJECTS = 0
+
     id: int
-    recipient = models.EmailField(max_length=254, unique=True)
+    recipient = models.EmailField(max_length=254)
+    project_id = models.IntegerField(db_default=ALL_PROJECTS)
     claimed_at = ArrayField(models.DateTimeField())
     # When the latest digest was claimed.
     digest_at = models.DateTimeField(null=True)
     updated_at = models.DateTimeField()
 
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["recipient", "project_id"], name="mail_quota_once")]
+
     def __str__(self) -> str:
-        return self.recipient
+        return f"{self.recipient}: project {self.project_id}"

@@ -11,6 +11,8 @@ class Reminder(LimitedMail):
 
     task_id: int
 
+    PROJECT = "task__project"
+
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["task", "recipient", "due_date"], name="reminder_once"),
@@ -18,6 +20,10 @@ class Reminder(LimitedMail):
         indexes = [
             models.Index(fields=["not_before", "id"], name="reminder_unsent", condition=models.Q(sent_at=None)),
         ]
+
+    @property
+    def project_id(self) -> int:
+        return self.task.project_id
 
     def __str__(self) -> str:
         return f"{self.recipient}: task {self.task_id} due {self.due_date:%Y-%m-%d %H:%M}"

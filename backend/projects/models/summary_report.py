@@ -30,6 +30,8 @@ class ReportMail(LimitedMail):
 
     report_id: int
 
+    PROJECT = "report__project"
+
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["report", "recipient"], name="report_mail_once"),
@@ -37,6 +39,10 @@ class ReportMail(LimitedMail):
         indexes = [
             models.Index(fields=["not_before", "id"], name="report_mail_unsent", condition=models.Q(sent_at=None)),
         ]
+
+    @property
+    def project_id(self) -> int:
+        return self.report.project_id
 
     def __str__(self) -> str:
         return f"{self.recipient}: report {self.report_id}"

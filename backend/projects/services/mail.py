@@ -5,8 +5,9 @@ expires, so that another worker sends the mail if the first is killed. A refused
 each time. SMTP leaves one gap: a crash after the server accepts the mail and before the row is updated. That mail is
 sent again under the same Message-ID, by which the recipient's server can recognize it.
 
-A recipient gets at most `MAILS_PER_HOUR` mails in any hour. Further ones are sent as one digest (`services.digest`), at
-most one an hour. A mail that the server may have accepted is sent again separately, even over the limit.
+A recipient gets at most `MAILS_PER_HOUR` mails in any hour, and at most half of them for one project, so that it delays
+no mails of others. Further ones are sent as one digest (`services.digest`), at most one an hour. A mail that the server
+may have accepted is sent again separately, even over the limit.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 from email.utils import parseaddr
+from math import ceil
 from smtplib import SMTPException
 from typing import Any, TypeVar
 
@@ -94,13 +96,13 @@ def send(mails: QuerySet[M], mail_id: int, compose: Callable[[M], EmailMultiAlte
 def _claim(mails: QuerySet[M], mail_id: int) -> M | None:
     """Claim a mail for LEASE, if the limit of its recipient allows it. `attempts` distinguishes this claim from others.
 
-    Locks the recipient's quota, then the mail.
+    Locks the recipient's quotas, then the mail.
     """
     unclaimed = mails.filter(pk=mail_id, sent_at=None, not_before__lte=Now())
-    recipient = unclaimed.values_list("recipient", flat=True).first()
-    if recipient is None:
+    mail = unclaimed.first()
+    if mail is None:
         return None
-    quota = _lock_quota(recipient)
+    quota, of_project = _lock_quotas(mail)
     mail = unclaimed.first()
     if mail is None:
         return None
@@ -111,20 +113,25 @@ def _claim(mails: QuerySet[M], mail_id: int) -> M | None:
         if isinstance(mail, LimitedMail) and len(quota.claimed_at) >= settings.MAILS_PER_HOUR:
             _put_into_digest(mail, quota)
             return None
+        if isinstance(mail, LimitedMail) and len(of_project.claimed_at) >= ceil(settings.MAILS_PER_HOUR / 2):
+            _put_into_digest(mail, quota, project_id=mail.project_id)
+            return None
     if not unclaimed.update(not_before=Now() + LEASE, attempts=F("attempts") + 1, is_in_doubt=True):
         return None
     if isinstance(mail, MailDigest):
-        _quota_of(recipient).update(digest_at=Now())
+        _quotas_of(mail).update(digest_at=Now())
     else:
-        _quota_of(recipient).update(claimed_at=Func(F("claimed_at"), Now(), function="array_append"))
+        _quotas_of(mail).update(claimed_at=Func(F("claimed_at"), Now(), function="array_append"))
     return mails.get(pk=mail_id)
 
 
-# Creates or locks the row, and removes the times older than an hour.
-_LOCK_QUOTA = f"""
-INSERT INTO {MailQuota._meta.db_table} AS quota (recipient, claimed_at, updated_at)
-VALUES (%(recipient)s, ARRAY[]::timestamptz[], statement_timestamp())
-    ON CONFLICT (recipient) DO UPDATE
+# Creates or locks the rows in order, and removes the times older than an hour.
+_LOCK_QUOTAS = f"""
+INSERT INTO {MailQuota._meta.db_table} AS quota (recipient, project_id, claimed_at, updated_at)
+SELECT %(recipient)s, project_id, ARRAY[]::timestamptz[], statement_timestamp()
+  FROM unnest(%(project_ids)s) AS project_id
+ ORDER BY project_id
+    ON CONFLICT (recipient, project_id) DO UPDATE
    SET claimed_at = ARRAY(SELECT at FROM unnest(quota.claimed_at) AS at
                            WHERE at > statement_timestamp() - interval '1 hour' ORDER BY at),
        digest_at = CASE WHEN quota.digest_at > statement_timestamp() - interval '1 hour' THEN quota.digest_at END,
@@ -132,30 +139,39 @@ VALUES (%(recipient)s, ARRAY[]::timestamptz[], statement_timestamp())
 """
 
 
-def _quota_of(recipient: str) -> QuerySet[MailQuota]:
-    return MailQuota.objects.filter(recipient=recipient.lower())
-
-
-def _lock_quota(recipient: str) -> MailQuota:
+def _lock_quotas(mail: OutgoingMail) -> tuple[MailQuota, MailQuota]:
+    """Return the recipient's quota, and their quota of the mail's project; for a digest, which has none, the same."""
     with connection.cursor() as cursor:
-        cursor.execute(_LOCK_QUOTA, {"recipient": recipient.lower()})
-    return _quota_of(recipient).get()
+        cursor.execute(_LOCK_QUOTAS, {"recipient": mail.recipient.lower(), "project_ids": _project_ids(mail)})
+    quotas = list(_quotas_of(mail).order_by("project_id"))
+    return quotas[0], quotas[-1]
+
+
+def _quotas_of(mail: OutgoingMail) -> QuerySet[MailQuota]:
+    return MailQuota.objects.filter(recipient=mail.recipient.lower(), project_id__in=_project_ids(mail))
+
+
+def _project_ids(mail: OutgoingMail) -> list[int]:
+    return [MailQuota.ALL_PROJECTS, *([mail.project_id] if isinstance(mail, LimitedMail) else [])]
 
 
 def _restore_quota(mail: OutgoingMail) -> None:
-    """Remove the newest claim from the recipient's quota, since its mail was not sent."""
-    quota = _quota_of(mail.recipient)
-    if isinstance(mail, MailDigest):
-        quota.update(digest_at=None)
-    else:
-        shorter = Func(F("claimed_at"), 1, function="trim_array", output_field=MailQuota._meta.get_field("claimed_at"))
-        quota.filter(~Q(claimed_at=[])).update(claimed_at=shorter)
+    """Remove the newest claim from the recipient's quotas, since its mail was not sent."""
+    with transaction.atomic():
+        _lock_quotas(mail)
+        if isinstance(mail, MailDigest):
+            _quotas_of(mail).update(digest_at=None)
+        else:
+            field = MailQuota._meta.get_field("claimed_at")
+            shorter = Func(F("claimed_at"), 1, function="trim_array", output_field=field)
+            _quotas_of(mail).filter(~Q(claimed_at=[])).update(claimed_at=shorter)
 
 
-def _put_into_digest(mail: LimitedMail, quota: MailQuota) -> None:
+def _put_into_digest(mail: LimitedMail, quota: MailQuota, *, project_id: int | None = None) -> None:
     """Put this mail and all that wait for the same recipient into the recipient's next digest.
 
-    Skips mails in doubt, which are sent again separately, and locked rows, whose tasks are being deleted.
+    With `project_id`, only those of this project. Skips mails in doubt, which are sent again separately, and locked
+    rows, whose tasks are being deleted.
     """
     of_recipient = Q(recipient__iexact=mail.recipient)
     digest = MailDigest.objects.filter(of_recipient, sent_at=None, attempts=0).first()
@@ -168,7 +184,9 @@ def _put_into_digest(mail: LimitedMail, quota: MailQuota) -> None:
         waiting = ledger.objects.filter(
             of_recipient, sent_at=None, digest=None, is_in_doubt=False, not_before__lte=Now()
         )
-        locked = waiting.order_by("pk").select_for_update(skip_locked=True)
+        if project_id is not None:
+            waiting = waiting.filter(**{ledger.PROJECT: project_id})
+        locked = waiting.order_by("pk").select_for_update(of=("self",), skip_locked=True)
         ids = list(locked.values_list("pk", flat=True)[:BATCH])
         ledger.objects.filter(pk__in=ids).update(digest=digest)
 
