@@ -15,7 +15,7 @@ from django.urls import path, re_path  # noqa: E402
 from backend.projects.live import keep_reading  # noqa: E402
 from backend.web.handler import Handler  # noqa: E402
 from backend.web.loopback import LoopbackOnly  # noqa: E402
-from backend.web.origin import ForeignPages, SameSite, refuse  # noqa: E402
+from backend.web.origin import SameSiteRequests, SameSiteSockets, refuse  # noqa: E402
 from backend.web.password_slots import PasswordSlots  # noqa: E402
 from backend.web.response_cache import ResponseCache  # noqa: E402
 from backend.web.waiting import WaitingSockets  # noqa: E402
@@ -29,8 +29,8 @@ _socket_routes = URLRouter(
         re_path("", refuse),  # type: ignore[arg-type]
     ]
 )
-sockets = WaitingSockets(SameSite(_socket_routes))
-http = ForeignPages(ResponseCache(PasswordSlots(Handler())))
+sockets = WaitingSockets(SameSiteSockets(_socket_routes))
+http = SameSiteRequests(ResponseCache(PasswordSlots(Handler())))
 _routes = LoopbackOnly(ProtocolTypeRouter({"http": http, "websocket": sockets}))
 _reading: asyncio.Task[None] | None = None
 

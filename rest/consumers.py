@@ -27,7 +27,7 @@ from backend.projects.errors import (
 from backend.projects.journal import JournalEvent
 from backend.projects.resolvers.event import parse_position
 from backend.projects.visibility import EventFilter
-from backend.web.waiting import signed_in
+from backend.web.waiting import stop_waiting
 
 BAD_REQUEST, UNAUTHORIZED, NO_ACCESS, RESYNC, TOO_MANY, FAILED = 4400, 4401, 4403, 4410, 4429, 4500
 POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
@@ -79,7 +79,7 @@ class NotificationConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _relay(self) -> None:
         try:
             viewer = await self._viewer()
-            signed_in(self.scope)
+            stop_waiting(self.scope)
             after, event_filter = _parse_parameters(self.scope["query_string"])
             with live.connection(viewer):
                 async with live.listen(viewer, after=after, filter=event_filter, try_send=self._try_send()) as listener:

@@ -27,7 +27,7 @@ from backend.projects.access import ANONYMOUS, Viewer
 from backend.projects.authentication import current_viewer, viewer_of_socket
 from backend.projects.errors import InvalidCredential, TooManyConnections, Unavailable, is_unavailable
 from backend.projects.threads import Job
-from backend.web.waiting import signed_in
+from backend.web.waiting import stop_waiting
 
 from .context import Context, run_in_thread
 from .encoding import encode, require_size
@@ -194,7 +194,7 @@ class GraphQLConsumer(GraphQLWSConsumer[Context, None]):
         self._taken = asyncio.Event()
 
     def is_websocket_origin_allowed(self, request: GraphQLWSConsumer, origin: str) -> bool:
-        return True  # the `SameSite` middleware has checked it against the trusted origins
+        return True  # `SameSiteSockets` has checked it against the trusted origins
 
     def decode_json(self, data: str | bytes) -> object:
         """Raises JSONDecodeError for all malformed input. Any other exception would end the handler."""
@@ -226,7 +226,7 @@ class GraphQLConsumer(GraphQLWSConsumer[Context, None]):
         if not viewer.may_see_anything:
             raise ConnectionRejectionError
         self._open.enter_context(live.connection(viewer))
-        signed_in(self.scope)
+        stop_waiting(self.scope)
         context.viewer = viewer
         self._expiry_task = asyncio.create_task(self._close_when_invalid(viewer))
         return UNSET

@@ -37,9 +37,9 @@ from .password_slots import BUSY, RETRY_AFTER_S, slot_of
 
 # --- Attempts: the keys by which django-axes counts them (`AXES_...` in the settings) --------------------
 def attempt_name(request: HttpRequest, credentials: dict[str, Any] | None) -> str:
-    """Return a digest of the user name, since users may type anything into the field. It ignores case.
+    """Return a digest of the user name, ignoring case: users may type anything into the field, even a password.
 
-    Upper case, as in the database: some names that are equal there differ in lower case.
+    Uses upper case, as the database does: some names that are equal there differ in lower case.
     """
     name = (credentials or {}).get("username") or ""
     return salted_hmac("taskwire.sign_in_attempt", name.upper(), algorithm="sha256").hexdigest()
@@ -54,8 +54,8 @@ def _locked_for_s(request: HttpRequest) -> int:
     """Return the seconds until enough attempts have expired to allow another one."""
     name, address = attempt_name(request, request.axes_credentials), attempt_address(request)  # type: ignore[attr-defined]
     now = ends = timezone.now()
-    for which, limit in bounds(name, address):
-        attempts, counted = AccessAttempt.objects.filter(which), 0
+    for where, limit in bounds(name, address):
+        attempts, counted = AccessAttempt.objects.filter(where), 0
         for at, failures in attempts.order_by("-attempt_time").values_list("attempt_time", "failures_since_start"):
             counted += failures
             if counted >= limit:
@@ -65,9 +65,9 @@ def _locked_for_s(request: HttpRequest) -> int:
 
 
 def locked_out(request: HttpRequest, *_: object) -> HttpResponse:
-    """Render the sign-in page for a user who has no attempts left: 429.
+    """Return the sign-in page with status 429, for a user who has no attempts left.
 
-    django-axes passes further arguments, and wrong ones under ASGI; `request` suffices.
+    django-axes passes further arguments, some of them wrong under ASGI.
     """
     return _refused(request, _locked_for_s(request))
 
@@ -82,14 +82,14 @@ def _refused(request: HttpRequest, wait_s: int) -> HttpResponse:
 
 
 class ClientLeft(Exception):
-    """The client has left before its password was checked."""
+    """The client left before its password was checked."""
 
 
 def _begin_attempt(request: HttpRequest, credentials: dict[str, Any]) -> None:
     """Wait for concurrent attempts from this address or with this name, then set `request.had_no_attempts_left`.
 
-    Raises ClientLeft, and RateLimited if the name has no sign-ins left. Both precede the check of the password, so a
-    refusal tells nothing about it. The budget of a name that belongs to no account is read alike.
+    Raises ClientLeft, and RateLimited if the name has no sign-ins left. Both come before the check of the password, so
+    a refusal reveals nothing about it. The budget is also read for a name that belongs to no account.
     """
     name = attempt_name(request, credentials)
     services.session.serialize_attempts(keys=[f"address {attempt_address(request)}", f"name {name}"])
@@ -100,7 +100,7 @@ def _begin_attempt(request: HttpRequest, credentials: dict[str, Any]) -> None:
 
 
 def _charge_success(request: HttpRequest, credentials: dict[str, Any]) -> None:
-    """Count a right password. Wrong ones do not count: else anyone could lock out an account by its name."""
+    """Count a correct password. Wrong ones do not count: otherwise anyone could lock out an account by its name."""
     budget.charge_name(attempt_name(request, credentials), budget.sign_ins_policy())
 
 
@@ -121,7 +121,7 @@ class SignInForm(AuthenticationForm):
 
 
 class PasswordForm(PasswordChangeForm):
-    """Counts a wrong old password as a failed attempt: a stolen session must not serve to guess it."""
+    """Counts a wrong old password as a failed attempt: a stolen session must not allow to guess the password."""
 
     def __init__(self, *args: Any, request: HttpRequest, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -137,8 +137,8 @@ class PasswordForm(PasswordChangeForm):
         return old
 
 
-def _left() -> HttpResponse:
-    """Return a response that is not sent to a client that has left, and only ends the request."""
+def _client_closed_request() -> HttpResponse:
+    """Return a response to end a request whose client has left. It is not sent."""
     return HttpResponse(status=499)
 
 
@@ -152,14 +152,14 @@ class PasswordChecking(View):
         if slot is None:
             return HttpResponse(BUSY, status=503, content_type="text/plain", headers={"Retry-After": RETRY_AFTER_S})
         if not slot.begin():
-            return _left()
+            return _client_closed_request()
         request.password_slot = slot  # type: ignore[attr-defined]
         try:
             with transaction.atomic():
                 response: HttpResponse = super().post(request, *args, **kwargs)  # type: ignore[misc]
                 return response
         except ClientLeft:
-            return _left()
+            return _client_closed_request()
         except RateLimited as error:
             return _refused(request, error.retry_after_s)
         finally:
@@ -167,7 +167,7 @@ class PasswordChecking(View):
             slot.leave()
 
     def record_failure(self, actor: Viewer, username: str) -> None:
-        """Record a failed attempt. One during a lockout is not checked, so it is not recorded either."""
+        """Record a failed attempt. An attempt during a lockout is not checked, so it is not recorded either."""
         if not self.request.had_no_attempts_left:  # type: ignore[attr-defined]
             services.session.record_failure(
                 actor=actor,
@@ -233,13 +233,13 @@ class Password(PasswordChecking, PasswordChangeView):
             actor=viewer_of_browser(self.request), user=form.save(commit=False), fields=["password"]
         )
         update_session_auth_hash(self.request, user)
-        message = "Your password is changed. Wherever else you were signed in, you no longer are; your tokens stay."
+        message = "Your password has been changed. You are signed out everywhere else; your tokens remain valid."
         messages.success(self.request, message)
         return HttpResponseRedirect(self.get_success_url())
 
 
 class Invitations(LoginRequiredMixin, View):
-    """Lists the user's open invitations. A POST names one in `accept` or `decline`."""
+    """Lists the user's open invitations. A POST has the id of one as `accept` or `decline`."""
 
     def get(self, request: HttpRequest) -> HttpResponse:
         page = resolvers.invitation.list_invitations(viewer_of_browser(request), page=PageRequest(default_size=50))

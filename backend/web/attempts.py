@@ -1,4 +1,4 @@
-"""How failed attempts to sign in are counted: per name and address, per address and per name."""
+"""Counts failed attempts to sign in: per name and address, per address, and per name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.utils import timezone
 
 
 def bounds(name: str, address: str | None) -> list[tuple[Q, int]]:
-    """Return each bound on this attempt: which failures it counts, and how many are allowed."""
+    """Return the bounds on an attempt: the condition of the failures that each counts, and its limit."""
     return [
         (Q(username=name, ip_address=address), settings.AXES_FAILURE_LIMIT),
         (Q(ip_address=address), settings.SIGN_IN_FAILURES_PER_ADDRESS),
@@ -29,7 +29,7 @@ class AttemptHandler(AxesDatabaseHandler):  # type: ignore[misc]
     """
 
     def get_failures(self, request: HttpRequest, credentials: dict[str, Any] | None = None) -> int:
-        """Return the number that django-axes compares with its limit: the limit itself where another one is reached."""
+        """Return the failures that django-axes compares with its limit; that limit if another bound is reached."""
         failures: int = super().get_failures(request, credentials)
         if failures >= settings.AXES_FAILURE_LIMIT:
             return failures
@@ -39,7 +39,7 @@ class AttemptHandler(AxesDatabaseHandler):  # type: ignore[misc]
             others[0][0] | others[1][0], attempt_time__gt=timezone.now() - settings.AXES_COOLOFF_TIME
         )
         counted = recent.aggregate(
-            **{f"bound_{number}": Sum("failures_since_start", filter=which) for number, (which, _) in enumerate(others)}
+            **{f"bound_{number}": Sum("failures_since_start", filter=where) for number, (where, _) in enumerate(others)}
         )
         is_reached = any((counted[f"bound_{number}"] or 0) >= limit for number, (_, limit) in enumerate(others))
         return settings.AXES_FAILURE_LIMIT if is_reached else failures

@@ -1,4 +1,4 @@
-"""Error responses where no view was reached or a view failed: without a traceback."""
+"""Error responses without a traceback, for requests that reach no view and for views that fail."""
 
 import sys
 from collections.abc import Callable
@@ -19,14 +19,14 @@ def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """The response to an exception of a middleware, which Django calls while it handles the exception."""
+    """The response to an exception of a middleware. Django calls this while it handles the exception."""
     if is_unavailable(sys.exc_info()[1]):
         return unavailable(request)
     return JsonResponse({"detail": "Something went wrong on our side."}, status=500)
 
 
 def unavailable(request: HttpRequest) -> HttpResponse:
-    """The response where PostgreSQL cannot be reached: a line of text for a browser, else JSON."""
+    """The response while PostgreSQL cannot be reached: a line of text for a browser, else JSON."""
     headers = {"Retry-After": str(Unavailable.retry_after_s), "Cache-Control": "no-store"}
     if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
         return HttpResponse(Unavailable.message, "text/plain; charset=utf-8", 503, headers=headers)

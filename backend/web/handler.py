@@ -1,4 +1,4 @@
-"""Django's ASGI handler, on threads that keep their database connections."""
+"""Django's ASGI handler, on threads with persistent database connections."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from backend.web import errors
 class Handler(ASGIHandler):
     """Handles a request as one job on one thread, from the first middleware to the response.
 
-    Django's own starts a thread per request, and switches between it and the event loop at every middleware. A stream
-    occupies no thread: the event loop sends its content. A request whose client disconnects is interrupted.
+    Django's own handler starts a thread per request, and switches between it and the event loop at every middleware. A
+    stream occupies no thread: the event loop sends its content. A request whose client disconnects is interrupted.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Handler(ASGIHandler):
                 await asyncio.shield(threads.requests.call(response.close))
 
     def _drop(self, responding: asyncio.Future[HttpResponseBase]) -> None:
-        """End a stream whose client disconnected while it was being opened."""
+        """End a stream that was opened for a client that has disconnected."""
         if responding.cancelled() or responding.exception() is not None or not responding.result().streaming:
             return
 
@@ -95,5 +95,5 @@ class Handler(ASGIHandler):
         if isinstance(response, FileResponse):
             response.block_size = self.chunk_size
         if not response.streaming:
-            response.close()  # its content remains
+            response.close()  # its content stays readable
         return response

@@ -7,7 +7,7 @@ from backend.projects.errors import Unavailable
 
 @csrf_exempt  # a POST gets a 405, not a 403 for its missing token
 def healthz(request: HttpRequest) -> JsonResponse:
-    """Respond with 200 while the database answers, else 503. Redis is not checked: without it we are only slower."""
+    """Respond with 200 while the database responds, else 503. Redis is not checked: without it we are only slower."""
     if request.method not in ("GET", "HEAD"):
         return JsonResponse({"detail": "Use GET."}, status=405, headers={"Allow": "GET, HEAD"})
     try:

@@ -8,7 +8,7 @@ from django.conf import settings
 
 from backend.web.origin import Application, refuse
 
-# Each names the clients of a proxy, or of a delivery network in front of it.
+# Headers in which a proxy, or a content delivery network in front of it, names its clients.
 _CLIENT_HEADERS = frozenset(
     [
         b"cf-connecting-ip",
@@ -40,8 +40,8 @@ _REFUSAL = b'{"detail": "Open access is for this machine alone."}'
 class LoopbackOnly:
     """While `ACCESS` is open, refuses requests and sockets from other machines (403).
 
-    The settings check the address that our own commands listen on. This check is for a server that was started in
-    another way, and for a proxy on this machine: it has to name its clients, and all have to be on this machine.
+    The settings check the address that our own commands listen on. This check is for a server that is started in
+    another way, and for a proxy on this machine: the proxy has to name its clients, and all have to be on this machine.
     """
 
     def __init__(self, application: Application) -> None:
@@ -58,7 +58,7 @@ class LoopbackOnly:
 
 
 def _addresses(scope: dict[str, Any]) -> list[str]:
-    """Return the addresses of the client and of the clients that it forwards for; "" for one that it does not name."""
+    """Return the addresses of the client and of all that it forwards for; "" for one that it does not name."""
     client = scope.get("client") or ("",)
     named: list[str] = []
     is_forwarded = False

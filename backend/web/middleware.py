@@ -17,13 +17,13 @@ Handler = Callable[[HttpRequest], "HttpResponseBase | Awaitable[HttpResponseBase
 
 
 class SlashMiddleware(CommonMiddleware):
-    """Redirects a path without its slash by 308, so that a POST stays a POST: after a 301 clients send a GET."""
+    """Redirects a path without its slash with 308, so that a POST stays a POST: after a 301, clients send a GET."""
 
     class response_redirect_class(HttpResponsePermanentRedirect):  # noqa: N801
         status_code = 308
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        """Remove the length of a 304: it would have to be that of the client's copy (RFC 9110, section 8.6)."""
+        """Remove Content-Length from a 304: it would have to be the length of the 200 (RFC 9110, section 8.6)."""
         response = super().process_response(request, response)
         if response.status_code == 304:
             del response["Content-Length"]
@@ -31,7 +31,7 @@ class SlashMiddleware(CommonMiddleware):
 
 
 def _body_bytes(request: HttpRequest) -> int:
-    """Return the size of the body: as announced, or as received if the request is chunked."""
+    """Return the size of the body in bytes: the announced size, or the received size of a chunked body."""
     announced = request.META.get("CONTENT_LENGTH")
     if announced:
         return int(announced) if announced.isdecimal() else 0
@@ -67,7 +67,7 @@ def limit_body(get_response: Handler) -> Handler:
 
 
 def limit_response(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """Respond with 503 to a request that takes too long, and with 400 where the response exceeds `ANSWER_BYTES`."""
+    """Respond with 503 if a request takes too long, and with 400 if the response exceeds `ANSWER_BYTES`."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         try:

@@ -21,10 +21,10 @@ async def refuse(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "websocket.close"})
 
 
-class SameSite:
-    """Refuses (403) a foreign Host, as HTTP does, a page of a foreign origin, and plain HTTP before our proxy.
+class SameSiteSockets:
+    """Refuses (403) handshakes for a foreign Host, from a page of a foreign origin, or without TLS before our proxy.
 
-    A browser always sends its Origin; a client that sends none is a script, which no foreign page can control.
+    A browser always sends Origin. A client that sends none is a script, which no foreign page can control.
     """
 
     def __init__(self, application: Application) -> None:
@@ -38,8 +38,8 @@ class SameSite:
         return await refuse(scope, receive, send)
 
 
-class ForeignPages:
-    """Refuses (403) HTTP requests of a page of another site that CORS does not prevent.
+class SameSiteRequests:
+    """Refuses (403) the HTTP requests of a page of another site that CORS does not prevent.
 
     A browser sends a simple request whether or not the page may read the response: a form, a `text/plain` POST, an
     image, a link. With open access such a request may do everything, and with a session a link may do what its user
@@ -64,7 +64,7 @@ class ForeignPages:
 
 
 def _has_effect(scope: dict[str, Any], headers: dict[bytes, bytes]) -> bool:
-    """Whether it writes with open access, or executes a GraphQL query by open access or by a session."""
+    """Whether a request writes with open access, or executes a GraphQL query with open access or a session."""
     if scope["method"] != "GET":
         return settings.ACCESS == "open" and scope["method"] not in ("HEAD", "OPTIONS")
     if scope["path"] != _GRAPHQL or b"authorization" in headers:

@@ -1,7 +1,7 @@
-"""A bound on concurrent password checks, which each occupy a core for a third of a second on purpose.
+"""A bound on concurrent password checks. A check occupies a core for a third of a second: the hash is slow on purpose.
 
-The slot of a check is taken on the event loop, before the request has a thread: without a free one the response is a
-503 at once, and other requests are served meanwhile. No check begins for a client that has left.
+A slot for the check is taken on the event loop, before the request has a thread. Without a free slot, the response is a
+503 at once. Other requests are served meanwhile. No check begins for a client that has left.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from backend.web.origin import Application
 
 BUSY, RETRY_AFTER_S = "Too many people sign in at once. Try again in a few seconds.", 5
 
-# Paths whose POST checks a password. The admin's own page for signing in leads to ours.
+# Paths whose POST checks a password. The admin's own sign-in page redirects to ours.
 _PATHS = frozenset(["/accounts/sign-in/", "/accounts/password/"])
 _SLOT = "taskwire.password_slot"
 
 
 class Slot:
-    """The right to check one password. It is free again once the client has its response or left, and no check runs."""
+    """Permits one password check. It is free again when no check runs and the client has its response or has left."""
 
     def __init__(self, network: str | None) -> None:
         self._network = network
@@ -33,7 +33,7 @@ class Slot:
         self.has_left = False
 
     def begin(self) -> bool:
-        """Begin to check, in any thread. False where the client has left."""
+        """Begin the check, in any thread. Return False if the client has left."""
         with self._lock:
             self._is_checking = not self.has_left
             return self._is_checking
@@ -45,7 +45,7 @@ class Slot:
                 _release(self._network)
 
     def leave(self) -> None:
-        """The client has its response, or has left."""
+        """Note that the client has its response, or has left."""
         with self._lock:
             if not self.has_left:
                 self.has_left = True
@@ -58,7 +58,7 @@ _taken_lock = Lock()
 
 
 def _take(network: str | None) -> Slot | None:
-    """Return None where no slot is free. One address gets half of them at most."""
+    """Return a slot; None if none is free. One address gets half of the slots at most."""
     with _taken_lock:
         total = settings.PASSWORD_CHECKS
         if _taken.total() >= total or _taken[network] >= max(1, total // 2):
@@ -75,7 +75,7 @@ def _release(network: str | None) -> None:
 
 
 def slot_of(request: HttpRequest) -> Slot | None:
-    """Return the slot that `PasswordSlots` took, else a new one; None where none is free."""
+    """Return the slot that `PasswordSlots` took, else a new one; None if none is free."""
     slot: Slot | None = getattr(request, "scope", {}).get(_SLOT)
     if slot is None:
         slot = _take(network_of(address_of_request(request)))
@@ -91,7 +91,7 @@ class PasswordSlots:
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> Any:
         if scope["path"] not in _PATHS or scope["method"] != "POST":
             return await self._application(scope, receive, send)
-        # A slot does not wait for a body that trickles. Servers bound its size.
+        # The slot is taken after the body has arrived: a slow body occupies none. Servers bound its size.
         received = deque([await receive()])
         while received[-1].get("more_body"):
             received.append(await receive())

@@ -1,8 +1,8 @@
-"""Whole responses out of Redis, ahead of Django (docs/decisions/0008-responses.md).
+"""Serves whole responses from Redis, ahead of Django (docs/decisions/0008-responses.md).
 
-A view declares its response cacheable and says what it was read from (`cache.responses`). The response is stored whole,
-with its headers, under the viewer and everything of the request that may shape it. So only the same request gets it
-again, refusals are never stored, and a hit has the headers of a miss.
+A view declares its response cacheable, with its tag versions (`cache.responses`). The response is stored whole, with
+its headers, under the viewer and everything of the request that may shape it. So only the same request gets it again,
+refusals are never stored, and a hit has the headers of a miss.
 
 A hit costs one round trip to Redis: the entry, the versions of its tags, and the version that the viewer's token was
 checked at. Concurrent requests for a response that is not stored wait for the first of them.
@@ -50,27 +50,27 @@ _READ = frozenset([*_SHAPING, b"authorization", b"content-length", b"if-none-mat
 # Response headers that describe the body; a 304 has none of them.
 _ONLY_WITH_BODY = frozenset([b"content-length", b"content-type", b"link", b"x-total-count"])
 
-# In every mutation. None is looked up: a write would wait for a Redis that hangs.
+# Every mutation contains this. Mutations are not looked up: a write would wait for a Redis that hangs.
 _MUTATION = b"mutation"
 
-# What was left of the viewer's budget then: a hit is not charged, and does not report it (docs/decisions/0009-cost.md).
+# The balance of the viewer's budget: a hit is not charged, and does not report it (docs/decisions/0009-cost.md).
 _NOT_STORED = frozenset([b"ratelimit"])
 _BALANCE = re.compile(rb',"available":\d+(?=\}\}\}\Z)')
-# Bytes at the end of a GraphQL response that has it.
+# The balance is within this many bytes at the end of a GraphQL response.
 _BALANCE_BYTES = 60
 
-# Bytes of a GraphQL request. A longer one is not looked up: it is no list that many clients ask for.
+# Bytes of a GraphQL request. A longer one is not looked up: few clients send it.
 _MAX_BODY = 2**16
-# Entries whose heads this process remembers, and requests that it knows to be uncacheable.
+# Entries whose heads this process remembers, and requests that it remembers as uncacheable.
 _MAX_KNOWN = 10_000
 _MAX_UNCACHEABLE = 1_000
-# Times that a request waits for others like it before it goes to Django itself.
+# Times that a request waits for equal requests before it goes to Django itself.
 _MAX_WAITS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """A request that may be for a cacheable response. `key` covers the viewer and everything that may shape it."""
+    """A request whose response may be cacheable. `key` covers the viewer and everything that may shape the response."""
 
     key: str
     viewer: Viewer
@@ -116,7 +116,7 @@ class ResponseCache:
         self._application = application
         self._heads: OrderedDict[str, _Head] = OrderedDict()
         self._in_progress: dict[str, asyncio.Future[None]] = {}
-        # Requests whose responses are not cacheable, such as mutations: they are not looked up, nor made to wait.
+        # Requests whose responses are not cacheable, such as queries of `me`: they are not looked up, and do not wait.
         self._uncacheable: OrderedDict[str, float] = OrderedDict()
         self._batched_get = BatchedGet()
 
@@ -146,7 +146,7 @@ class ResponseCache:
 
     # --- Hits --------------------------------------------------------------------------------------------
     async def _find(self, request: _Request) -> list[Message] | None:
-        """The messages of a response that is current, else None."""
+        """The messages of the stored response if it is current, else None."""
         head = self._heads.get(request.key)
         if head and head.matches(request):
             found = await self._look_up(request, head.tags)
@@ -186,7 +186,7 @@ class ResponseCache:
 
     # --- Misses ------------------------------------------------------------------------------------------
     async def _call_application(self, request: _Request, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Let Django respond. Requests like this one wait until the response is stored or proves uncacheable."""
+        """Let Django respond. Equal requests wait until the response is stored or proves uncacheable."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._in_progress[request.key] = done
         scope = {**scope, CACHEABLE: None}
@@ -240,7 +240,7 @@ class ResponseCache:
 
 
 def _without_balance(body: bytes) -> bytes:
-    """The body without `extensions.cost.available`, which is its last member."""
+    """The body without `extensions.cost.available`, its last member."""
     end = body[-_BALANCE_BYTES:]
     return body if b"available" not in end else body[:-_BALANCE_BYTES] + _BALANCE.sub(b"", end)
 
@@ -248,8 +248,8 @@ def _without_balance(body: bytes) -> bytes:
 def _may_store(request: _Request, cacheable: Cacheable, start: Message) -> bool:
     """Whether the response may be stored under the request's key.
 
-    The key contains the viewer that this process remembered. Django has checked the credential again: if the viewer has
-    become staff meanwhile, or is no longer, the response belongs under another key.
+    The key contains the viewer that this process remembered. Django has checked the credential again: if the staff flag
+    of the viewer has changed meanwhile, the response belongs under another key.
     """
     is_personal = any(name.lower() == b"set-cookie" for name, _ in start["headers"])
     return cacheable.viewer == request.viewer and start["status"] == 200 and not is_personal

@@ -17,7 +17,7 @@ class SessionStore(db.SessionStore):
         return is_valid and key.isascii() and key.isalnum()
 
     def save(self, must_create: bool = False) -> None:
-        """Raise the error of a database that cannot be reached. Django takes every error for an ended session: 400."""
+        """Raise the error of a database that cannot be reached. Django treats every error as an ended session (400)."""
         try:
             super().save(must_create)
         except UpdateError as error:

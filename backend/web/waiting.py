@@ -1,4 +1,4 @@
-"""A bound on the sockets whose client has not signed in yet, per address and in all."""
+"""A bound on the sockets whose clients have not signed in yet, per address and in total."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from backend.projects.authentication import address_of_scope, network_of
 
 from .origin import Application, refuse
 
-# In a socket's scope: a function that its consumer calls once the client has signed in.
-SIGNED_IN = "taskwire.signed_in"
-_RESPONSE = "websocket.http.response"  # the ASGI extension for other refusals than 403
+# The key in a socket's scope of a function that its consumer calls when the client has signed in.
+_STOP_WAITING = "taskwire.stop_waiting"
+_RESPONSE = "websocket.http.response"  # the ASGI extension for refusals with another status than 403
 _RETRY_AFTER_S = 5
 
 
-def signed_in(scope: dict[str, Any]) -> None:
-    """Count the socket no longer. A scope that did not pass `WaitingSockets` is not counted at all."""
-    note: Callable[[], None] | None = scope.get(SIGNED_IN)
-    if note is not None:
-        note()
+def stop_waiting(scope: dict[str, Any]) -> None:
+    """Stop counting a socket whose client has signed in. One that did not pass `WaitingSockets` is not counted."""
+    stop: Callable[[], None] | None = scope.get(_STOP_WAITING)
+    if stop is not None:
+        stop()
 
 
 class WaitingSockets:
@@ -42,7 +42,7 @@ class WaitingSockets:
         self._waiting[network] += 1
         is_waiting = True
 
-        def note() -> None:
+        def stop() -> None:
             nonlocal is_waiting
             if is_waiting:
                 is_waiting = False
@@ -51,9 +51,9 @@ class WaitingSockets:
                     del self._waiting[network]
 
         try:
-            return await self.application({**scope, SIGNED_IN: note}, receive, send)
+            return await self.application({**scope, _STOP_WAITING: stop}, receive, send)
         finally:
-            note()
+            stop()
 
     async def _refuse(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if _RESPONSE not in scope.get("extensions", {}):

@@ -39,7 +39,7 @@ PASSWORD = "correct horse battery"
 SIGN_IN = "/accounts/sign-in/"
 SIGN_OUT = "/accounts/sign-out/"
 CHANGE_PASSWORD = "/accounts/password/"
-LOCKED = "Too many tries."
+LOCKED = "Too many attempts."
 # Django's default hasher is slow on purpose.
 FAST = override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"])
 
@@ -267,7 +267,7 @@ class PasswordTests(AccountCase):
     def test_changing_the_password_ends_every_other_session(self) -> None:
         elsewhere = Client()
         elsewhere.force_login(self.ada)
-        self.assertContains(self.change(), "Your password is changed.")
+        self.assertContains(self.change(), "Your password has been changed.")
         self.assertEqual((self.is_signed_in(), self.is_signed_in(elsewhere)), (True, False))
         self.assertEqual(self.audit(), [("password_changed", "Ada", "Ada", "")])
         self.assertEqual(self.access_changes(), [f'{{"users":[{self.ada.pk}],"projects":[]}}'])

@@ -10,7 +10,7 @@ from django.test import SimpleTestCase, override_settings
 
 from backend.asgi import http
 from backend.projects.models import Event, Project
-from backend.web.origin import ForeignPages, SameSite
+from backend.web.origin import SameSiteRequests, SameSiteSockets
 from tests.cases import CommittingCase
 from tests.factories import UserFactory
 from tests.rest.asgi import Exchange
@@ -145,7 +145,10 @@ class ForwardedSchemeTests(SimpleTestCase):
         headers = [(b"host", b"tasks.example.org"), *((b"x-forwarded-proto", scheme.encode()) for scheme in schemes)]
         scope = {"path": "/", "query_string": b"", "headers": headers}
         messages = []
-        for middleware, kind in ((ForeignPages, {"type": "http", "method": "GET"}), (SameSite, {"type": "websocket"})):
+        for middleware, kind in (
+            (SameSiteRequests, {"type": "http", "method": "GET"}),
+            (SameSiteSockets, {"type": "websocket"}),
+        ):
             client = ApplicationCommunicator(middleware(application), {**scope, **kind})
             messages.append(await client.receive_output())
             await client.wait()

@@ -11,7 +11,7 @@ from django.test import SimpleTestCase, override_settings
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from backend.web.waiting import WaitingSockets, signed_in
+from backend.web.waiting import WaitingSockets, stop_waiting
 from tests.cases import ServerCase, token_of
 from tests.factories import UserFactory
 from tests.schema.sockets import PROTOCOL, TIMEOUT_S
@@ -22,7 +22,7 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await receive()
     await send({"type": "websocket.accept"})
     while (await receive())["type"] != "websocket.disconnect":
-        signed_in(scope)
+        stop_waiting(scope)
 
 
 @override_settings(WAITING_CONNECTIONS=4, WAITING_CONNECTIONS_PER_ADDRESS=2)
