@@ -28,7 +28,7 @@ HANDSHAKE_S = 5
 MESSAGE_BYTES = 1024 * 1024
 # While as many messages, or as many bytes of them, wait for the application, nothing more is read from a socket.
 UNREAD_MESSAGES, UNREAD_BYTES = 16, 64 * 1024
-# A client that reads no byte for this long while a sender waits for it is disconnected, within twice this time.
+# A client that reads no byte for this long, while a sender waits for it, is disconnected within twice this time.
 STALLED_S = 5.0
 # Seconds that a client has for reading what was sent and answering the close frame.
 CLOSE_S = 5
@@ -72,7 +72,7 @@ def too_slow() -> Refused:
 
 
 def parse_target(method: bytes, target: bytes) -> tuple[bytes | None, bytes]:
-    """The host that the target of a request names, and its path and query (RFC 9112, section 3.2). Raises Refused."""
+    """The host in the target of a request, if any, and its path and query (RFC 9112, section 3.2). Raises Refused."""
     if method.upper() != method or method == b"CONNECT":  # methods are case-sensitive
         raise Refused(501, "This method is not implemented.")
     if target.startswith(b"/") or (target, method) == (b"*", b"OPTIONS"):

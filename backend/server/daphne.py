@@ -53,7 +53,7 @@ from .frames import FrameMeter
 
 _SOCKET = "taskwire.socket"
 
-# An object in place of a module, so it has no types. Nor have the methods of the class.
+# The reactor is an object in place of a module, and the methods of the class have no annotations: neither has types.
 reactor: Any = daphne.reactor
 UntypedChannel: Any = HTTPChannel
 
@@ -91,7 +91,7 @@ class Backpressure:
             self._stall_timer.cancel()
             self._stall_timer = None
 
-    # Called where the connection is lost or nothing more is sent.
+    # Called when the connection is lost or nothing more is sent.
     stopProducing = resumeProducing  # noqa: N815
 
     def _check_stalled(self, unsent_before: int | None = None) -> None:
@@ -109,7 +109,7 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
     maxMessagePayloadSize: int  # noqa: N815
 
     def connectionMade(self) -> None:  # noqa: N802
-        """Replace the HTTP channel as the producer: Twisted notifies one producer of a full buffer."""
+        """Replace the HTTP channel as the producer: Twisted notifies only one producer of a full buffer."""
         self.backpressure = Backpressure(self.transport)
         self._abort: Any = None
         self._meter = FrameMeter()
@@ -120,7 +120,7 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
         super().connectionMade()
 
     def serverClose(self, code: int | None = None) -> None:  # noqa: N802
-        """Also send codes that autobahn does not let an application send."""
+        """Also send close codes that autobahn refuses to send for an application."""
         if code in (GOING_AWAY, POLICY_VIOLATION, INTERNAL_ERROR, RESTART, TRY_LATER):
             self.sendCloseFrame(code=code)
         else:
@@ -152,7 +152,7 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
         self.transport.loseWriteConnection()  # the client ends the connection on its side
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: N802, N803
-        """Read no further while messages wait for the application."""
+        """Pause reading while messages wait for the application."""
         super().onMessage(payload, isBinary)
         self._unread_bytes += len(payload)
         if self._is_reading_paused or self.muted:
@@ -162,7 +162,7 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
             self.transport.pauseProducing()
 
     def receiver(self, get: Callable[[], Awaitable[dict[str, Any]]]) -> Callable[[], Awaitable[dict[str, Any]]]:
-        """Return the application's `receive`: it reads on once the application has received all messages."""
+        """Return the application's `receive`, which resumes reading once the application has received all messages."""
 
         async def receive() -> dict[str, Any]:
             message = await get()
@@ -218,7 +218,7 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
 
 
 class WaitingChannels:
-    """The connections of a process without a complete request, longest first. Closes the first ones over the bound.
+    """The connections without a complete request, the longest waiting first. Closes the first ones over the bound.
 
     A bound on new connections instead would let idle ones keep everybody else out.
     """
@@ -278,7 +278,7 @@ class Channel(UntypedChannel):  # type: ignore[misc]
             self._deadline = reactor.callLater(timeout_s, self._refuse_slow)
 
     def headerReceived(self, line: bytes) -> bool:  # noqa: N802
-        """Refuse a Content-Length that has more digits than Python converts, at which Twisted raises an error."""
+        """Refuse a Content-Length with more digits than Python converts: Twisted raises a ValueError for it."""
         try:
             is_valid: bool = super().headerReceived(line)
         except ValueError:
@@ -441,7 +441,7 @@ class Server(daphne.Server):  # type: ignore[misc]
         self._application = application
 
     def _start(self, scope: dict[str, Any], receive: Any, send: Any) -> Awaitable[None]:
-        """Call the application. A socket is in the scope, from `create_application` to here, for its `receiver`."""
+        """Call the application. `create_application` passes a socket in the scope, for its `receiver`."""
         protocol = scope.pop(_SOCKET, None)
         return self._application(scope, receive if protocol is None else protocol.receiver(receive), send)
 
@@ -476,7 +476,7 @@ class Server(daphne.Server):  # type: ignore[misc]
             reactor.run()
 
     def listen_success(self, port: Any) -> None:
-        """Remember the port: a stop closes it first."""
+        """Remember the port, which a stop closes first."""
         self._ports.append(port)
         super().listen_success(port)
 

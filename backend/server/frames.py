@@ -16,7 +16,7 @@ _CONTINUATION = 0
 
 
 class FrameMeter:
-    """Counts the frames of one client, from the head of its handshake on. Reads their headers alone."""
+    """Counts the frames of one client, from the head of its handshake on. Reads only the headers of frames."""
 
     def __init__(self) -> None:
         self._rate: int = settings.SOCKET_FRAMES_PER_S
@@ -29,7 +29,7 @@ class FrameMeter:
     def admits(self, data: bytes) -> bool:
         """Whether the client may send this. False for more frames than `SOCKET_FRAMES_PER_S`, or an empty fragment.
 
-        An empty continuation that ends a message is allowed: some clients end each of their fragmented messages so.
+        An empty continuation that ends a message is allowed: some clients end every fragmented message with one.
         """
         if self._is_in_head:
             self._is_in_head = False  # servers pass the head on as a whole

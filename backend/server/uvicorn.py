@@ -1,4 +1,4 @@
-"""uvicorn, with its documented options only (docs/decisions/0006-servers.md lists what it lacks beside daphne)."""
+"""uvicorn, with documented options and a protocol in front of each of its own (docs/decisions/0006-servers.md)."""
 
 from __future__ import annotations
 
@@ -65,8 +65,7 @@ class Relay(asyncio.Protocol):
 class TimedConnection(Relay):
     """Refuses a head that does not arrive within `REQUEST_HEAD_S`, and closes a connection that sends nothing.
 
-    Stands between a connection and uvicorn's own protocol like `MeteredSocket`, and passes itself on in the state of
-    each ASGI scope: `Guard` tells it that a head has arrived.
+    Is in the state of each ASGI scope, so that `Guard` can report that a head has arrived.
     """
 
     def __init__(self, app_state: dict[str, Any], **options: Any) -> None:
@@ -74,7 +73,7 @@ class TimedConnection(Relay):
         self._deadline: asyncio.TimerHandle | None = None
         self._is_receiving_head = False
         self._is_refused = False
-        self._running = 0  # applications, of which one may still end while the next request arrives
+        self._running = 0  # applications: one may still run when the next request arrives
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -118,11 +117,11 @@ class TimedConnection(Relay):
 class MeteredSocket(Relay):
     """Closes the socket of a client that sends too many frames, before uvicorn parses them.
 
-    Stands between a connection and uvicorn's own protocol, and uses nothing of it but what asyncio does.
+    Calls only those methods of uvicorn's own protocol that asyncio calls.
     """
 
     def __init__(self, app_state: dict[str, Any], **options: Any) -> None:
-        app_state.pop(CONNECTION).begin_request()  # which was its last
+        app_state.pop(CONNECTION).begin_request()  # the handshake is its last request
         self._protocol = WebSocketsSansIOProtocol(app_state=app_state, **options)
         self._meter = FrameMeter()
         self._is_refused = False
@@ -174,7 +173,7 @@ class Body:
         return message
 
     async def send(self, message: dict[str, Any]) -> None:
-        """Send a message of the response. One that precedes the end of the body is the last of its connection."""
+        """Send a message of the response. A response that begins before the end of the body closes the connection."""
         if self._is_refused:
             return
         if not self._has_response_begun:
@@ -196,7 +195,7 @@ class Body:
         return {"type": "http.disconnect"}
 
     async def end(self) -> None:
-        """End a response that precedes the end of the body, when the client has sent the rest or for too long."""
+        """End a response that began before the end of the body: when the body has arrived, or after `REST_S`."""
         if not self._is_response_open:
             return
         with suppress(TimeoutError):
@@ -210,8 +209,8 @@ class Body:
 class Guard:
     """Adds what daphne does and uvicorn has no option for.
 
-    Refuses bodies that are too large or too slow, takes targets and methods as RFC 9112 has them, ends streams when the
-    server stops, and closes a socket if its application raises.
+    Refuses bodies that are too large or too slow, treats targets and methods as RFC 9112 requires, ends streams when
+    the server stops, and closes a socket if its application raises.
     """
 
     def __init__(self, application: Application, listener: socket.socket) -> None:
