@@ -97,7 +97,12 @@ class Loaders:
         self.task: DataLoader[int, TaskRow | None] = by_id(resolvers.task.tasks_by_id)
         self.user: DataLoader[int, UserRow | None] = by_id(resolvers.user.users_by_id)
         self.tasks: DataLoader[Nested[TaskPage], Page[TaskRow]] = by_parent(_task_pages)
-        self.task_count: DataLoader[Nested[TaskFilter], int] = by_parent(resolvers.task.count_tasks_of_projects)
+        self.task_count: DataLoader[Nested[TaskFilter], int] = _counts_by_parent(
+            reader(resolvers.task.count_tasks_of_projects)
+        )
+        self.all_task_count: DataLoader[TaskFilter, int] = _counts_by_filter(
+            partial(call, resolvers.task.count_tasks_by_filter, viewer)
+        )
         self.comments: DataLoader[Nested[NestedPage], Page[CommentRow]] = by_parent(_comment_pages)
         self.comment_count: DataLoader[Nested[None], int] = by_parent(_comment_counts)
         self.members: DataLoader[Nested[NestedPage], Page[MemberRow]] = by_parent(_member_pages)
@@ -135,6 +140,25 @@ def _by_id(read: Callable[[Sequence[int]], Awaitable[dict[int, T]]]) -> DataLoad
     async def load(ids: list[int]) -> list[T | None]:
         rows = await read(ids)
         return [rows.get(pk) for pk in ids]
+
+    return Loader(load_fn=load, cache=False)
+
+
+def _counts_by_parent(read: Callable[..., Awaitable[dict[int, dict[A, int]]]]) -> DataLoader[Nested[A], int]:
+    """Loads the counts with different arguments in one query too."""
+
+    async def load(keys: list[Nested[A]]) -> list[int]:
+        arguments = tuple(dict.fromkeys(key.arguments for key in keys))
+        counts = await read(sorted({key.parent_id for key in keys}), arguments)
+        return [counts[key.parent_id][key.arguments] for key in keys]
+
+    return Loader(load_fn=load, cache=False)
+
+
+def _counts_by_filter(read: Callable[[Sequence[A]], Awaitable[dict[A, int]]]) -> DataLoader[A, int]:
+    async def load(filters: list[A]) -> list[int]:
+        counts = await read(filters)
+        return [counts[each] for each in filters]
 
     return Loader(load_fn=load, cache=False)
 

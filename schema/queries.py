@@ -45,12 +45,16 @@ def _connection(info: Info, read: Callable[..., Page[Any]], count: Callable[...,
 
 def _cached_connection(info: Info, read: Callable[..., CachedPage[Any]], count: Callable[..., int]) -> Connection[Any]:
     """As `_connection`, over a cached list that is at least as new as the operation's `cursor`."""
+    return _connection(info, _page_reader(read), count)
+
+
+def _page_reader(read: Callable[..., CachedPage[Any]]) -> Callable[[DomainViewer], Page[Any]]:
     position = cursor_before_rows()
 
     def read_page(current: DomainViewer) -> Page[Any]:
         return read(current, min_position=position).page
 
-    return _connection(info, read_page, count)
+    return read_page
 
 
 @strawberry.type
@@ -92,8 +96,11 @@ class Query:
         domain_filter = filter.to_domain() if filter else DomainTaskFilter()
         ordering = domain_order(order)
         resolvers.task.tasks_listing(domain_filter, ordering).check(page)
-        read = partial(resolvers.task.list_tasks, filter=domain_filter, order=ordering, page=page)
-        return _cached_connection(info, read, partial(resolvers.task.count_tasks, filter=domain_filter))
+        read = _page_reader(partial(resolvers.task.list_tasks, filter=domain_filter, order=ordering, page=page))
+        return Connection(
+            load_page=partial(info.context.in_database, read, viewer(info)),
+            load_count=partial(info.context.loaders.all_task_count.load, domain_filter),
+        )
 
     @strawberry.field(description="Null if it does not exist or is not visible to you.")
     async def report(self, info: Info, id: ID) -> SummaryReport | None:

@@ -328,6 +328,28 @@ class TaskListTests(ListCase):
         self.assertEqual(sum(tasks["totalCount"] for tasks in nested), len(titles))
         return [title.split()[0] for title in titles]
 
+    def test_counts_of_several_filters_are_those_of_each(self) -> None:
+        filters: list[dict[str, Any]] = [
+            {"status": "PENDING"},
+            {"status": "COMPLETED", "dueAfter": MARCH.isoformat()},
+            {"assigneeId": self.ada.pk, "dueBefore": MARCH.isoformat()},
+            {"projectId": self.kitchen.pk},
+            {"projectId": "nine"},
+            {"search": "the"},
+            {"search": "the", "status": "PENDING"},
+        ]
+        for chosen in ([*filters, {}, {}], filters, filters[2:4], filters[3:6], filters[5:]):
+            variables = {f"f{place}": values for place, values in enumerate(chosen)}
+            declared = " ".join(f"${name}: TaskFilter" for name in variables)
+            counts = " ".join(f"{name}: tasks(filter: ${name}) {{ totalCount }}" for name in variables)
+            data = self.data(f"query ({declared}) {{ {counts} projects {{ nodes {{ {counts} }} }} }}", **variables)
+            for name, values in variables.items():
+                with self.subTest(values, of=len(chosen)):
+                    expected = len(self.titles(values))
+                    self.assertEqual(data[name]["totalCount"], expected)
+                    nested = [project[name]["totalCount"] for project in data["projects"]["nodes"]]
+                    self.assertEqual(sum(nested), expected)
+
     def test_each_filter_selects_the_matching_tasks(self) -> None:
         everything = ["Bake", "Water", "Weed"]
         names = ("projectId", "status", "assigneeId", "dueAfter", "dueBefore", "search")

@@ -64,10 +64,17 @@ NESTED = {
     ),
     "counts alone": (3, "{ projects { nodes { tasks { totalCount } } } }"),
     "counts of two filters": (
-        4,
+        3,
         """{ projects { nodes {
           all: tasks { totalCount } completed: tasks(filter: {status: COMPLETED}) { totalCount }
         } } }""",
+    ),
+    "counts of three lists": (
+        1,
+        """{
+          all: tasks { totalCount } pending: tasks(filter: {status: PENDING}) { totalCount }
+          due: tasks(filter: {dueAfter: "2027-03-01T00:00:00Z"}) { totalCount }
+        }""",
     ),
     "page infos alone": (
         5,

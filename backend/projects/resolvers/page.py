@@ -11,7 +11,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -271,8 +272,32 @@ def merged(shares: Sequence[QuerySet[M]], order: Sequence[str], size: int) -> Qu
 
 def count_by_parent(rows: QuerySet[Any], parent: str, parent_ids: Sequence[int]) -> dict[int, int]:
     """Count the rows of each parent, in one query. `parent` names the column with the parent's id."""
-    counts = rows.filter(**{f"{parent}__in": parent_ids}).values(parent).order_by().annotate(number=Count("id"))
-    return dict.fromkeys(parent_ids, 0) | dict(counts.values_list(parent, "number"))
+    return {pk: number for pk, [number] in counts_by_parent(rows, parent, parent_ids, [Q()]).items()}
+
+
+def counts_by_parent(
+    rows: QuerySet[Any], parent: str, parent_ids: Sequence[int], conditions: Sequence[Q]
+) -> dict[int, Sequence[int]]:
+    """Count the rows of each parent that meet each condition, in one query."""
+    rows, counts = _counts(rows.filter(**{f"{parent}__in": parent_ids}), conditions)
+    found = rows.values(parent).order_by().annotate(**counts).values_list(parent, *counts)
+    return dict.fromkeys(parent_ids, (0,) * len(conditions)) | {pk: numbers for pk, *numbers in found}
+
+
+def counts_of(rows: QuerySet[Any], conditions: Sequence[Q]) -> list[int]:
+    """Count the rows that meet each condition, in one query: PostgreSQL reads them once."""
+    rows, counts = _counts(rows, conditions)
+    found = rows.aggregate(**counts)
+    return [found[name] for name in counts]
+
+
+def _counts(rows: QuerySet[M], conditions: Sequence[Q]) -> tuple[QuerySet[M], dict[str, Count]]:
+    """The rows that meet one of the conditions, and a count for each. Every row meets an empty condition."""
+    if len(conditions) == 1:
+        return rows.filter(conditions[0]), {"count_0": Count("id")}
+    if all(conditions):
+        rows = rows.filter(reduce(or_, conditions))
+    return rows, {f"count_{place}": Count("id", filter=condition) for place, condition in enumerate(conditions)}
 
 
 class _Among(Func):

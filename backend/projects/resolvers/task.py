@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from .. import access
 from ..access import Viewer
@@ -14,7 +14,17 @@ from ..errors import BadArgument
 from ..models import Status, Task
 from ..rows import TaskRow
 from .cached import CachedPage, cached_page
-from .page import Listing, Order, Page, PageRequest, PerParent, Shares, count_by_parent
+from .page import (
+    Listing,
+    Order,
+    Page,
+    PageRequest,
+    PerParent,
+    Shares,
+    count_by_parent,
+    counts_by_parent,
+    counts_of,
+)
 from .search import check_search, newest_matches, newest_matches_of_projects
 
 # How PostgreSQL orders the tasks of several projects: of up to MAX_SHARES projects it merges the indexes, of up to
@@ -45,7 +55,11 @@ class TaskFilter:
             raise BadArgument("status", f"The status is one of {', '.join(Status.values)}.")
 
     def apply(self, tasks: QuerySet[Task]) -> QuerySet[Task]:
-        """Filter by everything except `search`, which `newest_matches` applies."""
+        return tasks.filter(self.condition)
+
+    @property
+    def condition(self) -> Q:
+        """Everything except `search`, which `newest_matches` applies. Empty if there is nothing else."""
         conditions = {
             "project_id": self.project_id,
             "status": self.status,
@@ -53,7 +67,7 @@ class TaskFilter:
             "due_date__gte": self.due_after,
             "due_date__lt": self.due_before,
         }
-        return tasks.filter(**{name: value for name, value in conditions.items() if value is not None})
+        return Q(**{name: value for name, value in conditions.items() if value is not None})
 
 
 def get_task(viewer: Viewer, task_id: int | None) -> TaskRow:
@@ -114,6 +128,17 @@ def count_tasks(viewer: Viewer, filter: TaskFilter) -> int:
         return _visible(viewer, filter).count()
     ids = None if viewer.sees_all or filter.project_id is not None else access.visible_project_ids(viewer)
     return _matches(viewer, filter, ids).count()
+
+
+def count_tasks_by_filter(viewer: Viewer, filters: Sequence[TaskFilter]) -> dict[TaskFilter, int]:
+    """The number of visible tasks for each filter: one query for all filters without a search."""
+    distinct = list(dict.fromkeys(filters))
+    plain = [each for each in distinct if each.search is None]
+    if len(plain) < 2:
+        return {each: count_tasks(viewer, each) for each in distinct}
+    counts = counts_of(access.visible_tasks(viewer), [each.condition for each in plain])
+    searches = {each: count_tasks(viewer, each) for each in distinct if each.search is not None}
+    return dict(zip(plain, counts, strict=True)) | searches
 
 
 def _visible(viewer: Viewer, filter: TaskFilter) -> QuerySet[Task]:
@@ -189,12 +214,22 @@ def list_tasks_of_projects(
     return (listing.keys_of if keys_only else listing.pages_of)(tasks, page, project_ids)
 
 
-def count_tasks_of_projects(viewer: Viewer, project_ids: Sequence[int], filter: TaskFilter) -> dict[int, int]:
-    if filter.search is not None:
-        tasks = _matches(viewer, filter, project_ids)
-    else:
-        tasks = filter.apply(access.visible_tasks(viewer))
-    return count_by_parent(tasks, "project_id", project_ids)
+def count_tasks_of_projects(
+    viewer: Viewer, project_ids: Sequence[int], filters: Sequence[TaskFilter]
+) -> dict[int, dict[TaskFilter, int]]:
+    """The number of visible tasks of each project for each filter: one query for all filters without a search."""
+    found: dict[int, dict[TaskFilter, int]] = {pk: {} for pk in project_ids}
+    if plain := [each for each in filters if each.search is None]:
+        conditions = [each.condition for each in plain]
+        counts = counts_by_parent(access.visible_tasks(viewer), "project_id", project_ids, conditions)
+        for pk, numbers in counts.items():
+            found[pk].update(zip(plain, numbers, strict=True))
+    for each in filters:
+        if each.search is not None:
+            matches = _matches(viewer, each, project_ids)
+            for pk, number in count_by_parent(matches, "project_id", project_ids).items():
+                found[pk][each] = number
+    return found
 
 
 def tasks_by_id(viewer: Viewer, task_ids: Sequence[int]) -> dict[int, TaskRow]:
