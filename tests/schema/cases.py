@@ -6,11 +6,14 @@ from typing import Any
 
 from django.test.utils import override_settings
 
+from backend.projects.models import Role
 from tests.cases import Case
+from tests.factories import MembershipFactory, ProjectFactory, UserFactory
 
-# No row has any of these; only the first ones are numbers.
+# No row has one of these ids. Only the first five are numbers.
 ABSENT_IDS = ["999999", "0", "-1", "2147483648", "9223372036854775808", "nine", "1.0", "", " 1", "\x00", "\ud800", "٣"]
 
+MEMBER = "Member { user { id name } role }"
 _SHOWN = {
     "Project": "id name description version",
     "Task": "id title description status dueDate version project { id } assignee { name }",
@@ -82,3 +85,40 @@ class OpenCase(GraphQLCase):
 @override_settings(ACCESS="closed")
 class ClosedCase(GraphQLCase):
     """An anonymous client has no access."""
+
+
+def member_mutation(name: str, result: str = MEMBER) -> str:
+    """The document of a mutation of members or invitations. `result` is the selection on the object that it returns."""
+    return f"""mutation ($input: {name[0].upper()}{name[1:]}Input!) {{
+      result: {name}(input: $input) {{
+        __typename
+        ... on {result}
+        ... on OperationInfo {{ messages {{ kind field code }} }}
+      }}
+    }}"""
+
+
+class MembershipCase(ClosedCase):
+    """A project with a member of each role, and Alice, who is no member. The owner is signed in."""
+
+    document = staticmethod(member_mutation)
+
+    @classmethod
+    def setUpTestData(cls) -> None:
+        cls.garden = ProjectFactory(name="Garden")
+        cls.owner, cls.editor, cls.viewer = (MembershipFactory(project=cls.garden, role=role).user for role in Role)
+        cls.alice = UserFactory(username="alice", first_name="Alice", last_name="Liddell")
+
+    def setUp(self) -> None:
+        self.client.force_login(self.owner)
+
+    def mutate(self, name: str, input: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = self.data(self.document(name), input=input)["result"]
+        return result
+
+    def assert_refused(self, name: str, input: dict[str, Any], kind: str, field: str | None, code: str) -> None:
+        with self.subTest(name, input=input), self.nothing_changes():
+            self.assertEqual(
+                self.mutate(name, input),
+                {"__typename": "OperationInfo", "messages": [{"kind": kind, "field": field, "code": code}]},
+            )

@@ -5,55 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 from backend.projects.models import AuditEntry, Membership, Role, Task, User
-from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
-from tests.schema.cases import ABSENT_IDS, ClosedCase, OpenCase
+from tests.factories import MembershipFactory, TaskFactory, UserFactory
+from tests.schema.cases import ABSENT_IDS, MembershipCase, OpenCase, member_mutation
 
 # No user has one of these names. Some of them are not valid in a query.
-NO_NAMES = ["nobody", "", " ", "alice\x00", "\x00", "alice\ud800", "\ud800", "x" * 10_000, "alice ", "al%"]
+UNKNOWN_NAMES = ["nobody", "", " ", "alice\x00", "\x00", "alice\ud800", "\ud800", "x" * 10_000, "alice ", "al%"]
 
 READ = "query ($id: ID!) { project(id: $id) { members { totalCount nodes { user { id name } role } } } }"
 
 
-def document(name: str) -> str:
-    return f"""mutation ($input: {name[0].upper()}{name[1:]}Input!) {{
-      result: {name}(input: $input) {{
-        __typename
-        ... on Member {{ user {{ id name }} role }}
-        ... on OperationInfo {{ messages {{ kind field code }} }}
-      }}
-    }}"""
-
-
-class MemberCase(ClosedCase):
-    """A project with a member of each role, and Alice, who is in another project."""
+class MemberCase(MembershipCase):
+    """Alice is in another project, the kitchen."""
 
     @classmethod
     def setUpTestData(cls) -> None:
-        cls.garden = ProjectFactory(name="Garden")
-        cls.owner, cls.editor, cls.viewer = (MembershipFactory(project=cls.garden, role=role).user for role in Role)
-        cls.alice = UserFactory(username="alice", first_name="Alice", last_name="Liddell")
+        super().setUpTestData()
         cls.kitchen = MembershipFactory(user=cls.alice, role=Role.OWNER).project
 
-    def setUp(self) -> None:
-        self.client.force_login(self.owner)
-
     def mutate(self, name: str, input: dict[str, Any]) -> dict[str, Any]:
-        result: dict[str, Any] = self.data(document(name), input={"projectId": self.garden.pk, **input})["result"]
-        return result
+        return super().mutate(name, {"projectId": self.garden.pk, **input})
 
     def member(self, name: str, **input: Any) -> tuple[str, str, str]:
         """Id, name and role of the member that a mutation returns."""
         result = self.mutate(name, input)
         self.assertEqual(result["__typename"], "Member", result)
         return result["user"]["id"], result["user"]["name"], result["role"]
-
-    def assert_refused(self, name: str, input: dict[str, Any], kind: str, field: str | None, code: str) -> None:
-        with self.subTest(name, input=input), self.nothing_changes():
-            result = self.mutate(name, input)
-            self.assertEqual(
-                result,
-                {"__typename": "OperationInfo", "messages": [{"kind": kind, "field": field, "code": code}]},
-            )
 
     def roles(self) -> list[tuple[str, str]]:
         """Name and role of each member in the API, newest first."""
@@ -63,7 +39,7 @@ class MemberCase(ClosedCase):
 
 
 class ReadTests(MemberCase):
-    def test_members_come_newest_first(self) -> None:
+    def test_members_are_listed_newest_first(self) -> None:
         self.assertEqual(
             self.data(READ, id=self.garden.pk)["project"]["members"],
             {
@@ -76,7 +52,7 @@ class ReadTests(MemberCase):
             },
         )
 
-    def test_every_member_sees_the_others_and_a_non_member_nobody(self) -> None:
+    def test_every_member_sees_the_others_and_a_non_member_does_not_see_the_project(self) -> None:
         for user in (self.editor, self.viewer, UserFactory(is_staff=True)):
             self.client.force_login(user)
             self.assertEqual(len(self.roles()), 3)
@@ -164,7 +140,7 @@ class AddTests(MemberCase):
         self.staff = UserFactory(is_staff=True)
         self.client.force_login(self.staff)
 
-    def test_an_owner_is_told_to_invite_instead(self) -> None:
+    def test_an_owner_who_is_not_staff_may_not_add_a_member_without_an_invitation(self) -> None:
         self.client.force_login(self.owner)
         for username in ("alice", "nobody", self.viewer.username):
             self.assert_refused("addMember", {"username": username}, "PERMISSION", None, "FORBIDDEN")
@@ -180,7 +156,7 @@ class AddTests(MemberCase):
             self.assertEqual(added, (str(user.pk), user.username, role))
 
     def test_an_unknown_name_is_refused(self) -> None:
-        for username in NO_NAMES:
+        for username in UNKNOWN_NAMES:
             self.assert_refused("addMember", {"username": username}, "VALIDATION", "username", "NOT_FOUND")
 
     def test_a_member_is_not_added_again(self) -> None:
@@ -218,9 +194,9 @@ class ChangeTests(MemberCase):
     def test_an_unknown_role_is_not_executed(self) -> None:
         for role in ("BOSS", "owner", "", 1, None):
             with self.subTest(role), self.nothing_changes():
-                for name, who in (("changeRole", {"userId": self.editor.pk}), ("addMember", {"username": "alice"})):
-                    values = {"projectId": self.garden.pk, **who, "role": role}
-                    code = self.request_error_code(document(name), input=values)
+                for name, chosen in (("changeRole", {"userId": self.editor.pk}), ("addMember", {"username": "alice"})):
+                    values = {"projectId": self.garden.pk, **chosen, "role": role}
+                    code = self.request_error_code(member_mutation(name), input=values)
                     self.assertEqual(code, "GRAPHQL_VALIDATION_FAILED")
 
 
@@ -257,18 +233,18 @@ class AccessTests(MemberCase):
             ("removeMember", {"userId": self.viewer.pk}),
         ]
 
-    def test_an_editor_manages_nobody(self) -> None:
+    def test_an_editor_may_not_manage_members(self) -> None:
         self.client.force_login(self.editor)
         for name, values in self.changes():
             self.assert_refused(name, values, "PERMISSION", None, "FORBIDDEN")
 
-    def test_a_viewer_manages_nobody_but_themselves(self) -> None:
+    def test_a_viewer_may_not_manage_other_members(self) -> None:
         self.client.force_login(self.viewer)
         for name, values in self.changes()[:2]:
             self.assert_refused(name, values, "PERMISSION", None, "FORBIDDEN")
         self.assert_refused("removeMember", {"userId": self.editor.pk}, "PERMISSION", None, "FORBIDDEN")
 
-    def test_staff_manage_everywhere(self) -> None:
+    def test_staff_manage_the_members_of_every_project(self) -> None:
         self.client.force_login(UserFactory(is_staff=True))
         for name, values in self.changes():
             self.member(name, **values)
@@ -296,13 +272,13 @@ class AccessTests(MemberCase):
             ],
         )
 
-    def test_a_required_field_is_neither_absent_nor_null(self) -> None:
+    def test_a_required_field_may_not_be_absent_or_null(self) -> None:
         for name, values in self.changes():
             valid: dict[str, Any] = {"projectId": self.garden.pk, **values}
             for field in valid:
                 for bad in ({**valid, field: None}, {key: valid[key] for key in valid if key != field}):
                     with self.subTest(name, input=bad), self.nothing_changes():
-                        code = self.request_error_code(document(name), input=bad)
+                        code = self.request_error_code(member_mutation(name), input=bad)
                         self.assertEqual(code, "GRAPHQL_VALIDATION_FAILED")
 
 
@@ -311,9 +287,8 @@ class OpenTests(OpenCase):
         owner = MembershipFactory(role=Role.OWNER)
         UserFactory(username="alice")
         values = {"projectId": owner.project_id, "username": "alice", "role": "VIEWER"}
-        self.assertEqual(self.data(document("addMember"), input=values)["result"]["role"], "VIEWER")
-        result = self.data(document("removeMember"), input={"projectId": owner.project_id, "userId": owner.user_id})[
-            "result"
-        ]
+        self.assertEqual(self.data(member_mutation("addMember"), input=values)["result"]["role"], "VIEWER")
+        values = {"projectId": owner.project_id, "userId": owner.user_id}
+        result = self.data(member_mutation("removeMember"), input=values)["result"]
         self.assertEqual(result["messages"], [{"kind": "VALIDATION", "field": None, "code": "LAST_OWNER"}])
         self.assertEqual((Membership.objects.count(), User.objects.count()), (2, 2))
