@@ -20,7 +20,7 @@ TIMEOUT_S = 20.0  # reached on failure only; long enough for a busy machine
 
 
 class Communicator(WebsocketCommunicator):
-    """Channels' communicator keeps database connections open while it runs, and never closes them."""
+    """Channels' communicator without its patch of `close_old_connections`, which leaves database connections open."""
 
     send_input = ApplicationCommunicator.send_input
     receive_output = ApplicationCommunicator.receive_output
@@ -39,7 +39,7 @@ class GraphQLSocket:
         self.communicator = Communicator(sockets, "/graphql/", headers=pairs, subprotocols=[subprotocol])
 
     async def connect(self) -> tuple[bool, Any]:
-        """Returns whether it was accepted, and the subprotocol."""
+        """Returns whether the server accepted the socket, and the subprotocol."""
         accepted: tuple[bool, Any] = await self.communicator.connect(timeout=TIMEOUT_S)
         return accepted
 
@@ -60,7 +60,7 @@ class GraphQLSocket:
         return message
 
     async def close_code(self, *, after_messages: bool = False) -> int:
-        """The close code of the next message, or of the first close message with `after_messages`."""
+        """The code of the close message, which must be the next one. `after_messages` skips the messages before it."""
         closing = await self.communicator.receive_output(timeout=TIMEOUT_S)
         while after_messages and closing["type"] == "websocket.send":
             closing = await self.communicator.receive_output(timeout=TIMEOUT_S)

@@ -75,7 +75,7 @@ class SessionTests(ClosedCase):
         self.assertEqual(response.status_code, 200)
         self.assertEqual(response.json()["data"]["result"]["name"], "Mine")
 
-    def test_a_get_needs_no_token(self) -> None:
+    def test_a_get_needs_no_csrf_token(self) -> None:
         response = self.client.get("/graphql/", {"query": "{ projects { totalCount } }"})
         self.assertEqual(response.json()["data"], {"projects": {"totalCount": 1}})
 
@@ -168,10 +168,9 @@ class VisibilityTests(ClosedCase):
         self.assertEqual(self.data(document), {"tasks": {"nodes": []}, "projects": {"totalCount": 1}})
 
     def test_events_are_those_of_visible_projects(self) -> None:
-        document = (
-            "query ($project: ID) { events(after: 0, projectId: $project) { nodes { projectId } cursor hasMore } }"
-        )
-        document = document.replace("after: 0", 'after: "0"')
+        document = """query ($project: ID) {
+          events(after: "0", projectId: $project) { nodes { projectId } cursor hasMore }
+        }"""
         mine = [{"projectId": str(self.mine.pk)}]
         for project_id, nodes in ((None, mine), (self.mine.pk, mine), (self.other.pk, []), (999999, [])):
             with self.subTest(project_id):

@@ -98,12 +98,12 @@ class ReadTests(AuditCase):
         [entry] = self.data("{ auditLog { nodes { actor { name } userName } } }")["auditLog"]["nodes"]
         self.assertEqual(entry, {"actor": {"name": "Ada Lovelace"}, "userName": "Ada Lovelace"})
 
-    def test_the_log_is_fresh_although_an_entry_takes_no_position(self) -> None:
+    def test_the_log_shows_each_new_entry_although_it_takes_no_position(self) -> None:
         for count in range(1, 3):
             self.assertEqual(len(self.record(1)), count)
             self.assertEqual(len(self.data(LOG)["auditLog"]["nodes"]), count)
 
-    def test_twenty_cost_as_many_queries_as_one(self) -> None:
+    def test_twenty_entries_cost_as_many_queries_as_one(self) -> None:
         for count in (1, 19):
             self.record(count)
             with self.assertNumQueries(4):  # the session and its user, the page and the count

@@ -1,4 +1,4 @@
-"""What an operation costs its viewer, and how they learn of it."""
+"""The cost of an operation, the report of it in the response, and the budget of the viewer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GRAPHQL_RESPONSE = "application/graphql-response+json"
 
 
 def fresh_budgets(test: Any) -> None:
-    """Forget what other tests spent and gave back in this process."""
+    """Forget the charges that other tests have made in this process."""
     for buckets in (budget._unused, budget._local):
         buckets.clear()
         test.addCleanup(buckets.clear)
@@ -42,7 +42,7 @@ class BudgetTests(ClosedCase):
         cost: dict[str, Any] = response.json()["extensions"]["cost"]
         return cost
 
-    def test_a_response_reports_its_cost_and_what_is_left(self) -> None:
+    def test_a_response_reports_its_cost_and_the_rest_of_the_budget(self) -> None:
         response = self.post(TASKS)
         self.assertEqual(
             response.json()["extensions"],
@@ -50,7 +50,7 @@ class BudgetTests(ClosedCase):
         )
         self.assertEqual(response["RateLimit"], '"cost";r=50;t=50')
         self.assertEqual(response["RateLimit-Policy"], '"cost";q=100;w=100')
-        # What the first one did not use is given back with the second charge.
+        # The second charge gives back the units that the first operation was charged and did not use.
         self.assertEqual(self.cost("{ cursor }"), {"requested": 1, "actual": 1, "restoreRate": 1, "available": 85})
 
     def test_an_operation_is_not_executed_once_the_budget_is_spent(self) -> None:
@@ -102,7 +102,7 @@ class BudgetTests(ClosedCase):
         }"""
         project, name = str(self.member.project_id), UserFactory().username
         self.data(invite, project=project, name=name)
-        self.data(invite, project=project, name="nobody")  # counts too
+        self.data(invite, project=project, name="nobody")  # a refused invitation counts too
         for project_id in (project, "999999"):
             with self.subTest(project_id), self.nothing_changes():
                 response = self.post(invite, {"project": project_id, "name": name})
@@ -116,7 +116,7 @@ class BudgetTests(ClosedCase):
         self.assertEqual(self.cost("{ cursor }")["available"], 99)
 
     @override_settings(COST_MODE="measure")
-    def test_nothing_is_refused_while_costs_are_only_measured(self) -> None:
+    def test_no_operation_is_refused_while_costs_are_only_measured(self) -> None:
         for _ in range(3):
             self.assertEqual(self.cost("{ tasks(first: 100) { totalCount nodes { id } } }")["requested"], 113)
 
@@ -165,7 +165,7 @@ class SocketTests(CommittingCase):
         self.assertEqual((error["code"], error["cost"]), ("COST_LIMIT_EXCEEDED", 102))
         self.assertEqual(error["field"], "events.task.comments.nodes")
 
-    async def test_an_event_that_leads_to_other_rows_is_charged_and_ends_with_the_budget(self) -> None:
+    async def test_a_subscription_that_reads_other_rows_is_charged_per_event_and_ends_with_the_budget(self) -> None:
         """Each event costs 6, and the budget of 100 pays for 16."""
         async with self.socket() as socket:
             after = await head()
@@ -190,7 +190,7 @@ class SocketTests(CommittingCase):
         self.assertEqual(received[-1]["payload"][0]["extensions"]["code"], "RATE_LIMITED")
 
     @override_settings(COST_BUDGET=1000)
-    async def test_what_is_paid_and_not_sent_is_given_back(self) -> None:
+    async def test_units_charged_for_events_that_are_not_sent_are_given_back(self) -> None:
         async with self.socket() as socket:
             after = await head()
             await self.rename("other")

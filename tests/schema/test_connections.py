@@ -193,7 +193,7 @@ class PageTests(ListCase):
                 for argument in ("first", "last"):
                     self.assert_refused(listing, f"{argument}: {size}", argument)
 
-    def test_a_page_from_both_ends_is_refused(self) -> None:
+    def test_a_page_with_first_and_last_is_refused(self) -> None:
         for listing in self.lists:
             self.assert_refused(listing, "first: 1, last: 1", "last")
 
@@ -408,7 +408,7 @@ class TaskListTests(ListCase):
             with self.subTest(text):
                 self.assertEqual(self.titles({"search": text}), expected)
 
-    def test_a_search_too_short_or_not_storable_is_refused(self) -> None:
+    def test_a_search_text_that_is_too_short_or_cannot_be_stored_is_refused(self) -> None:
         document = "query ($text: String) {{ {}(filter: {{search: $text}}) {{ totalCount }} }}"
         for field in ("tasks", "projects"):
             for text in ("", "ab", "\x00abc", "abc\ud800"):

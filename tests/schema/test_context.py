@@ -1,4 +1,4 @@
-"""Queries to the database from the event loop that executes an operation."""
+"""Database calls of an operation, which is executed in an event loop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def fail() -> None:
 class CallTests(SimpleTestCase):
     context = Context(viewer=SYSTEM)
 
-    def test_a_call_has_no_running_loop_and_the_context_of_its_operation(self) -> None:
+    def test_a_call_runs_outside_the_event_loop_in_the_context_of_its_operation(self) -> None:
         def read_variable() -> str:
             with self.assertRaises(RuntimeError):
                 asyncio.get_running_loop()

@@ -178,7 +178,7 @@ class EventPageTests(OpenCase):
         page = self.data(KINDS, **variables)["events"]
         return [int(event["cursor"]) for event in page["nodes"]], page["cursor"], page["hasMore"]
 
-    def test_without_after_there_are_no_events_but_the_current_position(self) -> None:
+    def test_without_after_a_page_has_no_events_and_the_current_position(self) -> None:
         self.assertEqual(self.page(), ([], "5", False))
         self.assertEqual(self.page(first=1, project=self.garden.pk), ([], "5", False))
 
@@ -200,7 +200,7 @@ class EventPageTests(OpenCase):
             with self.subTest(ascii(absent)):
                 self.assertEqual(self.page(after="0", project=absent), ([], "5", False))
 
-    def test_an_undelivered_change_has_a_position_too(self) -> None:
+    def test_a_change_that_is_not_delivered_takes_a_position_too(self) -> None:
         add_member(actor=SYSTEM, project_id=self.garden.pk, username=UserFactory().username, role=Role.VIEWER)
         self.assertEqual(self.page(after="4"), ([5], "6", False))
         self.assertEqual(self.page(), ([], "6", False))

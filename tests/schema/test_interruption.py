@@ -1,4 +1,4 @@
-"""Operations that take too long, whose client leaves, whose result is too large, or that must not hold up others."""
+"""Operations that time out, lose their client, or have too large a result. None of them blocks other work."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class OtherConnection:
         self._connection.settings_dict = {**connection.settings_dict}
 
     def lock_tasks(self) -> None:
-        """No statement on tasks proceeds until `close`."""
+        """Block every statement on tasks until `close`."""
         self._connection.set_autocommit(False)
         with self._connection.cursor() as cursor:
             cursor.execute(f"LOCK TABLE {Task._meta.db_table} IN ACCESS EXCLUSIVE MODE")
@@ -47,7 +47,7 @@ class OtherConnection:
 
 
 class LockedCase(ServerCase):
-    """A web process whose statements on tasks wait."""
+    """A web process whose statements on tasks wait for a lock."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -92,7 +92,7 @@ class LockedCase(ServerCase):
 class DeadlineTests(LockedCase):
     environment = {"OPERATION_TIMEOUT_S": "0.5"}
 
-    def test_a_timeout_is_told_by_http(self) -> None:
+    def test_a_timeout_over_http_is_an_error_with_a_time_to_retry(self) -> None:
         message = "This took longer than 0.5 seconds. Ask for less, or try again later."
         error = {"message": message, "extensions": {"code": "TIMEOUT"}}
         for accept, status in ((GRAPHQL, 503), (JSON, 200)):
@@ -117,28 +117,25 @@ class DeadlineTests(LockedCase):
         self.subscribe(socket, f"{head} {{ project {{ tasks {{ totalCount }} }} }} }} }} }}")
         answer = json.loads(socket.recv(TIMEOUT_S))
         self.assertEqual((answer["type"], answer["payload"][0]["extensions"]), ("error", {"code": "TIMEOUT"}))
-        self.subscribe(socket, f"{head} {{ title }} }} }} }}")  # from the event itself
+        self.subscribe(socket, f"{head} {{ title }} }} }} }}")  # the event itself has the title: no statement is needed
         answer = json.loads(socket.recv(TIMEOUT_S))
         self.assertEqual(answer["payload"], {"data": {"events": {"cursor": "1", "task": {"title": "Weed"}}}})
 
-    def test_what_has_committed_before_the_timeout_stays(self) -> None:
+    def test_a_change_that_was_committed_before_the_timeout_stays(self) -> None:
         document = """mutation { createProject(input: {name: "Garden"}) { ... on Project { tasks { totalCount } } } }"""
         response = self.http("POST", "/graphql/", {"query": document}, Accept=GRAPHQL).getresponse()
         self.assertEqual(response.status, 503)
         self.assertTrue(Project.objects.filter(name="Garden").exists())
 
 
-class Leaving:
-    """Tests of both servers."""
+class Disconnecting:
+    """Tests that run on daphne and on uvicorn."""
 
-    def test_work_stops_when_its_client_leaves(self) -> None:
-        for name, leave in (
-            ("REST", self.http("GET", "/tasks/").close),
-            ("GraphQL", self.http("POST", "/graphql/", {"query": TASKS}).close),
-        ):
-            with self.subTest(name):
-                self.wait_until_waiting(1 if name == "GraphQL" else 2)
-                leave()
+    def test_work_stops_when_its_client_disconnects(self) -> None:
+        clients = [self.http("GET", "/tasks/"), self.http("POST", "/graphql/", {"query": TASKS})]
+        while clients:
+            self.wait_until_waiting(len(clients))
+            clients.pop(0).close()
         self.wait_until_waiting(0)
 
     def test_work_stops_when_its_operation_is_completed_or_its_socket_closed(self) -> None:
@@ -162,16 +159,16 @@ class Leaving:
         self.assertEqual(self.waiting(), 2)
 
 
-class DaphneLeavingTests(Leaving, LockedCase):
+class DaphneDisconnectingTests(Disconnecting, LockedCase):
     environment = {"SERVER": "daphne", "OPERATION_TIMEOUT_S": "600", "DATABASE_CONNECTIONS": "4"}
 
 
-class UvicornLeavingTests(Leaving, LockedCase):
+class UvicornDisconnectingTests(Disconnecting, LockedCase):
     environment = {"SERVER": "uvicorn", "OPERATION_TIMEOUT_S": "600", "DATABASE_CONNECTIONS": "4"}
 
 
 class SizeTests(OpenCase):
-    """The limit is far lower than the settings allow."""
+    """The tests set a limit far below the minimum of the settings."""
 
     def setUp(self) -> None:
         TaskFactory.create_batch(20)
@@ -202,12 +199,12 @@ def graphql_calls() -> Iterator[list[str]]:
 
     names = ("parse", "validate", "execute_field", "execute_operation")
 
-    def note(frame: FrameType, event: str, _: Any) -> None:
+    def record(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
         if event == "call" and "/graphql/" in code.co_filename and code.co_name in names:
             calls.append(code.co_name)
 
-    sys.setprofile(note)
+    sys.setprofile(record)
     try:
         yield calls
     finally:
@@ -221,7 +218,7 @@ class LoopTests(CommittingCase):
     def setUp(self) -> None:
         self.task = TaskFactory(project__name="Garden")
 
-    def test_a_call_in_this_thread_would_be_noted(self) -> None:
+    def test_a_call_in_the_current_thread_is_recorded(self) -> None:
         with graphql_calls() as calls:
             parse("{ cursor }")
         self.assertIn("parse", calls)
@@ -234,7 +231,7 @@ class LoopTests(CommittingCase):
                 self.assertEqual((await socket.error("2"))["code"], "GRAPHQL_PARSE_FAILED")
         self.assertEqual(calls, [])
 
-    async def test_an_event_is_executed_in_a_thread_where_it_leads_beyond_itself(self) -> None:
+    async def test_an_event_with_other_rows_is_executed_in_a_thread(self) -> None:
         async with ready() as socket:
             with graphql_calls() as calls:
                 await socket.subscribe(NESTED)

@@ -14,10 +14,10 @@ from tests.schema.cases import ABSENT_IDS, ClosedCase, OpenCase, mutation
 DUE = "2027-03-01T09:30:00.000000Z"
 LATER = "2027-04-01T09:30:00.000000Z"
 
-NO_TEXT = [("a\x00b", "NULL_CHARACTERS"), ("a\ud800b", "SURROGATES"), ("\udc00", "SURROGATES")]
-NO_DESCRIPTION = [*NO_TEXT, ("x" * (64 * 1024 + 1), "MAX_LENGTH")]
-NO_TITLE = [*NO_TEXT, ("", "BLANK"), (" \n", "BLANK"), ("x" * 256, "MAX_LENGTH")]
-NO_MOMENT = [
+INVALID_TEXTS = [("a\x00b", "NULL_CHARACTERS"), ("a\ud800b", "SURROGATES"), ("\udc00", "SURROGATES")]
+INVALID_DESCRIPTIONS = [*INVALID_TEXTS, ("x" * (64 * 1024 + 1), "MAX_LENGTH")]
+INVALID_TITLES = [*INVALID_TEXTS, ("", "BLANK"), (" \n", "BLANK"), ("x" * 256, "MAX_LENGTH")]
+INVALID_DATE_TIMES = [
     "tomorrow",
     "",
     "2027-02-30",
@@ -102,7 +102,7 @@ class ProjectTests(MutationCase):
         self.task.refresh_from_db()
         self.assertEqual(self.task.version, 1)
 
-    def test_an_update_that_changes_nothing_is_no_change(self) -> None:
+    def test_an_update_to_the_current_values_changes_nothing(self) -> None:
         for values in ({}, {"name": "Garden"}, {"name": " Garden ", "description": "Behind the house"}, {"version": 1}):
             with self.subTest(values), self.nothing_changes():
                 self.assertEqual(self.change("updateProject", id=self.project.pk, **values)["version"], 1)
@@ -116,14 +116,14 @@ class ProjectTests(MutationCase):
         self.assertEqual([model.objects.count() for model in (Project, Task, Comment, Membership)], [0, 0, 0, 0])
         self.assertEqual(self.events(), ["project.deleted"])
 
-    def test_text_that_cannot_be_a_name_is_refused(self) -> None:
-        for name, code in NO_TITLE:
+    def test_an_invalid_name_is_refused(self) -> None:
+        for name, code in INVALID_TITLES:
             self.assert_refused("createProject", {"name": name}, "name", code)
             self.assert_refused("updateProject", {"id": self.project.pk, "name": name}, "name", code)
         self.assert_refused("updateProject", {"id": self.project.pk, "name": None}, "name", "NULL")
 
-    def test_text_that_cannot_be_stored_is_no_description(self) -> None:
-        for text, code in NO_DESCRIPTION:
+    def test_a_description_that_cannot_be_stored_is_refused(self) -> None:
+        for text, code in INVALID_DESCRIPTIONS:
             self.assert_refused("createProject", {"name": "A", "description": text}, "description", code)
             self.assert_refused("updateProject", {"id": self.project.pk, "description": text}, "description", code)
 
@@ -208,7 +208,7 @@ class TaskTests(MutationCase):
                 result = self.change("createTask", **needed, **values)
                 self.assertEqual((result["status"], result["description"], result["assignee"]), ("PENDING", "", None))
 
-    def test_a_moment_is_stored_in_utc(self) -> None:
+    def test_a_due_date_is_stored_in_utc(self) -> None:
         for text, stored in [
             ("2027-03-01T09:30:00Z", DUE),
             ("2027-03-01T09:30:00", DUE),
@@ -255,7 +255,7 @@ class TaskTests(MutationCase):
                 kind, payload = self.last_event()
                 self.assertEqual((kind, payload["changes"]), ("task.updated", changes))
 
-    def test_an_update_that_changes_nothing_is_no_change(self) -> None:
+    def test_an_update_to_the_current_values_changes_nothing(self) -> None:
         same = {"title": " Weed", "status": "IN_PROGRESS", "dueDate": "2027-03-01T10:30:00+01:00"}
         for values in ({}, {"version": 1}, {"assigneeId": self.ada.pk}, same):
             with self.subTest(values), self.nothing_changes():
@@ -278,15 +278,15 @@ class TaskTests(MutationCase):
         )
         self.assertEqual((Task.objects.count(), Comment.objects.count(), self.events()), (0, 0, ["task.deleted"]))
 
-    def test_text_that_cannot_be_a_title_is_refused(self) -> None:
+    def test_an_invalid_title_is_refused(self) -> None:
         needed = {"projectId": self.project.pk, "dueDate": DUE}
-        for title, code in NO_TITLE:
+        for title, code in INVALID_TITLES:
             self.assert_refused("createTask", {**needed, "title": title}, "title", code)
             self.assert_refused("updateTask", {"id": self.task.pk, "title": title}, "title", code)
 
-    def test_text_that_cannot_be_stored_is_no_description(self) -> None:
+    def test_a_description_that_cannot_be_stored_is_refused(self) -> None:
         needed = {"projectId": self.project.pk, "title": "Mow", "dueDate": DUE}
-        for text, code in NO_DESCRIPTION:
+        for text, code in INVALID_DESCRIPTIONS:
             self.assert_refused("createTask", {**needed, "description": text}, "description", code)
             self.assert_refused("updateTask", {"id": self.task.pk, "description": text}, "description", code)
 
@@ -348,12 +348,12 @@ class CommentTests(MutationCase):
         values = {"taskId": self.task.pk, "content": "Done?"}
         self.assert_refused("addComment", values, "author", "NULL")
         self.assert_refused("addComment", {**values, "author": None}, "author", "NULL")
-        for author, code in NO_TITLE:
+        for author, code in INVALID_TITLES:
             self.assert_refused("addComment", {**values, "author": author}, "author", code)
 
     def test_a_comment_needs_content_that_can_be_stored(self) -> None:
         values = {"taskId": self.task.pk, "author": "Bob"}
-        for content, code in [*NO_TEXT, ("", "BLANK"), (" \n", "BLANK"), ("x" * (16 * 1024 + 1), "MAX_LENGTH")]:
+        for content, code in [*INVALID_TEXTS, ("", "BLANK"), (" \n", "BLANK"), ("x" * (16 * 1024 + 1), "MAX_LENGTH")]:
             self.assert_refused("addComment", {**values, "content": content}, "content", code)
 
     def test_an_absent_task_is_refused(self) -> None:
@@ -381,7 +381,7 @@ class SignedInCommentTests(ClosedCase):
                     values = {"taskId": task.pk, "content": "Done?", "author": author}
                     self.assertEqual(self.messages("addComment", **values), [("PERMISSION", None, "FORBIDDEN")])
 
-    def test_a_very_long_name_of_a_user_is_cut_in_a_comment(self) -> None:
+    def test_a_very_long_name_of_a_user_is_truncated_in_a_comment(self) -> None:
         ada = UserFactory(first_name="A" * 150, last_name="L" * 150)
         task = TaskFactory(project=MembershipFactory(user=ada, role=Role.EDITOR).project)
         self.client.force_login(ada)
@@ -407,7 +407,7 @@ class RequestErrorTests(MutationCase):
         with self.subTest(name, input=input), self.nothing_changes():
             self.assertEqual(self.request_error_code(mutation(name), input=input), "GRAPHQL_VALIDATION_FAILED")
 
-    def test_a_required_field_is_neither_absent_nor_null(self) -> None:
+    def test_a_required_field_may_not_be_absent_or_null(self) -> None:
         for name, required in [
             ("createProject", ["name"]),
             ("updateProject", ["id"]),
@@ -446,10 +446,10 @@ class RequestErrorTests(MutationCase):
         ]:
             self.assert_not_executed(name, values)
 
-    def test_an_invalid_moment_is_not_executed(self) -> None:
-        for moment in NO_MOMENT:
+    def test_an_input_with_an_invalid_due_date_is_not_executed(self) -> None:
+        for due_date in INVALID_DATE_TIMES:
             for name in ("createTask", "updateTask"):
-                self.assert_not_executed(name, {**self.valid()[name], "dueDate": moment})
+                self.assert_not_executed(name, {**self.valid()[name], "dueDate": due_date})
 
     def test_literals_are_checked_like_variables(self) -> None:
         for literal, code in [

@@ -1,6 +1,6 @@
 """The SQL queries of lists: a fixed number for nested lists, none for a repeated list.
 
-`test_walk` checks that no list costs more for more rows. Here are the exact numbers of some lists.
+`test_walk` checks that no list costs more queries for more rows. This module checks the exact numbers of some lists.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ NESTED = {
 
 @override_settings(COST_MODE="measure")
 class NestingTests(OpenCase):
-    def assert_costs(self, size: int) -> None:
+    def assert_query_counts(self, size: int) -> None:
         create_rows(size)
         for name, (queries, document) in NESTED.items():
             cache.delete_pattern("*")
@@ -124,12 +124,12 @@ class NestingTests(OpenCase):
                 self.data(document)
 
     def test_nesting_one_row_costs_a_fixed_number_of_queries(self) -> None:
-        self.assert_costs(1)
+        self.assert_query_counts(1)
 
     def test_nesting_twenty_rows_costs_as_many_queries_as_one(self) -> None:
-        self.assert_costs(20)
+        self.assert_query_counts(20)
 
-    def test_objects_of_events_cost_as_many_for_one_as_for_twenty(self) -> None:
+    def test_objects_of_twenty_events_cost_as_many_queries_as_those_of_one(self) -> None:
         project = create_project(actor=SYSTEM, name="Garden")
         document = """query ($after: Cursor) { events(after: $after) { nodes {
           ... on TaskCreated { task { project { name } assignee { name } comments { totalCount } } }
@@ -144,7 +144,7 @@ class NestingTests(OpenCase):
 
 @override_settings(COST_MODE="measure")
 class MemberNestingTests(ClosedCase):
-    def test_nesting_costs_a_member_as_many_for_one_project_as_for_twenty(self) -> None:
+    def test_twenty_projects_of_a_member_cost_as_many_queries_as_one(self) -> None:
         reader = UserFactory()
         self.client.force_login(reader)
         document = """{ projects { nodes {

@@ -14,7 +14,9 @@ from tests.factories import ProjectFactory, TaskFactory
 from tests.schema.sockets import PROTOCOL, TIMEOUT_S
 
 
-class Doors:
+class Served:
+    """Tests that run on daphne and on uvicorn."""
+
     def post(self, query: str, **variables: Any) -> Any:
         body = json.dumps({"query": query, "variables": variables}).encode()
         request = Request(f"{self.base_url}/graphql/", body, {"Content-Type": "application/json"})  # noqa: S310
@@ -37,7 +39,7 @@ class Doors:
             self.assertEqual(self.receive(socket), {"type": "connection_ack"})
             listen = 'subscription { events(after: "0") { kind cursor ... on TaskCreated { task { title } } } }'
             socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": {"query": listen}}))
-            # The first event may come from catching up; after it, the second one is live.
+            # The subscription may receive the first event while it catches up. It receives the second one live.
             for position, title in enumerate(("Weed", "Mow"), start=1):
                 document = """mutation ($project: ID!, $title: String!) {
                   createTask(input: {projectId: $project, title: $title, dueDate: "2027-03-01"}) { __typename }
@@ -49,7 +51,7 @@ class Doors:
                     self.receive(socket), {"type": "next", "id": "1", "payload": {"data": {"events": event}}}
                 )
 
-    def test_an_answer_may_be_larger_than_a_message_of_a_client(self) -> None:
+    def test_a_result_may_be_larger_than_a_message_of_a_client(self) -> None:
         description = "x" * 60_000
         TaskFactory.create_batch(20, description=description)
         with connect(f"{self.ws_url}/graphql/", subprotocols=[Subprotocol(PROTOCOL)], max_size=None) as socket:
@@ -62,9 +64,9 @@ class Doors:
             self.assertEqual(self.receive(socket), {"type": "complete", "id": "1"})
 
 
-class DaphneTests(Doors, ServerCase):
+class DaphneTests(Served, ServerCase):
     environment = {"SERVER": "daphne"}
 
 
-class UvicornTests(Doors, ServerCase):
+class UvicornTests(Served, ServerCase):
     environment = {"SERVER": "uvicorn"}

@@ -75,7 +75,7 @@ class ClosedAccessTests(CommittingCase):
                     await socket.send("connection_init")
                     self.assertEqual(await socket.close_code(), 4403)
 
-    async def test_nothing_is_executed_before_the_viewer_is_known(self) -> None:
+    async def test_no_operation_is_executed_before_the_viewer_is_known(self) -> None:
         async with accepted() as socket:
             await socket.subscribe(CURSOR)
             self.assertEqual(await socket.close_code(), 4401)
@@ -104,7 +104,7 @@ class SignedInTests(CommittingCase):
 
 @override_settings(ACCESS="open")
 class ProtocolTests(CommittingCase):
-    async def test_a_socket_that_closes_as_soon_as_it_is_ready_ends_at_once(self) -> None:
+    async def test_a_socket_that_is_closed_right_after_its_acknowledgement_ends(self) -> None:
         for _ in range(3):
             socket = GraphQLSocket()
             await socket.connect()
@@ -210,7 +210,7 @@ class ProtocolTests(CommittingCase):
 class UnreadTests(CommittingCase):
     """Messages that arrive faster than they are handled."""
 
-    async def test_no_more_messages_are_received_while_many_wait(self) -> None:
+    async def test_the_server_stops_receiving_messages_while_many_wait(self) -> None:
         received, sent, may_send = 0, 0, asyncio.Event()
         messages = ['{"type": "connection_init"}', *['{"type": "ping"}'] * 1000]
 

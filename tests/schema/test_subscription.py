@@ -1,6 +1,6 @@
 """The subscription `events`, over Channels, PostgreSQL and Redis.
 
-Events arrive in order, so the next event that is received proves that none was sent before it.
+Events arrive in order, so the next event that is received proves that no other event was sent before it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class EventTests(CommittingCase):
         self.project = ProjectFactory(name="Garden")
 
     async def subscribe(self, socket: GraphQLSocket, fields: str) -> GraphQLSocket:
-        """Subscribe to these fields from now on."""
+        """Subscribe to these fields of events after the current position."""
         document = f"subscription ($after: Cursor) {{ events(after: $after) {{ {fields} }} }}"
         await socket.subscribe(document, after=await head())
         return socket
@@ -298,7 +298,7 @@ class RefusalTests(CommittingCase):
         self.project = ProjectFactory()
         self.task = TaskFactory(project=self.project)
 
-    async def assert_stays(self, socket: GraphQLSocket) -> None:
+    async def assert_stays_open(self, socket: GraphQLSocket) -> None:
         self.assertEqual(await socket.answer("{ __typename }"), {"data": {"__typename": "Query"}})
 
     async def assert_refused(self, extensions: dict[str, Any], **variables: Any) -> None:
@@ -306,7 +306,7 @@ class RefusalTests(CommittingCase):
             async with ready() as socket:
                 await socket.subscribe(LISTEN, **variables)
                 self.assertEqual(await socket.error(), extensions)
-                await self.assert_stays(socket)
+                await self.assert_stays_open(socket)
 
     async def test_an_invalid_cursor_is_refused(self) -> None:
         for after in ("", "x", "-1", "1.5", str(2**63), "\x00", "\ud800", 0, True, []):
@@ -343,7 +343,7 @@ class RefusalTests(CommittingCase):
             await Event.objects.all().adelete()
             notifier.notify()
             self.assertEqual(await socket.error(), {"code": "RESYNC", "oldest": "0"})
-            await self.assert_stays(socket)
+            await self.assert_stays_open(socket)
 
 
 @override_settings(ACCESS="closed")

@@ -129,7 +129,7 @@ class ListTests(TokenCase):
             },
         )
 
-    def test_the_list_shows_the_last_use_although_it_takes_no_position(self) -> None:
+    def test_the_list_shows_the_last_use_of_a_token_although_a_use_takes_no_position(self) -> None:
         secret = token_of(self.ada, Scope.READ)
         document = "{ tokens { nodes { lastUsedAt } } }"
         self.assertEqual(self.data(document), {"tokens": {"nodes": [{"lastUsedAt": None}]}})
@@ -165,7 +165,7 @@ class ListTests(TokenCase):
                 error = self.field_error(f"{{ tokens({arguments}) {{ totalCount }} }}")
                 self.assertEqual(error, {"code": "BAD_USER_INPUT", "argument": argument})
 
-    def test_twenty_cost_as_many_queries_as_one(self) -> None:
+    def test_twenty_tokens_cost_as_many_queries_as_one(self) -> None:
         for count in (1, 19):
             TokenFactory.create_batch(count, user=self.ada)
             with self.assertNumQueries(4):  # the session and its user, the page and the count
@@ -173,7 +173,7 @@ class ListTests(TokenCase):
 
 
 class RevokeTests(TokenCase):
-    def test_a_revoked_token_ends_at_once_and_is_returned_as_it_was(self) -> None:
+    def test_a_revoked_token_stops_working_at_once_and_is_returned_as_it_was(self) -> None:
         secret = token_of(self.ada, Scope.READ)
         script = Client(headers={"Authorization": f"Bearer {secret}"})
         self.assertEqual(script.get("/graphql/", {"query": "{ cursor }"}).status_code, 200)

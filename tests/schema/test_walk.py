@@ -74,7 +74,7 @@ Path = tuple[Step, ...]
 
 
 def paths(start: GraphQLNamedType, depth: int = DEPTH) -> Iterator[Path]:
-    """Every path from a type, including its prefixes. Types of an interface share the paths of a common type."""
+    """Every path from a type, and its prefixes. Only one of the types of an interface is followed to a common type."""
     if not depth:
         return
     visited = set()
@@ -266,7 +266,7 @@ class _Walk(ClosedCase):
                 self.assertEqual(cost, cost[:1] * len(SIZES), f"SQL statements for {SIZES} rows")
 
     def assert_forged_cursors_are_refused(self) -> None:
-        """The query for the tasks of a member depends on the number of their projects."""
+        """Test two sizes: the query for the tasks of a member depends on the number of their projects."""
         for size in SIZES[1:]:
             with temporary_rows(size, reader=self.reader) as created:
                 for path in self.visible(CONNECTIONS):

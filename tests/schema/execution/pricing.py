@@ -1,7 +1,7 @@
 """Prices a document from the SDL alone, as a client would (docs/cost.md), and generates documents.
 
-The price is computed from the specification of the directives, with nothing of the product's pricing: it expands every
-fragment and executes the selection, without rows.
+The price follows the specification of the directives and uses no code of the product: every fragment is expanded, and
+the selection is executed without rows.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ class _Pricer:
         inner: dict[str, int] = {}
         if list_size is not None:
             sizes = [arguments.get(slicing) for slicing in list_size["slicingArguments"]]
-            given = [size for size in sizes if size is not None and size is not Undefined]
-            valid = [size if isinstance(size, int) and 1 <= size <= LARGEST_PAGE else LARGEST_PAGE for size in given]
+            values = [size for size in sizes if size is not None and size is not Undefined]
+            valid = [size if isinstance(size, int) and 1 <= size <= LARGEST_PAGE else LARGEST_PAGE for size in values]
             inner = dict.fromkeys(list_size["sizedFields"], max(valid, default=list_size["assumedSize"]))
         selection_sets = [node.selection_set for node in nodes if node.selection_set]
         types = self.schema.get_possible_types(named) if is_abstract_type(named) else [named]
@@ -184,7 +184,7 @@ class DocumentGenerator:
             for type_ in self.random.sample(list(self.schema.get_possible_types(parent)), 2):
                 parts.append(f"... on {type_.name} {self.selection(type_, depth - 1)}")
         if not is_root and self.random.random() < 0.2:
-            # The same fields once more: equal response keys are merged.
+            # Repeats the fields, so that equal response keys are merged.
             parts.append(f"... {{ {' '.join(parts)} }}")
         return f"{{ {' '.join(parts)} }}"
 

@@ -1,4 +1,4 @@
-"""Lists completed by columns: the results are those of graphql-core."""
+"""Lists that are completed column by column have the same results as in graphql-core."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class ResultTests(Case):
         self.assertEqual(names, ["tasks", "nodes"])
 
     @override_settings(CACHE_LIST_S=0)
-    def test_attributes_of_rows_with_nested_lists_are_not_executed_either(self) -> None:
+    def test_no_resolver_runs_for_the_attributes_of_rows_with_nested_lists(self) -> None:
         document = "{ tasks { nodes { id title comments { totalCount } dueDate } } }"
         with patch.object(Executor, "execute_field", autospec=True, side_effect=Executor.execute_field) as executed:
             self.execute(document, self.viewer, Executor)

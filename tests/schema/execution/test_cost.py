@@ -1,4 +1,4 @@
-"""Prices: what the SDL says is what is charged."""
+"""The price of an operation: the server charges what the SDL says."""
 
 from __future__ import annotations
 
@@ -143,13 +143,13 @@ class PriceTests(SimpleTestCase):
         with self.assertRaises(TooComplex):
             price_of(schema._schema, parsed, operation, {})
 
-    def test_what_tools_send_for_introspection_is_far_below_the_maximum(self) -> None:
+    def test_the_introspection_query_of_tools_costs_far_less_than_the_maximum(self) -> None:
         for levels in (7, 9, 20):
             total = price(get_introspection_query(type_depth=levels, input_value_deprecation=True)).total
             self.assertGreater(total, 100)
             self.assertLess(total, settings.COST_MAX / 4)
 
-    def test_a_board_costs_less_than_a_fiftieth_of_a_minute(self) -> None:
+    def test_the_budget_pays_for_more_than_fifty_boards_per_minute(self) -> None:
         self.assertEqual(price(BOARD).total, 1 + 3 * (1 + 50 * (1 + 1 + 1 + 3)))
         self.assertLess(price(BOARD).total, 60_000 / 50)
 
@@ -183,7 +183,7 @@ class GeneratedTests(SimpleTestCase):
 
 
 class ActualTests(OpenCase):
-    """What the rows in a response cost."""
+    """The cost of the rows in a response."""
 
     def actual(self, document: str, **variables: Any) -> int:
         return price(document, **variables).actual(self.data(document, **variables))
@@ -197,7 +197,7 @@ class ActualTests(OpenCase):
         self.assertEqual(self.actual("{ tasks { edges { node { comments { nodes { id } } } } } }"), 10 + 2 * 3 + 1)
         self.assertEqual(self.actual("{ task(id: 999999) { id project { id } } }"), 1)
 
-    def test_it_is_never_more_than_the_price(self) -> None:
+    def test_the_actual_cost_of_a_full_page_is_its_price(self) -> None:
         ProjectFactory.create_batch(3)
         document = "{ projects(first: 3) { nodes { id members { totalCount } } } }"
         self.assertEqual(self.actual(document), price(document).total)
@@ -234,5 +234,5 @@ class RefusalTests(OpenCase):
             self.assertEqual(self.request_error_code(f"mutation {{ {' '.join(names)} }}"), "COST_LIMIT_EXCEEDED")
 
     @override_settings(COST_MAX=10, COST_MODE="measure")
-    def test_nothing_is_refused_while_costs_are_only_measured(self) -> None:
+    def test_no_operation_is_refused_while_costs_are_only_measured(self) -> None:
         self.data(self.DOCUMENT)

@@ -1,4 +1,4 @@
-"""Shared execution of events: the payloads equal those of separate execution, at the cost of one."""
+"""Shared execution of events: the payloads equal those of separate executions, at the cost of one execution."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class NestedTests(CommittingCase):
         return socket
 
     async def statements_for(self, subscribers: int, *, document: str) -> int:
-        """The number of statements, without those on the journal, from a change until all have received it."""
+        """The number of SQL statements, other than on the journal, from a change until all sockets have received it."""
         async with AsyncExitStack() as stack:
             each = subscribers // len(self.tokens)
             sockets = [await self.subscribed(stack, token, each, document) for token in self.tokens]
@@ -157,7 +157,7 @@ class NestedTests(CommittingCase):
         for name, document in (("one document", NESTED % "cursor"), ("a document each", NESTED)):
             with self.subTest(name):
                 self.assertGreater(await self.statements_for(5, document=document), 3)
-                # The last one checks the access of all subscribers that wait for it, in one query.
+                # One statement checks the access of all subscribers that wait at the same time.
                 self.assertLess(await self.statements_for(50, document=document), 10)
 
     async def test_a_failing_document_does_not_affect_others_of_the_same_event(self) -> None:
@@ -174,7 +174,7 @@ class NestedTests(CommittingCase):
                 message = await other.receive()
                 self.assertEqual(message["payload"]["errors"][0]["extensions"]["argument"], "first")
 
-    async def test_other_variables_give_another_payload(self) -> None:
+    async def test_subscribers_with_different_variables_receive_different_payloads(self) -> None:
         async with ready(authorization=f"Bearer {self.tokens[0]}") as socket:
             for first in (1, 2):
                 await socket.subscribe(NESTED % "cursor", str(first), after="0", first=first)
@@ -230,7 +230,7 @@ class NestedTests(CommittingCase):
                 self.assertEqual(await socket.next("0"), {"project": {"name": "Garden", "tasks": {"totalCount": 0}}})
 
     async def test_an_assignee_outside_the_project_is_null(self) -> None:
-        """Even if a subscriber shares another project with them."""
+        """This is so even if the subscriber shares another project with the assignee."""
         other = await database_sync_to_async(UserFactory)()
         elsewhere = await database_sync_to_async(ProjectFactory)()
         for user in (other, self.users[0]):

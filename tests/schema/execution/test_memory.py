@@ -1,4 +1,4 @@
-"""The memory of a process does not grow with the events that it executes, nor with the listeners that come and go."""
+"""The memory of a process does not grow with the events that it executes or with its past listeners."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LevelTests(CommittingCase):
         return subscribed
 
     async def growth(self, execute: Callable[[list[JournalEvent]], Awaitable[None]], *, events: int) -> int:
-        """The number of objects that remain of `events` events, once as many have filled the caches."""
+        """The number of objects that remain after `events` events. As many events before them fill the caches."""
         await execute(self.events(1, events))
         gc.collect()
         before = len(gc.get_objects())
@@ -52,7 +52,7 @@ class LevelTests(CommittingCase):
         # An entry per event would be `events` objects at least. A few dozen differ, such as those of a new thread.
         self.assertLess(asyncio.run(self.growth(execute, events=events)), events // 2)
 
-    def test_events_for_one_listener(self) -> None:
+    def test_memory_does_not_grow_with_the_events_of_a_listener(self) -> None:
         for name, document, events in (("plain", PLAIN, 3000), ("nested", NESTED, 200)):
             with self.subTest(name):
                 listener = self.subscribe(document)
@@ -63,8 +63,8 @@ class LevelTests(CommittingCase):
 
                 self.assert_level(execute, events=events)
 
-    def test_events_for_listeners_that_come_and_go(self) -> None:
-        """Each resumes and executes an event that others have executed long ago."""
+    def test_memory_does_not_grow_with_listeners_that_resume_and_disconnect(self) -> None:
+        """Each listener resumes and executes an event that other listeners have executed before."""
         stays = {document: self.subscribe(document) for document in (PLAIN, NESTED)}
 
         async def execute(events: list[JournalEvent]) -> None:
