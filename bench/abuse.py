@@ -46,7 +46,8 @@ def main() -> None:
         attackers_token = _attackers_token()
         task_id = Task.objects.order_by("pk").values_list("pk", flat=True)[0]
         for name in ATTACKS:
-            with servers.run_server(DATABASE_URL=url, ACCESS="closed", SERVER=server_name) as server:
+            environment = {"DATABASE_URL": url, "ACCESS": "closed", "SERVER": server_name, "COST_MODE": "enforce"}
+            with servers.run_server(**environment) as server:
                 asyncio.run(_measure(f"{name} ({server_name})", name, server, token, attackers_token, task_id))
 
 
