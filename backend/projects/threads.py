@@ -168,12 +168,12 @@ class DatabaseThreads:
 class RequestThreads(DatabaseThreads):
     """The threads of requests and sockets. Each call is a job with a deadline.
 
-    One account uses at most half of the threads. Its further jobs wait, first in, first out.
+    One account uses at most a fifth of the threads. Its further jobs wait, first in, first out.
     """
 
     def __init__(self, size: int, name: str) -> None:
         super().__init__(size, name)
-        self._limiter = _AccountLimiter(max(1, size // 2))
+        self._limiter = _AccountLimiter(max(1, size // 5))
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`DatabaseThreads.call` as a job. Raises OperationTimedOut."""

@@ -21,8 +21,8 @@ TIMEOUT_S = 20
 
 
 class TurnTests(SimpleTestCase):
-    async def test_an_account_occupies_at_most_half_of_the_threads(self) -> None:
-        pool = RequestThreads(4, "test")
+    async def test_an_account_occupies_at_most_a_fifth_of_the_threads(self) -> None:
+        pool = RequestThreads(10, "test")
         begun: list[int] = []
         both_begun, may_end = threading.Semaphore(0), threading.Event()
 

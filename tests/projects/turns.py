@@ -25,7 +25,7 @@ from redis.connection import Connection, ConnectionPool
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as NotAnswered
 
-from backend.projects import authentication, budget
+from backend.projects import authentication, budget, threads
 from backend.projects.cache import lists, redis, versions
 from backend.projects.cache.redis import IdentifyingConnectionFactory, RedisServer
 from backend.web import response_cache
@@ -382,6 +382,8 @@ def in_turns(client: Any) -> Iterator[None]:
         patch.object(response_cache, "server", _PerProcess("server")),
         patch.object(versions, "_pending_bumps", _PerProcess("pending_bumps")),
         patch.object(authentication, "_checked_tokens", _PerProcess("checked")),
+        # An actor that waits for another one's thread would keep the turn for ever.
+        patch.object(threads.requests, "_limiter", threads._AccountLimiter(100)),
     ):
         yield
     connection_created.disconnect(_add_steps)
