@@ -167,6 +167,20 @@ def give_back(viewer: Viewer, policy: Policy, unused: int) -> None:
         _unused.add(f"budget:{policy.name}:{_bucket_of(viewer)}", unused, policy)
 
 
+def charge_refused(viewer: Viewer, units: int) -> None:
+    """Charge what the refusal of a document took. Where too little is left, `check_refused` raises for a while."""
+    try:
+        charge(viewer, [(cost_policy(), units)])
+    except RateLimited as error:
+        _blocked.add(_bucket_of(viewer), error.retry_after_s)
+
+
+def check_refused(viewer: Viewer) -> None:
+    """Raise RateLimited while the viewer's budget does not cover their last refused document, in this process."""
+    if (wait_s := _blocked.wait_s(_bucket_of(viewer))) > 0:
+        raise RateLimited(ceil(wait_s))
+
+
 def _bucket_of(viewer: Viewer) -> str:
     """All tokens and sessions of a user share one bucket."""
     if viewer.user_id is not None:
@@ -196,6 +210,28 @@ class _UnusedUnits:
     def clear(self) -> None:
         with self._lock:
             self._units.clear()
+
+
+class _Blocked:
+    """Until when each bucket is blocked. The oldest ones are dropped over a bound."""
+
+    def __init__(self) -> None:
+        self._until: OrderedDict[str, float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, name: str, wait_s: float) -> None:
+        with self._lock:
+            self._until[name] = time.monotonic() + wait_s
+            self._until.move_to_end(name)
+            if len(self._until) > _MAX_LOCAL:
+                self._until.popitem(last=False)
+
+    def wait_s(self, name: str) -> float:
+        return self._until.get(name, 0.0) - time.monotonic()
+
+    def clear(self) -> None:
+        with self._lock:
+            self._until.clear()
 
 
 class _LocalBuckets:
@@ -230,6 +266,7 @@ class _LocalBuckets:
 
 _unused = _UnusedUnits()
 _local = _LocalBuckets()
+_blocked = _Blocked()
 
 
 # --- Headers of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ -------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from math import ceil
 from typing import Any, cast
 
@@ -12,13 +12,23 @@ from graphql.utilities import get_operation_ast
 from strawberry.extensions import SchemaExtension
 from strawberry.types import ExecutionResult
 
-from backend.projects.budget import Balance, charge, cost_policy, give_back, writes_policy
+from backend.projects.budget import (
+    Balance,
+    charge,
+    charge_refused,
+    check_refused,
+    cost_policy,
+    give_back,
+    writes_policy,
+)
 from backend.projects.errors import RateLimited
 
 from ..context import Context
 from ..directives import MUTATION
 from ..errors import is_request_error
 from .cost import Price, TooComplex, price_of
+
+_MIN_REFUSAL_PRICE = 100
 
 
 def affordable_price(
@@ -57,8 +67,15 @@ def affordable_price(
     )
 
 
+def refusal_price(query: str) -> int:
+    """The price of a document that is parsed and validated in vain. A unit takes about a tenth of a millisecond."""
+    return max(_MIN_REFUSAL_PRICE, len(query) // 2)
+
+
 class Charge(SchemaExtension):
     """Refuses an operation over `COST_MAX`, and charges it to its viewer's budget.
+
+    A refused document is charged too: otherwise one account could keep all its threads busy with invalid ones.
 
     What is refused is not executed. A subscription is charged for its events (`fan_out`). `extensions.cost` of the
     result reports the cost, and what its rows did not use is given back.
@@ -66,6 +83,24 @@ class Charge(SchemaExtension):
 
     price: Price | None = None
     balances: Sequence[Balance] = ()
+    _is_new = False
+
+    async def on_operation(self) -> AsyncIterator[None]:
+        yield
+        context, query = self.execution_context.context, self.execution_context.query
+        if self._is_new and query and self.execution_context.pre_execution_errors and isinstance(context, Context):
+            price = min(refusal_price(query), settings.COST_BUDGET)
+            await context.in_database(charge_refused, context.viewer, price)
+
+    def on_parse(self) -> Iterator[None]:
+        context = self.execution_context.context
+        if self.execution_context.graphql_document is None and isinstance(context, Context):
+            try:
+                check_refused(context.viewer)
+            except RateLimited as error:
+                raise GraphQLError(str(error), original_error=error) from None
+            self._is_new = True
+        yield
 
     async def on_validate(self) -> AsyncIterator[None]:
         context = self.execution_context

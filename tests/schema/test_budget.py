@@ -23,7 +23,7 @@ GRAPHQL_RESPONSE = "application/graphql-response+json"
 
 def fresh_budgets(test: Any) -> None:
     """Forget the charges that other tests have made in this process."""
-    for buckets in (budget._unused, budget._local):
+    for buckets in (budget._unused, budget._local, budget._blocked):
         buckets.clear()
         test.addCleanup(buckets.clear)
 
@@ -52,6 +52,19 @@ class BudgetTests(ClosedCase):
         self.assertEqual(response["RateLimit-Policy"], '"cost";q=100;w=100')
         # The second charge gives back the units that the first operation was charged and did not use.
         self.assertEqual(self.cost("{ cursor }"), {"requested": 1, "actual": 1, "restoreRate": 1, "available": 85})
+
+    @override_settings(COST_BUDGET=250)
+    def test_refused_documents_are_charged_and_not_validated_once_the_budget_is_spent(self) -> None:
+        self.cost("{ cursor }")
+        for document in ("{ nothing }", "{", "{ tasks(first: 100) { nodes { id title project { id } } } }"):
+            with self.subTest(document):
+                response = self.post(document)
+                self.assertNotEqual(response.json()["errors"][0].get("extensions", {}).get("code"), "RATE_LIMITED")
+        response = self.post("{ nothing }")
+        self.assertEqual([error["extensions"]["code"] for error in response.json()["errors"]], ["RATE_LIMITED"])
+        self.assertGreater(int(response["Retry-After"]), 0)
+        # A document that was valid before is not parsed again.
+        self.assertEqual(self.cost("{ cursor }")["requested"], 1)
 
     def test_an_operation_is_not_executed_once_the_budget_is_spent(self) -> None:
         create = 'mutation { a: createProject(input: {name: "A"}) { __typename } }'
@@ -110,10 +123,11 @@ class BudgetTests(ClosedCase):
                 self.assertEqual(response.json()["errors"][0]["extensions"]["code"], "RATE_LIMITED")
                 self.assertIn('"invitations";q=2;w=3600', response["RateLimit-Policy"])
 
-    def test_a_refused_operation_costs_nothing(self) -> None:
+    @override_settings(COST_BUDGET=500)
+    def test_a_refused_operation_costs_its_validation_alone(self) -> None:
         for query in ("{ nothing }", "{ tasks(first: 100) { nodes { id } } }", "{ tasks {"):
             self.assertEqual(self.post(query).status_code, 400)
-        self.assertEqual(self.cost("{ cursor }")["available"], 99)
+        self.assertEqual(self.cost("{ cursor }")["available"], 500 - 3 * 100 - 1)
 
     @override_settings(COST_MODE="measure")
     def test_no_operation_is_refused_while_costs_are_only_measured(self) -> None:
