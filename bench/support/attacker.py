@@ -18,6 +18,8 @@ from urllib.parse import urlencode
 
 Attack = Callable[[], Awaitable[None]]
 
+# Another address than that of the ordinary client: bounds are for one address.
+ADDRESS = "127.0.0.2"
 # Bytes per second of a connection that floods the server.
 FLOOD_BYTES_S = 2_000_000
 PIECES_S = 100
@@ -48,7 +50,7 @@ class Attacker:
 
     # --- Connections -------------------------------------------------------------------------------------
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port)
+        return await asyncio.open_connection("127.0.0.1", self.port, local_addr=(ADDRESS, 0))
 
     def head(self, method: str, path: str, *lines: str) -> bytes:
         return "\r\n".join([f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", *lines, "", ""]).encode()
