@@ -273,7 +273,9 @@ SOCKET_INIT_S = 5.0
 # all and for one address. Further sockets get a 503; of the HTTP connections the one that waits longest is closed.
 WAITING_CONNECTIONS = env.int("WAITING_CONNECTIONS", default=500)
 WAITING_CONNECTIONS_PER_ADDRESS = env.int("WAITING_CONNECTIONS_PER_ADDRESS", default=100)
-for _name in ("WAITING_CONNECTIONS", "WAITING_CONNECTIONS_PER_ADDRESS"):
+# Connections that one address may open per second; three times as many at once. Further ones are closed unread.
+CONNECTIONS_PER_S = env.int("CONNECTIONS_PER_S", default=100)
+for _name in ("WAITING_CONNECTIONS", "WAITING_CONNECTIONS_PER_ADDRESS", "CONNECTIONS_PER_S"):
     if not 1 <= vars()[_name] <= 1_000_000:
         raise ImproperlyConfigured(f"{_name} is {vars()[_name]}: set a number from 1 to 1000000.")
 # Frames per second that a client may send on one socket, and three times as many at once. More close the socket (1008).

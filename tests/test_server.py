@@ -31,10 +31,11 @@ HANDSHAKE = (
 class Client(socket.socket):
     """Raw bytes over TCP."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, source: str = "127.0.0.1") -> None:
         super().__init__()
         host, port = address.split(":")
         self.settimeout(TIMEOUT_S)
+        self.bind((source, 0))
         self.connect((host, int(port)))
 
     def send_text(self, text: str) -> None:
@@ -451,6 +452,19 @@ class Sockets:
             return client.close_code
 
 
+class Connections:
+    """Tests of both servers."""
+
+    ENVIRONMENT = {"CONNECTIONS_PER_S": "1"}
+
+    def test_connections_over_the_bound_of_their_address_are_closed_unread(self) -> None:
+        clients = [self.raw() for _ in range(4)]
+        self.assertEqual(clients[3].receive_all(), b"")
+        for client in (*clients[:3], self.enterContext(Client(self.address, source="127.0.0.2"))):
+            client.send_text("GET /echo HTTP/1.1\nHost: localhost\nConnection: close\n\n")
+            self.assertIn(b" 200 ", client.receive_all())
+
+
 class Stops:
     """Tests of both servers, with a server per test."""
 
@@ -590,6 +604,14 @@ class DaphneSocketTests(Sockets, EchoCase):
 
 
 class UvicornSocketTests(Sockets, EchoCase):
+    SERVER = "uvicorn"
+
+
+class DaphneConnectionTests(Connections, EchoCase):
+    SERVER = "daphne"
+
+
+class UvicornConnectionTests(Connections, EchoCase):
     SERVER = "uvicorn"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import re
+import sys
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
@@ -96,4 +97,6 @@ def serve(application: Application) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+    # The event loop waits this long for each thread that computes. By default it is 5 ms.
+    sys.setswitchinterval(0.0005)
     return run(application)

@@ -26,6 +26,8 @@ from twisted.logger import LogLevel, STDLibLogObserver, globalLogBeginner
 from twisted.web.http import HTTPChannel
 from zope.interface import implementer
 
+from backend.projects.authentication import network_of
+
 from . import (
     CLOSE_S,
     GOING_AWAY,
@@ -49,9 +51,12 @@ from . import (
     too_large,
     too_slow,
 )
+from .connections import ConnectionMeter
 from .frames import FrameMeter
 
 _SOCKET = "taskwire.socket"
+# Connections that the kernel holds until they are accepted. The client of a further one tries again after a second.
+BACKLOG = 1024
 
 # The reactor is an object in place of a module, and the methods of the class have no annotations: neither has types.
 reactor: Any = daphne.reactor
@@ -224,11 +229,11 @@ class WaitingChannels:
     """
 
     def __init__(self) -> None:
-        self._addresses: dict[Channel, str] = {}
-        self._counts: Counter[str] = Counter()
+        self._addresses: dict[Channel, str | None] = {}
+        self._counts: Counter[str | None] = Counter()
 
     def add(self, channel: Channel) -> None:
-        address = channel.transport.getPeer().host
+        address = network_of(channel.transport.getPeer().host)
         self._addresses[channel] = address
         self._counts[address] += 1
         # All clients of a proxy have its address.
@@ -238,8 +243,8 @@ class WaitingChannels:
             self._close(next(iter(self._addresses)))
 
     def discard(self, channel: Channel) -> None:
-        address = self._addresses.pop(channel, None)
-        if address is not None:
+        if channel in self._addresses:
+            address = self._addresses.pop(channel)
             self._counts[address] -= 1
             if not self._counts[address]:
                 del self._counts[address]
@@ -406,13 +411,16 @@ class RequestFactory(HTTPFactory):  # type: ignore[misc]
     def __init__(self, server: Server) -> None:
         super().__init__(server)
         self.waiting = WaitingChannels()
+        self._meter = ConnectionMeter()
 
     def protocol(self) -> Channel:
         """Use our channel class, directly: a server without TLS negotiates no HTTP/2."""
         return Channel()
 
     def buildProtocol(self, addr: Any) -> Any:  # noqa: N802
-        """Use our request class: daphne sets its own here."""
+        """Use our request class: daphne sets its own here. Twisted closes a connection without a protocol at once."""
+        if not self._meter.admits(addr.host):
+            return None
         protocol = super().buildProtocol(addr)
         protocol.requestFactory = Request
         return protocol
@@ -520,9 +528,10 @@ class Server(daphne.Server):  # type: ignore[misc]
 
 def run(application: Application) -> int:
     """Serve until SIGTERM or SIGINT, and return the exit code: 1 where it cannot listen."""
+    endpoints = build_endpoint_description_strings(host=settings.BIND, port=settings.PORT)
     server = Server(
         application=application,
-        endpoints=build_endpoint_description_strings(host=settings.BIND, port=settings.PORT),
+        endpoints=[f"{endpoint}:backlog={BACKLOG}" for endpoint in endpoints],
         action_logger=AccessLogGenerator(sys.stdout),
         ping_interval=PING_INTERVAL_S,
         ping_timeout=PING_TIMEOUT_S,

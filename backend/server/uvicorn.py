@@ -31,6 +31,7 @@ from . import (
     too_large,
     too_slow,
 )
+from .connections import ConnectionMeter
 from .frames import FrameMeter
 
 # Seconds without a request before a connection is closed, and the most bytes of a request's head.
@@ -42,6 +43,7 @@ STREAM = b"text/event-stream"
 _REFUSAL, REFUSED_S = b"\x88\x02" + struct.pack("!H", POLICY_VIOLATION), 1.0
 
 logger = logging.getLogger(__name__)
+_meter = ConnectionMeter()
 
 
 class Relay(asyncio.Protocol):
@@ -65,6 +67,8 @@ class Relay(asyncio.Protocol):
 class TimedConnection(Relay):
     """Refuses a head that does not arrive within `REQUEST_HEAD_S`, and closes a connection that sends nothing.
 
+    Closes a connection at once where its address opens too many.
+
     Is in the state of each ASGI scope, so that `Guard` can report that a head has arrived.
     """
 
@@ -77,6 +81,11 @@ class TimedConnection(Relay):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        if not _meter.admits((transport.get_extra_info("peername") or [""])[0]):
+            self._is_refused = True
+            self._protocol = asyncio.Protocol()
+            transport.abort()
+            return
         self._deadline = asyncio.get_running_loop().call_later(IDLE_S, transport.abort)
         self._protocol.connection_made(transport)
 
