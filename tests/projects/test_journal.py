@@ -316,6 +316,21 @@ class VisibilityTests(Case):
         self.assertEqual(EventVisibility.since(viewer, 1).project_ids, frozenset())
         self.assertEqual(EventVisibility.since(viewer_for(stranger), 0).project_ids, frozenset())
 
+    def test_deleted_projects_are_found_by_an_index(self) -> None:
+        """Without one every page of events after an old position would read the journal to its end."""
+        project = ProjectFactory()
+        for _ in range(20):
+            journal.append_all([updated(project)] * 100, actor=SYSTEM)
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE projects_event")
+        with CaptureQueriesContext(connection) as queries:
+            EventVisibility.since(viewer_for(UserFactory()), 0)
+        [statement] = [query["sql"] for query in queries if "audience" in query["sql"]]
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN {statement}")
+            plan = "\n".join(line for [line] in cursor.fetchall())
+        self.assertIn("event_of_deletion", plan)
+
 
 class EventFilterTests(Case):
     def test_a_filter_passes_events_that_match_all_its_conditions(self) -> None:

@@ -59,6 +59,12 @@ SELECT (%(projects)s)[CASE n %% 6 WHEN 0 THEN 1 WHEN 1 THEN 2 WHEN 2 THEN 3 ELSE
 """
 
 
+def count_per_project(
+    viewer: Viewer, project_ids: list[int], *, filter: TaskFilter
+) -> dict[int, dict[TaskFilter, int]]:
+    return count_tasks_of_projects(viewer, project_ids, [filter])
+
+
 class LargeCase(Case):
     projects: list[Project]
     people: list[User]
@@ -308,7 +314,7 @@ class SearchTests(LargeCase):
                 "of a hidden project": partial(self.search, viewer, NEWEST_FIRST, PAGE, project_id=hidden),
                 "of an assignee": partial(self.search, viewer, NEWEST_FIRST, PAGE, assignee_id=self.people[7].pk),
                 "count": partial(count_tasks, viewer),
-                "count per project": partial(count_tasks_of_projects, viewer, [*seen, hidden]),
+                "count per project": partial(count_per_project, viewer, [*seen, hidden]),
                 "list per project": partial(
                     list_tasks_of_projects, viewer, [*seen, hidden], order=NEWEST_FIRST, page=page
                 ),

@@ -22,7 +22,11 @@ class Event(models.Model):
 
     class Meta:
         ordering = ["position"]
-        indexes = [models.Index(fields=["project_id", "position"], name="event_of_project")]
+        indexes = [
+            models.Index(fields=["project_id", "position"], name="event_of_project"),
+            # Whoever reads events looks for the projects that were deleted since.
+            models.Index(fields=["position"], condition=models.Q(kind="project.deleted"), name="event_of_deletion"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.position} {self.kind}"
