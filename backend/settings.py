@@ -453,6 +453,7 @@ LOGGING = {
     "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
     "filters": {
         "once_per_minute": {"()": "backend.web.log.OncePerMinute"},
+        "without_malformed_text": {"()": "backend.web.log.WithoutMalformedText"},
         "without_unavailable": {"()": "backend.web.log.WithoutUnavailable"},
     },
     "handlers": {
@@ -469,7 +470,8 @@ LOGGING = {
         # A mistake of the client, which gets a 400. It needs no traceback in our log.
         "django.security.DisallowedHost": {"level": "CRITICAL"},
         "django.request": {"filters": ["without_unavailable"]},
-        "uvicorn.error": {"level": "ERROR"},  # lower levels report starting and stopping
+        # Lower levels report starting and stopping.
+        "uvicorn.error": {"level": "ERROR", "filters": ["without_malformed_text"]},
         "uvicorn.access": {"handlers": ["access"], "propagate": False},
     },
 }

@@ -49,6 +49,8 @@ async def _http(scope: dict[str, Any], receive: Any, send: Any) -> None:
         case "/address":
             hosts = [value for name, value in scope["headers"] if name == b"host"]
             await respond(b" ".join([*hosts, scope["path"].encode(), scope["query_string"]]))
+        case "/root":
+            await respond(scope["root_path"].encode())
         case "/files":
             # The number of open files without a name, such as those of `tempfile`.
             while (await receive())["more_body"]:
@@ -94,6 +96,16 @@ async def _websocket(scope: dict[str, Any], receive: Any, send: Any) -> None:
             await send({"type": "websocket.accept"})
             await send({"type": "websocket.close", "code": int(scope["query_string"])})
             await receive()
+        case "/reason":
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close", "reason": "\ud800" + "é" * 200})
+            await receive()
+        case "/late":
+            # Accepts once the client has left.
+            await receive()
+            with suppress(OSError):  # the ASGI spec lets `send` raise it
+                await send({"type": "websocket.accept"})
+                await send({"type": "websocket.send", "text": "late"})
         case "/refuse":
             await send({"type": "websocket.close"})
         case "/raise":

@@ -10,7 +10,7 @@ import gc
 import json
 import re
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -50,18 +50,17 @@ _ABSOLUTE = re.compile(rb"(?:https?|wss?)://([^/?#@]+)([/?][^#]*)?", re.IGNORECA
 class Refused(Exception):
     """A request that the server itself responds to."""
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, headers: Iterable[tuple[str, str]] = ()) -> None:
         super().__init__(detail)
         self.status = status
+        self.headers = [*headers, ("Content-Type", "application/json")]
         self.body = json.dumps({"detail": detail}).encode()
 
     def response(self) -> bytes:
         """The response for a connection that is closed afterwards."""
-        head = (
-            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(self.body)}\r\nConnection: close\r\n\r\n"
-        )
-        return head.encode() + self.body
+        headers = [*self.headers, ("Content-Length", str(len(self.body))), ("Connection", "close")]
+        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}", *map(": ".join, headers)]
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + self.body
 
 
 def too_large() -> Refused:

@@ -53,6 +53,7 @@ from . import (
 )
 from .connections import ConnectionMeter
 from .frames import FrameMeter
+from .handshake import check_handshake
 
 _SOCKET = "taskwire.socket"
 # Connections that the kernel holds until they are accepted. The client of a further one tries again after a second.
@@ -186,6 +187,11 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
         self.backpressure.stopProducing()
         if not abort and self._abort is None:
             self._abort = reactor.callLater(CLOSE_S, self.transport.abortConnection)
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N802, N803
+        """Tell the application, if it knows of the socket: autobahn may refuse the handshake before `onConnect`."""
+        if hasattr(self, "server"):
+            super().onClose(wasClean, code, reason)
 
     def connectionLost(self, reason: Any) -> None:  # noqa: N802
         """Cancel the timer of `dropConnection`."""
@@ -359,7 +365,11 @@ class Request(WebRequest):  # type: ignore[misc]
         try:
             if self.server.is_stopping:
                 raise Refused(503, "The server is stopping.")
+            self.requestHeaders.removeHeader(b"daphne-root-path")  # daphne lets any client set the root path
             self._parse_target()
+            if self.requestHeaders.getRawHeaders(b"upgrade", [b""])[0].lower() == b"websocket":
+                headers = self.requestHeaders.getAllRawHeaders()
+                check_handshake(self.method, self.uri, ((name, value) for name, values in headers for value in values))
         except Refused as refused:
             self._respond(refused)
             return None
@@ -377,7 +387,7 @@ class Request(WebRequest):  # type: ignore[misc]
 
     def _respond(self, refused: Refused) -> None:
         self.channel.persistent = 0
-        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        headers = [(name.encode(), value.encode()) for name, value in (*refused.headers, ("Connection", "close"))]
         self.handle_reply({"type": "http.response.start", "status": refused.status, "headers": headers})
         self.handle_reply({"type": "http.response.body", "body": refused.body})
 

@@ -33,11 +33,16 @@ from . import (
 )
 from .connections import ConnectionMeter
 from .frames import FrameMeter
+from .handshake import check_handshake
 
 # Seconds without a request before a connection is closed, and the most bytes of a request's head.
 IDLE_S, HEAD_BYTES = 60, 16 * 1024
-# The key of a connection in the state of a scope.
-CONNECTION = "taskwire.connection"
+# websockets, which uvicorn uses, does not respond to a handshake with a longer line or more of them.
+LINE_BYTES, LINES = 8000, 128
+# The longest reason of a close frame.
+REASON_BYTES = 123
+# The keys of a connection and of a socket in the state of a scope.
+CONNECTION, SOCKET = "taskwire.connection", "taskwire.socket"
 STREAM = b"text/event-stream"
 # A close frame, and seconds that a client has for reading it once it has sent too many frames.
 _REFUSAL, REFUSED_S = b"\x88\x02" + struct.pack("!H", POLICY_VIOLATION), 1.0
@@ -124,16 +129,22 @@ class TimedConnection(Relay):
 
 
 class MeteredSocket(Relay):
-    """Closes the socket of a client that sends too many frames, before uvicorn parses them.
+    """Refuses a malformed handshake, and closes the socket of a client that sends too many frames.
 
-    Calls only those methods of uvicorn's own protocol that asyncio calls.
+    Calls only those methods of uvicorn's own protocol that asyncio calls. Passes itself on in the state of the ASGI
+    scope: `Guard` asks it whether the connection is still open.
     """
 
     def __init__(self, app_state: dict[str, Any], **options: Any) -> None:
         app_state.pop(CONNECTION).begin_request()  # the handshake is its last request
-        self._protocol = WebSocketsSansIOProtocol(app_state=app_state, **options)
+        self._protocol = WebSocketsSansIOProtocol(app_state={**app_state, SOCKET: self}, **options)
         self._meter = FrameMeter()
+        self._is_in_head = True
         self._is_refused = False
+
+    @property
+    def is_closing(self) -> bool:
+        return bool(self._transport.is_closing())
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -142,6 +153,15 @@ class MeteredSocket(Relay):
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
             return  # unread bytes would make the kernel reset the connection, and the client would miss the close code
+        if self._is_in_head:
+            self._is_in_head = False
+            try:
+                _check_head(data)
+            except Refused as refused:
+                self._is_refused = True
+                self._transport.write(refused.response())
+                self._transport.close()
+                return
         if self._meter.admits(data):
             self._protocol.data_received(data)
             return
@@ -246,12 +266,9 @@ class Guard:
         try:
             scope = _with_host_of_target(scope)
         except Refused as refused:
-            if scope["type"] == "http":
-                body = Body(receive, send)
-                await body.refuse(refused)
-                await body.end()
-            else:
-                await send({"type": "websocket.close"})
+            body = Body(receive, send)
+            await body.refuse(refused)
+            await body.end()
             return
         try:
             await (self._http if scope["type"] == "http" else self._websocket)(scope, receive, send)
@@ -292,20 +309,39 @@ class Guard:
                 ending.cancel()
 
     async def _websocket(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        connection: MeteredSocket = scope["state"].pop(SOCKET)
         is_closed = False
 
         async def send_while_open(message: dict[str, Any]) -> None:
             nonlocal is_closed
             if not is_closed:
                 is_closed = message["type"] == "websocket.close"
-                with suppress(OSError):  # the ASGI spec lets `send` raise it once the client is gone
+                if is_closed:  # Strawberry's reasons contain text of the client, such as a lone surrogate
+                    reason = (message.get("reason") or "").encode(errors="replace")[:REASON_BYTES]
+                    message = {**message, "reason": reason.decode(errors="ignore")}
+                try:
                     await send(message)
+                except OSError:  # the ASGI spec lets `send` raise it once the client is gone
+                    pass
+                except RuntimeError:  # uvicorn raises it between a frame that breaks the protocol and the end
+                    if not connection.is_closing:
+                        raise
 
         try:
             await self._application(scope, receive, send_while_open)
         except Exception:
             logger.exception("Exception inside application.")
             await send_while_open({"type": "websocket.close", "code": INTERNAL_ERROR})
+
+
+def _check_head(head: bytes) -> None:
+    """Check the head of a handshake, which uvicorn passes on as a whole. Raises Refused."""
+    request, *lines = head.rstrip(b"\r\n").split(b"\r\n")
+    method, target, _ = request.split(b" ")
+    if len(lines) > LINES or max(map(len, (request, *lines))) > LINE_BYTES:
+        raise Refused(431, f"A WebSocket handshake has at most {LINES} headers of {LINE_BYTES} bytes.")
+    parse_target(method, target)
+    check_handshake(method, target, ((name, value) for name, _, value in (line.partition(b":") for line in lines)))
 
 
 def _announced_size(scope: dict[str, Any]) -> int | None:

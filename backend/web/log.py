@@ -27,3 +27,10 @@ class WithoutUnavailable(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         return getattr(record, "status_code", None) != 503
+
+
+class WithoutMalformedText(logging.Filter):
+    """Drops uvicorn's traceback for a text frame that is not UTF-8. Its client gets the close code 1007."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.msg != "Invalid UTF-8 sequence received from client."
