@@ -19,7 +19,16 @@ from backend.projects import journal, services
 from backend.projects.access import SYSTEM
 from backend.projects.errors import ResumeRefused
 from backend.projects.journal import Retained
-from backend.projects.models import AuditAction, AuditEntry, Event, Project, Reminder, ReportMail, SummaryReport
+from backend.projects.models import (
+    AuditAction,
+    AuditEntry,
+    Event,
+    MailDigest,
+    Project,
+    Reminder,
+    ReportMail,
+    SummaryReport,
+)
 from backend.projects.services import retention
 from tasks.retention import trim
 from tests.cases import Case, CommittingCase
@@ -226,13 +235,15 @@ class JobTests(Case):
         self.assertEqual([model.objects.count() for model in (SummaryReport, Reminder, ReportMail)], [1, 1, 1])
 
     def test_the_command_trims_and_reports_the_numbers(self) -> None:
+        MailDigest.objects.create(recipient="ada@example.org", sent_at=timezone.now() - timedelta(days=60))
         stdout = StringIO()
         call_command("trim", stdout=stdout)
         self.assertEqual((positions(), entries()), ([3], [1]))
         self.assertEqual(
             stdout.getvalue(),
             "2 events older than 30 days are deleted.\n1 entries of the audit log older than 365 days are deleted.\n"
-            "2 expired sessions and 1 old failed sign-ins are deleted.\n0 expired invitations are deleted.\n",
+            "2 expired sessions and 1 old failed sign-ins are deleted.\n0 expired invitations are deleted.\n"
+            "1 old digests and quotas of mail are deleted.\n",
         )
 
 

@@ -8,7 +8,7 @@ from backend.projects import services
 
 
 class Command(BaseCommand):
-    help = "Delete old events and audit entries, and expired sessions and invitations. Beat's job does so every hour."
+    help = "Delete old events, audit entries and digests, expired sessions and invitations. Beat does so every hour."
 
     def handle(self, **options: Any) -> None:
         now = timezone.now()
@@ -19,3 +19,5 @@ class Command(BaseCommand):
         self.stdout.write(f"{entries} entries of the audit log older than {settings.AUDIT_DAYS} days are deleted.")
         self.stdout.write(f"{sessions} expired sessions and {attempts} old failed sign-ins are deleted.")
         self.stdout.write(f"{invitations} expired invitations are deleted.")
+        mails = services.retention.trim_mail(now=now)
+        self.stdout.write(f"{mails} old digests and quotas of mail are deleted.")
