@@ -26,7 +26,7 @@ def mutation(field: str) -> str:
 
 
 def paged(field: str, cursor: str, rows: str = ROWS) -> list[str]:
-    """Return a document for the page after a cursor and for the one before it. LIST is their place in `field`."""
+    """Return a document for the page after a cursor and one for the page before it. Both replace LIST in `field`."""
     pages = ("after", "last: 2, before")
     return [field.replace("LIST", f'({page}: "%({cursor}_cursor)s") {{ {rows} }}') for page in pages]
 

@@ -130,7 +130,7 @@ def _page_endpoints(path: str, callback: Any) -> list[str]:
 
 
 def admin_paths() -> list[str]:
-    """Return one path for every admin page that has no endpoint of its own; its ids may not exist."""
+    """Return one path for every admin page that has no endpoint of its own. The ids in it may not exist."""
     paths = {path for path, callback in callbacks().items() if f"GET {ADMIN}" in _page_endpoints(path, callback)}
     paths = {re.sub(r"\^?\(\?P<app_label>(\w+).*\)/\$", r"\1/", path) for path in paths}
     return sorted({re.sub(r"<\w+>|\(\?P<url>\.\*\)\$", "1", path) for path in paths})

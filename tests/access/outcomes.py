@@ -78,7 +78,7 @@ def anything(caller: Caller, result: Any) -> str:
 
 
 def at(*path: str, read: Read) -> Read:
-    """Apply `read` to the value at this path. Null on the way is hidden."""
+    """Apply `read` to the value at this path. A null on the path means `hidden`."""
 
     def read_at_path(caller: Caller, result: Any) -> str:
         for name in path:

@@ -242,7 +242,7 @@ def accept_on_page(caller: Caller) -> str:
 
 
 def read_admin(caller: Caller) -> str:
-    """GET every page of the admin; for staff only the lists of rows, each of which requires a permission."""
+    """GET every page of the admin. For staff: only the lists of rows, each of which requires a permission."""
     if caller.kind in ("staff", "superuser"):
         lists = {path.removesuffix("add/") for path in admin_paths() if path.endswith("/add/")}
         return _joined({page(path).request(caller) for path in lists})
@@ -262,7 +262,7 @@ def _word_of_redirect(response: Any) -> str:
 
 
 def _joined(words: set[str]) -> str:
-    """Return the word that all agree on; different words are joined."""
+    """Return the word if all are equal, else all words, joined."""
     return " and ".join(sorted(words))
 
 

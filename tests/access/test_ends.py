@@ -1,6 +1,6 @@
-"""At every endpoint, a viewer who loses a permission receives no events that require it after the next poll.
+"""A viewer who loses a permission receives no events that require it after the next poll, at every endpoint.
 
-The writer is killed before it can announce anything, so no process is notified.
+The writer is killed before its notification, so only a poll can find the change.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from tests.rest.asgi import Exchange
 from tests.schema.sockets import TIMEOUT_S, ready
 
 # The filter of a list is part of its ETag, so lists with different filters have different ones.
-# What is left of a budget differs from request to request.
+# The rest of a budget differs from request to request.
 REQUEST_SPECIFIC_HEADERS = {"ETag", "RateLimit"}
 _AVAILABLE = re.compile(rb'"available":\d+')
 
@@ -38,7 +38,7 @@ GRAPHQL_REQUESTS = {
     place: [Request("POST", "/graphql/", json.dumps({"query": document})) for document in documents]
     for place, documents in DOCUMENTS.items()
 }
-# The id is only compared with a list of the caller's own, so even staff get the same response to both attempts.
+# The id is only compared with the caller's own rows, so even staff get the same response to both attempts.
 SAME_FOR_STAFF = {
     "AcceptInvitationInput.id",
     "DeclineInvitationInput.id",
@@ -253,7 +253,7 @@ class SocketLeakTests(CommittingCase):
         return [_without_start(message.get("text", message), names) for message in messages]
 
     async def stream(self, filters: str, headers: dict[str, str], names: dict[str, Any]) -> Any:
-        """Return status, headers without what is left of a budget, and the first two chunks."""
+        """Return status, headers without the rest of a budget, and the first two chunks."""
         accepting = {"Accept": "text/event-stream", **headers}
         async with Exchange("GET", "/events/", query=filters, headers=accepting) as response:
             chunks = [await response.read() for _ in range(2)]

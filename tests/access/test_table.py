@@ -103,7 +103,7 @@ class HttpTests(Case):
                         self.write(entry.endpoint, entry.probe, who, word)
 
     def expected(self, kind: str, word: str) -> list[tuple[str, str]]:
-        """Return kinds of callers and their words: `granted` is refused to staff without permissions."""
+        """Return kinds of callers and their words. `granted` needs a permission, which only the superuser has."""
         return [("staff", "forbidden"), ("superuser", "yes")] if word == "granted" else [(kind, word)]
 
     def write(self, endpoint: str, probe: Any, kind: str, word: str) -> None:

@@ -99,7 +99,7 @@ class SampleProject:
 
 
 class World:
-    """The kinds of callers are the columns of the table, and a superuser."""
+    """The kinds of callers are the columns of the table and `superuser`."""
 
     @transaction.atomic
     def __init__(self) -> None:
@@ -124,13 +124,13 @@ class World:
             for n in (1, 2)
         ]
         self.renew()
-        # A listener that wrongly receives an event of another project does so before the last one of its own.
+        # A listener that wrongly receives an event of another project receives it before the last one of its own.
         for sample in (*self.other_samples, self.sample):
             sample.change("at last")
 
     @transaction.atomic
     def renew(self) -> None:
-        """Create a project in which no test has changed anything yet, and tokens to revoke."""
+        """Create a new project for the tests to change, and new invitations and tokens."""
         self.sample = SampleProject.of(
             "Garden", self.members, due=datetime(2031, 3, 1, tzinfo=UTC), status="in_progress"
         )

@@ -1,4 +1,4 @@
-"""The ordinary client of the benchmark of abuse, against a server that is slow or refuses."""
+"""The ordinary client of `make bench abuse`, with a server that responds late or refuses."""
 
 from __future__ import annotations
 

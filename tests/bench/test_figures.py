@@ -19,7 +19,7 @@ class FigureTests(SimpleTestCase):
         figure = Figure("nearly", 0.7996, goal=0.8)
         self.assertEqual((figure.shown_value, figure.shown_goal), ("0.799", "0.800 or more"))
 
-    def test_each_figure_is_returned_once(self) -> None:
+    def test_taken_returns_each_figure_once(self) -> None:
         taken()
         report(Figure("one", 1.0))
         self.assertEqual([figure.name for figure in taken()], ["one"])

@@ -13,7 +13,7 @@ from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
 from tests.cases import ServerCase
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-# Added to Playwright's own flags, which already keep Chromium from calling home.
+# Added to Playwright's own flags, which already keep Chromium from contacting its maker's servers.
 CHROMIUM_FLAGS = ["--disable-gpu", "--disable-quic"]
 LOG_VIOLATIONS = """
 addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) =>

@@ -30,7 +30,7 @@ class GraphiqlTests(BrowserCase):
         self.post("/projects/", name="Moon landing")
         self.open_graphiql()
 
-        self.run_operation("Look", "query Look { projects(first: 3) { nodes { id name } } }")
+        self.run_operation("Projects", "query Projects { projects(first: 3) { nodes { id name } } }")
 
         self.expect_result('"Moon landing"')
         self.assert_no_error_and_no_other_host()
@@ -47,7 +47,7 @@ class GraphiqlTests(BrowserCase):
               events(after: "{cursor}") {{ kind ... on TaskCreated {{ task {{ title }} }} }}
             }}""",
         )
-        # The socket may open after the first change, which it then catches up on; the second is live.
+        # The subscription may receive the first change while it catches up. It receives the second one live.
         for title in ("Launch", "Land"):
             self.post("/tasks/", project=project, title=title, due_date=due_date)
             self.expect_result(f'"{title}"')

@@ -145,7 +145,7 @@ class Refused(Exception):
 
 
 class Listener:
-    """A well-behaved client: it records events, and reconnects at its position, to the next URL if one is gone."""
+    """A client that records events and reconnects at its position, to the next URL if its server is gone."""
 
     def __init__(self, urls: list[str], seed: str, *, drops: bool) -> None:
         self.urls = urls
@@ -155,7 +155,7 @@ class Listener:
         self.position = 0
         self.connections = 0
         self.slowest_s = 0.0
-        # Listeners that come and go use the second web process, if there is one: connecting may wake its reader.
+        # A listener that drops connections uses the second web process, if there is one: a new one may wake its reader.
         self._url_index = 1 if drops else 0
 
     async def run(self) -> None:
@@ -284,7 +284,7 @@ class StoppedListener:
         )
 
     async def end(self) -> str:
-        """Read on to the end. Returns `resync`, or `cut off` if the connection ended without it."""
+        """Read until the end. Returns `resync`, or `cut off` if the connection ended without it. May time out."""
         last = ""
         try:
             while "RESYNC" not in last:
@@ -366,7 +366,7 @@ class FaultCase(ServerCase):
 
     @asynccontextmanager
     async def listening(self, count: int, *, drops: Callable[[int], bool] = lambda _: False) -> AsyncIterator[None]:
-        """Run `count` listeners from the first position on, every other one a subscription. They are in `listeners`."""
+        """Run `count` listeners from the first position on, in `listeners`. Every other one is a subscription."""
         kinds = (PlainListener, GraphQLListener)
         self.listeners = [kinds[n % 2](self.urls, f"{self.seed}-{n}", drops=drops(n)) for n in range(count)]
         self._listening = [asyncio.create_task(listener.run()) for listener in self.listeners]

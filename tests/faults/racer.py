@@ -106,9 +106,9 @@ class Racer:
         time.sleep(self.random.uniform(0, PAUSE_S))
 
     def _wait_for_bumps(self, life: int) -> None:
-        """Wait until Redis has the pending bumps of this process: until then it serves old lists to others.
+        """Wait until Redis has the pending bumps of this process: until then other processes get old lists from it.
 
-        A Redis that was killed since serves no list.
+        The wait also ends when Redis is killed: it serves none of these lists afterwards.
         """
         from backend.projects.cache import versions
 
@@ -119,7 +119,7 @@ class Racer:
     # --- Readers -----------------------------------------------------------------------------------------
     def check(self, noun: str, is_staff: bool, read: Callable[[], dict[int, int]]) -> None:
         newest = self.state.newest()
-        # In this order: a change requested in between is not settled.
+        # Read in this order, so that a change that is requested between the two reads is not settled.
         acknowledged = self.state.acknowledged
         is_settled = self.state.requested == acknowledged
         rows = read()

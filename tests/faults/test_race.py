@@ -34,7 +34,7 @@ GONE_S = 0.3
 KILLS = 4
 READERS = {"http": 3, "resolver": 2}
 PROJECTS = 3
-# Minimum totals per second of the race: far below what a slow machine does, and enough to be meaningful.
+# Minimum totals per second of the race: far fewer than a slow machine reaches, and enough to be meaningful.
 MINIMUM = {"http reads": 4, "http not modified": 0.2, "resolver reads": 10, "resolver hits": 2, "write writes": 2}
 
 

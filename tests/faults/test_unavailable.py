@@ -1,4 +1,4 @@
-"""PostgreSQL is stopped: every API responds with 503 or its own equivalent, and works again when PostgreSQL does."""
+"""PostgreSQL is stopped: every API responds with 503 or its equivalent, and recovers with PostgreSQL."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ class StoppedPostgresTests(UnavailableCase):
         self.request("POST", "/projects/", {"name": "Before"})
         self.postgres.stop()
 
-    def test_every_kind_of_request_is_a_503_with_a_time_to_retry(self) -> None:
+    def test_every_kind_of_request_gets_a_503_with_a_time_to_retry(self) -> None:
         for method, path, body, headers, expected in (
             ("GET", "/healthz", None, {}, {"status": "no database"}),
             ("GET", "/projects/1/", None, {}, UNAVAILABLE),
-            ("GET", "/tasks/?search=never-asked", None, {}, UNAVAILABLE),
+            ("GET", "/tasks/?search=uncached", None, {}, UNAVAILABLE),
             ("POST", "/projects/", {"name": "Engine"}, {}, UNAVAILABLE),
             ("DELETE", "/projects/1/", None, {}, UNAVAILABLE),
             ("GET", "/events/?after=0", None, {}, UNAVAILABLE),
@@ -90,7 +90,7 @@ class StoppedPostgresTests(UnavailableCase):
         self.postgres.start()
         self.assert_recovers()
 
-    def test_a_page_is_a_503_with_a_line_of_text(self) -> None:
+    def test_a_request_for_a_page_gets_a_503_with_a_line_of_text(self) -> None:
         cookie = f"sessionid={'x' * 32}; csrftoken={'y' * 32}"
         form = urlencode({"username": "ada", "password": "secret", "csrfmiddlewaretoken": "y" * 32})
         for method, path, body, headers in (
@@ -114,7 +114,7 @@ class StoppedPostgresTests(UnavailableCase):
                     self.assertEqual((error["message"], error["extensions"]), (MESSAGE, {"code": "UNAVAILABLE"}))
                     self.assertEqual((response.status, response.headers["retry-after"]), (status, "2"))
         for accept in (JSON, GRAPHQL_RESPONSE):
-            # The operation is not executed: its viewer is not known.
+            # The operation is not executed, since its viewer is unknown.
             response = self.graphql("{ cursor }", accept, Authorization=f"Bearer tw_{'x' * 43}")
             [error] = response.json["errors"]
             self.assertEqual(error, {"message": MESSAGE, "extensions": {"code": "UNAVAILABLE"}})
@@ -154,7 +154,7 @@ class StoppedPostgresTests(UnavailableCase):
         self.assert_recovers()
         self.postgres.stop()
 
-    def test_a_web_process_that_starts_before_postgresql_lets_no_listener_wait(self) -> None:
+    def test_a_web_process_that_starts_before_postgresql_refuses_listeners_at_once(self) -> None:
         self.start_web()
         stream = self.request("GET", "/events/", Accept=STREAM)
         self.assertEqual((stream.status, stream.json), (503, UNAVAILABLE))
@@ -166,7 +166,7 @@ class StoppedPostgresTests(UnavailableCase):
         with sync_connect(f"{self.ws_url}/ws/notifications/") as socket:
             self.assertEqual(json.loads(socket.recv(PATIENCE_S))["type"], "ready")
 
-    def test_the_outage_is_logged_once_and_no_traceback_is(self) -> None:
+    def test_the_outage_is_logged_once_and_without_a_traceback(self) -> None:
         for _ in range(50):
             self.assertEqual(self.request("GET", "/projects/1/").status, 503)
         self.postgres.start()
@@ -178,8 +178,8 @@ class StoppedPostgresTests(UnavailableCase):
 
 
 class HungPostgresTests(UnavailableCase):
-    def test_a_server_that_accepts_and_says_nothing_is_unavailable_too(self) -> None:
-        """One thread at a time waits for it, and all other requests are refused at once."""
+    def test_a_postgresql_that_accepts_connections_and_does_not_answer_is_unavailable(self) -> None:
+        """One thread at a time waits for PostgreSQL, and all other requests are refused at once."""
         self.request("GET", "/projects/1/")
         postmaster = int(self.postgres._pid_file.read_text().split()[0])
         self.assertGreater(self.postgres.end_backends(), 0)

@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--delay-s", type=float, default=0.0, help="longest delay between append and commit")
     parser.add_argument("--length", type=int, default=0, help="of the description of the changed task")
     parser.add_argument("--seed", default="")
-    parser.add_argument("--dies", action="store_true", help="after the commit of one more change, when its input ends")
+    parser.add_argument("--dies", action="store_true", help="when its input ends: commit one more change, then SIGKILL")
     options = parser.parse_args()
     django.setup()
     project_id, task_id = prepare("x" * options.length)

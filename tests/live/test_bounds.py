@@ -1,4 +1,4 @@
-"""Limits on the open connections of an account, and that closed connections leave nothing behind."""
+"""Limits on the open connections of an account. Closed connections leave nothing behind."""
 
 from __future__ import annotations
 
@@ -65,18 +65,18 @@ def bearer(token: str | None) -> dict[str, str]:
 
 @override_settings(LIVE_LISTENERS_PER_VIEWER=2)
 class ConnectionTests(BoundCase):
-    async def test_the_limit_covers_all_doors_and_tokens_of_an_account_and_no_other_account(self) -> None:
+    async def test_one_limit_covers_all_endpoints_and_tokens_of_an_account_and_no_other_account(self) -> None:
         ada, bob = [await sync_to_async(UserFactory)() for _ in range(2)]
         first, second = [await sync_to_async(token_of)(ada) for _ in range(2)]
         others = await sync_to_async(token_of)(bob)
-        for doors in (
+        for connections in (
             (ready(**bearer(first)), self.plain(second)),
             (self.plain(first), self.stream(second)),
             (self.stream(first), ready(**bearer(second))),
         ):
-            async with AsyncExitStack() as open_doors:
-                for door in doors:
-                    await open_doors.enter_async_context(door)
+            async with AsyncExitStack() as stack:
+                for connection in connections:
+                    await stack.enter_async_context(connection)
                 await self.assert_all_refused(first)
                 await self.assert_all_refused(second)
                 await self.assert_all_accepted(others)
@@ -89,7 +89,7 @@ class ConnectionTests(BoundCase):
             await self.assert_all_refused()
         await self.assert_all_accepted()
 
-    async def test_an_anonymous_client_is_refused_as_such_and_takes_no_slot(self) -> None:
+    async def test_an_anonymous_client_in_closed_mode_is_refused_and_takes_no_slot(self) -> None:
         for _ in range(3):
             async with accepted() as graphql:
                 await graphql.init()
@@ -137,7 +137,7 @@ class SubscriptionTests(BoundCase):
 
 @pytest.mark.slow
 class LeakTests(BoundCase):
-    """What is left in the process after connections have closed."""
+    """The objects in the process after connections have closed."""
 
     async def test_a_thousand_clients_leave_nothing_behind(self) -> None:
         members = [(await sync_to_async(MembershipFactory)(project=self.task.project)).user for _ in range(10)]

@@ -1,4 +1,4 @@
-"""Tokens on `/ws/notifications/` and in `live`: how they authenticate, and how their end closes connections."""
+"""Tokens on `/ws/notifications/` and in `live`: how they authenticate, and how their revocation closes connections."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class SocketTests(SocketCase):
         self.assertEqual((await self.closed(socket))[1], 4400)
 
     @override_settings(SOCKET_INIT_S=0.1)
-    async def test_a_client_that_sends_no_token_is_anonymous_whatever_its_parameters(self) -> None:
+    async def test_a_client_that_sends_no_token_is_anonymous_even_with_invalid_parameters(self) -> None:
         for query in ("", "?after=x", "?project=999999"):
             socket = await self.connect(query)
             self.assertEqual(await self.closed(socket), ("Sign in first.", 4403))
@@ -108,7 +108,7 @@ class SocketTests(SocketCase):
 
 
 class ListenerTests(SocketCase):
-    async def test_a_listener_of_one_project_ends_with_the_access_to_it(self) -> None:
+    async def test_a_listener_of_one_project_ends_when_its_viewer_loses_access_to_the_project(self) -> None:
         membership = await sync_to_async(MembershipFactory)(project=self.task.project, role=Role.VIEWER)
         secret = await sync_to_async(token_of)(membership.user)
         viewer = await sync_to_async(viewer_by_token)(secret, address="")
@@ -145,7 +145,7 @@ class ListenerTests(SocketCase):
             reader._end(permissions, InvalidCredential("It has expired."))
             self.assertEqual(reader._permissions, {})
             permissions.holders += 1
-            reader._permissions[live._credential(viewer)] = permissions  # as for an earlier listener
+            reader._permissions[live._credential(viewer)] = permissions  # as an earlier listener leaves it
             with self.assertRaises(InvalidCredential):
                 async with live.listen(viewer):
                     pass

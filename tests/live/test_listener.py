@@ -1,4 +1,4 @@
-"""`live` without an edge: catching up, going live, permissions, and what ends a listener."""
+"""`live` without a socket or a stream: catching up, going live, permissions, and the end of a listener."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class TrySendTests(ListenerCase):
         await asyncio.sleep(0)
         return waiting
 
-    async def test_an_event_that_is_not_accepted_comes_next_and_later_events_follow_it(self) -> None:
+    async def test_an_event_that_try_send_does_not_accept_is_returned_by_next_before_later_events(self) -> None:
         sender = Sender()
         async with live.listen(SYSTEM, try_send=sender) as listener, live.listen(SYSTEM) as other:
             waiting = await self.awaited(listener, other)
@@ -307,7 +307,7 @@ class PermissionTests(ListenerCase):
             self.assertEqual(await names(listener, 2), ["first", "last"])
 
     async def test_events_before_the_deletion_of_a_project_are_received(self) -> None:
-        """Even when they are read together with it, after a change of the listener's own access."""
+        """This is so even if one read returns them with the deletion and with a change of the listener's access."""
 
         @transaction.atomic
         def write() -> None:
@@ -350,7 +350,7 @@ class PermissionTests(ListenerCase):
     async def test_an_anonymous_user_cannot_listen(self) -> None:
         with self.assertRaises(NotSignedIn):
             async with self.listening(ANONYMOUS):
-                self.fail("It listens.")
+                self.fail("The listener has started.")
 
     async def test_a_filter_by_an_invisible_object_is_refused(self) -> None:
         task = await sync_to_async(TaskFactory)(project=self.other)
@@ -361,17 +361,17 @@ class PermissionTests(ListenerCase):
         ):
             with self.assertRaises(error):
                 async with self.listening(filter=event_filter):
-                    self.fail("It listens.")
+                    self.fail("The listener has started.")
 
 
 class CacheTests(ListenerCase):
-    """A client that refetches a list after an event does not get the old one, even if the writer was killed."""
+    """A client that reads a list after an event does not get an old one, even if the writer was killed."""
 
     def listed(self) -> list[str]:
         page = list_projects(SYSTEM, filter=ProjectFilter(), order=Order(), page=PageRequest(default_size=9))
         return [row.name for row in page.page.rows]
 
-    async def test_a_reader_that_starts_bumps_the_tags_of_a_killed_writer(self) -> None:
+    async def test_a_reader_that_starts_bumps_the_tags_that_a_killed_writer_has_not_bumped(self) -> None:
         old = await sync_to_async(self.listed)()
         await self.write_quietly("new")
         self.assertEqual(await sync_to_async(self.listed)(), old)
@@ -397,7 +397,7 @@ class EndingTests(ListenerCase):
     async def refusal(self, **options: Any) -> tuple[str, int]:
         with self.assertRaises(ResumeRefused) as refused:
             async with live.listen(SYSTEM, **options):
-                self.fail("It listens.")
+                self.fail("The listener has started.")
         return refused.exception.code, refused.exception.oldest
 
     async def test_a_position_not_yet_reached_is_refused(self) -> None:

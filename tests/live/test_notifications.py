@@ -113,7 +113,7 @@ class FrameTests(SocketCase):
         self.project = ProjectRow.of(project)
         return created, CommentRow.of(comment), deleted
 
-    async def test_a_report_is_announced(self) -> None:
+    async def test_a_new_report_is_received(self) -> None:
         socket = await self.connect("?kinds=report.generated")
         await self.frame(socket)
         day = timezone.now().date() - timedelta(days=1)
@@ -176,7 +176,7 @@ class FrameTests(SocketCase):
                 self.assertEqual(await socket.receive_output(timeout=10), {"type": "websocket.close", "code": 1008})
                 await socket.disconnect()
 
-    async def test_a_listener_that_is_refused_hears_nothing_more(self) -> None:
+    async def test_a_socket_that_the_server_has_closed_receives_no_more_frames(self) -> None:
         socket = await self.connect()
         await self.frame(socket)
         for _ in range(2):
@@ -201,7 +201,7 @@ class WithoutRedisTests(SocketCase):
 
 @override_settings(ACCESS="open")
 class RefusalTests(SocketCase):
-    async def test_bad_parameters_close_with_4400_and_are_named(self) -> None:
+    async def test_an_invalid_parameter_closes_the_socket_with_4400_and_is_named(self) -> None:
         for query, name in (
             ("?after=x", "after"),
             ("?after=", "after"),
@@ -286,6 +286,8 @@ class ClosedModeTests(SocketCase):
 
 
 class Served:
+    """Tests that run on daphne and on uvicorn."""
+
     def test_a_change_by_another_process_is_received_and_a_resume_repeats_nothing(self) -> None:
         task = TaskFactory()
         with connect(f"{self.ws_url}/ws/notifications/") as socket:

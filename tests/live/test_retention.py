@@ -1,4 +1,4 @@
-"""A client that has yet to read trimmed events is refused at every door: it never misses an event silently."""
+"""A client that has not read all trimmed events is refused at every endpoint: it never misses an event silently."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ async def age(up_to: int) -> None:
 
 
 @override_settings(ACCESS="open")
-class DoorTests(SocketCase):
-    """The newest cursor that is refused, and the oldest one that is not."""
+class EndpointTests(SocketCase):
+    """The newest cursor that is refused, and the oldest one that is accepted."""
 
     async def write_and_trim(self) -> None:
         for number in range(5):
@@ -121,9 +121,9 @@ class CatchingUpTests(ListenerCase):
 
 @override_settings(LIVE_POLL_S=60)
 class StalledReaderTests(ListenerCase):
-    """A reader that stalls until events it has yet to read are trimmed. Here it stalls for want of a notification."""
+    """A reader stalls until events that it has not read are trimmed. It stalls because no notification reaches it."""
 
-    async def test_its_listeners_end_and_a_new_one_receives_all_retained_events(self) -> None:
+    async def test_the_listeners_of_the_reader_end_and_a_new_one_receives_all_retained_events(self) -> None:
         async with live.listen(SYSTEM) as listener:
             self.assertIsNone(await listener.next(timeout_s=0))
             await self.write_quietly("a", "b", "c")
@@ -138,7 +138,7 @@ class StalledReaderTests(ListenerCase):
                 await self.write("e")
                 self.assertEqual(await names(resumed, 1), ["e"])
 
-    async def test_a_credential_ends_even_if_its_revocation_was_trimmed_unread(self) -> None:
+    async def test_a_credential_ends_even_if_its_revocation_is_trimmed_before_it_is_read(self) -> None:
         user = await sync_to_async(UserFactory)()
         viewer = await sync_to_async(viewer_by_token)(await sync_to_async(token_of)(user), address="")
         token_id = (await Token.objects.aget()).pk

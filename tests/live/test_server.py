@@ -1,4 +1,4 @@
-"""The web process with clients that stop reading, and when it stops itself."""
+"""The web process with clients that stop reading or disconnect, and when it stops itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import select
 import signal
 import socket
 import struct
-import time
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
@@ -137,7 +136,7 @@ class ClientCase(ServerCase):
 
 
 class SlowClients:
-    """Tests of both servers."""
+    """Tests that run on daphne and on uvicorn."""
 
     def test_clients_that_stop_reading_cost_no_memory_and_do_not_delay_others(self) -> None:
         reader = self.reader()
@@ -179,10 +178,10 @@ class SlowClients:
             return frames
 
 
-class LeavingClients:
-    """Tests of both servers."""
+class DisconnectingClients:
+    """Tests that run on daphne and on uvicorn."""
 
-    def test_clients_that_leave_while_events_are_sent_are_no_error(self) -> None:
+    def test_clients_that_disconnect_while_events_are_sent_cause_no_error(self) -> None:
         reader = self.reader()
         self.write_and_receive(1000, reader)
         clients = [open_client() for open_client in (self.plain_socket, self.subscription) for _ in range(5)]
@@ -198,7 +197,7 @@ class LeavingClients:
             response.close()
             raw.close()
         self.write_and_receive(BATCH, reader)
-        for client in clients[1::2]:  # uvicorn itself fails at its stop where a close frame waits to be answered
+        for client in clients[1::2]:  # uvicorn fails when it stops while a close frame awaits its answer
             self._reset(client.socket)
         self.write_and_receive(BATCH, reader)
 
@@ -214,7 +213,7 @@ class LeavingClients:
 
 
 class Stops:
-    """Tests of both servers."""
+    """Tests that run on daphne and on uvicorn."""
 
     def test_a_stop_closes_sockets_and_ends_streams(self) -> None:
         plain, subscribed, (streamed, _) = self.plain_socket(), self.subscription(), self.stream()
@@ -231,7 +230,7 @@ class Stops:
         streamed.read()  # a stream that is cut off raises IncompleteRead
         self.assertEqual(self.server.wait(STOP_S), 0)
 
-    def test_ctrl_c_stops_it_as_well(self) -> None:
+    def test_sigint_stops_the_server_as_well(self) -> None:
         plain = self.plain_socket()
         self.stop(signal.SIGINT)
         with self.assertRaises(ConnectionClosed):
@@ -244,11 +243,9 @@ class Stops:
         self.plain_socket(), self.subscription(), self.stream()
         self.write_and_receive(3000, reader)
 
-        started = time.monotonic()
         self.stop()
 
-        self.assertEqual(self.server.wait(STOP_S + 2), 0)
-        self.assertLess(time.monotonic() - started, STOP_S + 2)
+        self.assertEqual(self.server.wait(STOP_S + 2), 0)  # raises TimeoutExpired after this time
 
 
 class DaphneSlowClientTests(SlowClients, ClientCase):
@@ -284,9 +281,9 @@ class UvicornStopTests(Stops, ClientCase):
     environment = {**ClientCase.environment, "SERVER": "uvicorn"}
 
 
-class DaphneLeavingClientTests(LeavingClients, ClientCase):
+class DaphneDisconnectingClientTests(DisconnectingClients, ClientCase):
     environment = {"LIVE_QUEUE_EVENTS": "10000", "SERVER": "daphne"}
 
 
-class UvicornLeavingClientTests(LeavingClients, ClientCase):
+class UvicornDisconnectingClientTests(DisconnectingClients, ClientCase):
     environment = {"LIVE_QUEUE_EVENTS": "10000", "SERVER": "uvicorn"}

@@ -1,4 +1,4 @@
-"""The web process with events that are too large to be sent whole, from before texts had a greatest length."""
+"""The web process with events that are too large to be sent whole. They date from before texts had a maximum length."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ EXCERPT = TEXT[:1000]
 EVENT = """cursor truncated ... on TaskUpdated { task { title description } }"""
 # Selects more than the event itself contains.
 NESTED = f"{EVENT} ... on TaskUpdated {{ task {{ project {{ name }} }} }}"
-# Resuming listeners, their events of 1 MB each, and what they may cost: far less than one copy of the events.
+# Listeners that resume, events of 1 MB that each receives, and the memory for all: far less than a copy of the events.
 LISTENERS, EVENTS, GROWTH_KB = 20, 60, 30_000
 
 
 class LargeEvents(ServerCase):
-    """Tests of both servers."""
+    """Tests that run on daphne and on uvicorn."""
 
     __test__ = False
 
@@ -118,7 +118,7 @@ class LargeEvents(ServerCase):
 
     # -- helpers --
     def socket(self, path: str, **options: Any) -> ClientConnection:
-        # The client would take any size: the server's limit is the one that matters.
+        # The client accepts any size, so that only the limit of the server applies.
         socket: ClientConnection = self.enterContext(connect(f"{self.ws_url}{path}", max_size=None, **options))
         return socket
 
@@ -148,7 +148,7 @@ class LargeEvents(ServerCase):
 
 
 def _fields(event: dict[str, Any]) -> tuple[Any, ...]:
-    """A frame or a GraphQL event: `truncated` is absent from a frame that is whole."""
+    """The compared fields of a frame or a GraphQL event. A frame that is not truncated has no `truncated`."""
     return event["cursor"], event.get("truncated", False), event["task"]["title"], event["task"]["description"]
 
 

@@ -12,7 +12,7 @@ from backend.local.postgres import Postgres
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every account may traverse, unlike pytest's own where root runs it."""
+    """A folder that every account may traverse. Only root may traverse the folders of a pytest that root runs."""
     with _traversable() as path:
         yield path
 

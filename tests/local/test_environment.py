@@ -1,4 +1,4 @@
-"""The set-up before every make target, on a small checkout: the real scripts, and locks without packages."""
+"""The set-up before every make target, on a small checkout: with the real scripts, and locks without packages."""
 
 import shutil
 import subprocess

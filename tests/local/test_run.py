@@ -87,7 +87,7 @@ class Run:
         assert wait_until(succeeds, timeout_s=PATIENCE_S), self.log.read_text()
 
     def end(self, number: signal.Signals) -> set[int]:
-        """Signal the process group, as a terminal does. Wait for the run only, and return its descendants."""
+        """Signal the process group, as a terminal does. Wait for the run only. Return the descendants that it had."""
         pids = descendants(self.process.pid)
         assert len(pids) > 10  # five tethers, each with a command, and their children
         os.killpg(self.process.pid, number)
@@ -138,7 +138,7 @@ def test_an_env_file_is_read_and_the_environment_overrides_it(checkout: Path) ->
 
 @pytest.fixture(scope="module")
 def run(checkout: Path) -> Iterator[Run]:
-    """The first run in this checkout, ready; the last test ends it."""
+    """The first run in this checkout, which is ready. The last test ends it."""
     run = Run(checkout, free_port())
     try:
         run.await_ready()

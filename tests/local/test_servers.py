@@ -49,7 +49,7 @@ def kill_all(server: Postgres | Valkey, *, but: int | None = None) -> None:
 
 
 def kill_tether(server: Postgres | Valkey) -> None:
-    """Kill the process that stops the server, so that the server stays behind."""
+    """Kill the process that would stop the server, so that the server stays behind."""
     process = server._process
     assert process is not None
     os.kill(process.pid, signal.SIGKILL)

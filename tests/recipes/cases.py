@@ -39,7 +39,7 @@ class Recipe(Protocol):
     """A running recipe."""
 
     def cursors(self, word: str) -> list[str]:
-        """Return the cursors that it printed after `word`, in order: `state` when read, `event` when handled."""
+        """Return the cursors that it printed after `word`: `state` for a state that it read, `event` for an event."""
 
     def wait_for(self, word: str, count: int) -> None: ...
 
@@ -179,7 +179,7 @@ class RecipeCase(ServerCase):
 
 
 class RecoveryTests:
-    """The tests of every recipe. `start` runs it; `last_line` matches its last line once its credential is revoked."""
+    """The tests of every recipe. `start` runs one. `last_line` matches its last line after a revocation."""
 
     last_line: str
 
@@ -191,7 +191,7 @@ class RecoveryTests:
         program.wait_for("state", 1)
         return program
 
-    def test_no_event_is_missed_or_repeated_when_the_server_is_killed_during_changes(self) -> None:
+    def test_a_recipe_misses_and_repeats_no_event_when_the_server_is_killed_during_changes(self) -> None:
         program = self.started()
         writer = threading.Thread(target=self.rename, args=[40])
         writer.start()
@@ -211,7 +211,7 @@ class RecoveryTests:
         [start] = program.cursors("state")
         self.assertEqual(program.cursors("event"), self.journal(after=start))
 
-    def test_it_reads_the_state_again_when_events_are_no_longer_retained(self) -> None:
+    def test_a_recipe_reads_the_state_again_when_events_are_no_longer_retained(self) -> None:
         program = self.started()
         self.rename(1)
         program.wait_for("event", 1)
@@ -227,7 +227,7 @@ class RecoveryTests:
         self.assertEqual(int(again), int(first) + 5)
         self.assertEqual(program.cursors("event"), [str(int(first) + 1), *self.journal(after=again)])
 
-    def test_it_ends_when_its_credential_is_revoked(self) -> None:
+    def test_a_recipe_ends_when_its_credential_is_revoked(self) -> None:
         program = self.started()
         self.revoke()
         self.assertRegex(program.wait_for_end(), self.last_line)

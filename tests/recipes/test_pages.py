@@ -21,7 +21,7 @@ class PageCase(RecipeCase, BrowserCase):
 
     def open_recipe(self) -> PageCase:
         address = f"{self.base_url}/recipe.html"
-        # Chromium does not know the address of a page that Playwright fulfils, so it would ask for this permission.
+        # Playwright serves the page, so Chromium does not know that its address is local, and asks for this permission.
         self.page.context.grant_permissions(["local-network-access"], origin=self.base_url)
         self.page.route(address, lambda route: route.fulfill(body=recipe(self.recipe_name), content_type="text/html"))
         self.page.goto(address)

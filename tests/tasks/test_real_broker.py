@@ -60,7 +60,7 @@ class BrokerCase(CommittingCase):
         queue.exchange.delete()
 
     def start(self, *arguments: str) -> None:
-        """Start `celery <arguments>`; it is stopped with the test."""
+        """Start `celery <arguments>`. The end of the test stops it."""
         with (self.logs / arguments[0]).open("w") as log:
             process = processes.libraries().start(
                 "celery",

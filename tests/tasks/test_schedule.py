@@ -54,7 +54,7 @@ class ScheduleTests(CommittingCase):
             schedule = start_beat().schedule
             self.assertEqual([schedule[name].is_due().is_due for name in SCANS], [is_due] * 3)
 
-    def test_a_restart_keeps_changed_entries(self) -> None:
+    def test_a_restart_does_not_reset_changed_entries(self) -> None:
         start_beat()
         every_hour = IntervalSchedule.objects.create(every=1, period=IntervalSchedule.HOURS)
         PeriodicTask.objects.filter(name="reports.scan").update(interval=every_hour)
@@ -76,7 +76,7 @@ class ScheduleTests(CommittingCase):
             scheduler = start_beat()
         self.assertEqual(sorted(scheduler.schedule), [*SCANS, "retention.trim"])
 
-    def test_a_running_beat_outlives_the_database(self) -> None:
+    def test_a_running_beat_survives_the_loss_of_the_database(self) -> None:
         def refuse(*args: Any) -> None:
             raise OperationalError
 
