@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -151,8 +152,9 @@ class FrameTests(SocketCase):
         socket = await self.connect("?kinds=project.deleted")
         await self.frame(socket)
         await self.rename("unheard")
-        while (frame := await self.frame(socket)) == {"type": "cursor", "cursor": "0"}:
-            pass
+        async with asyncio.timeout(10):
+            while (frame := await self.frame(socket)) == {"type": "cursor", "cursor": "0"}:
+                pass
         self.assertEqual(frame, {"type": "cursor", "cursor": "1"})
         await socket.disconnect()
 

@@ -241,8 +241,9 @@ class UnreadTests(CommittingCase):
             "query_string": b"",
         }
         serving = asyncio.ensure_future(sockets(scope, receive, send))
-        while received < 18:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(TIMEOUT_S):
+            while received < 18:
+                await asyncio.sleep(0)
         for _ in range(1000):
             await asyncio.sleep(0)
         self.assertLess(received, 25)

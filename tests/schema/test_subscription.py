@@ -26,7 +26,7 @@ from backend.projects.services.user import save_user
 from tests.cases import CommittingCase
 from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
 from tests.schema.cases import ABSENT_IDS
-from tests.schema.sockets import GraphQLSocket, ready
+from tests.schema.sockets import TIMEOUT_S, GraphQLSocket, ready
 
 MARCH = datetime(2027, 3, 1, 9, 30, tzinfo=UTC)
 
@@ -189,9 +189,10 @@ class ListenTests(CommittingCase):
             await socket.subscribe("subscription { events { ... on ProjectUpdated { project { name } } } }")
             # The start of a listener is not observable, so changes are made until one is received.
             names = []
-            while socket.communicator.output_queue.empty():
-                names.append(f"Now {len(names)}")
-                await rename(self.project, names[-1])
+            async with asyncio.timeout(TIMEOUT_S):
+                while socket.communicator.output_queue.empty():
+                    names.append(f"Now {len(names)}")
+                    await rename(self.project, names[-1])
             first = (await socket.next())["project"]["name"]
             self.assertIn(first, names)
             for name in names[names.index(first) + 1 :]:
