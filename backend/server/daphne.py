@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from http.client import responses
@@ -58,6 +59,8 @@ from .handshake import check_handshake
 _SOCKET = "taskwire.socket"
 # Connections that the kernel holds until they are accepted. The client of a further one tries again after a second.
 BACKLOG = 1024
+# Seconds in which the request of a new connection may arrive, however many connections wait.
+PROMPT_S = 1.0
 
 # The reactor is an object in place of a module, and the methods of the class have no annotations: neither has types.
 reactor: Any = daphne.reactor
@@ -235,29 +238,33 @@ class WaitingChannels:
     """
 
     def __init__(self) -> None:
-        self._addresses: dict[Channel, str | None] = {}
+        # The address of each, and since when it waits.
+        self._waiting: dict[Channel, tuple[str | None, float]] = {}
         self._counts: Counter[str | None] = Counter()
 
     def add(self, channel: Channel) -> None:
         address = network_of(channel.transport.getPeer().host)
-        self._addresses[channel] = address
+        self._waiting[channel] = address, time.monotonic()
         self._counts[address] += 1
         # All clients of a proxy have its address.
         if not settings.TLS_PROXY and self._counts[address] > settings.WAITING_CONNECTIONS_PER_ADDRESS:
-            self._close(next(other for other, its in self._addresses.items() if its == address))
-        elif len(self._addresses) > settings.WAITING_CONNECTIONS:
-            self._close(next(iter(self._addresses)))
+            self._close_late(next(other for other, (its, _) in self._waiting.items() if its == address))
+        elif len(self._waiting) > settings.WAITING_CONNECTIONS:
+            self._close_late(next(iter(self._waiting)))
 
     def discard(self, channel: Channel) -> None:
-        if channel in self._addresses:
-            address = self._addresses.pop(channel)
+        if channel in self._waiting:
+            address, _ = self._waiting.pop(channel)
             self._counts[address] -= 1
             if not self._counts[address]:
                 del self._counts[address]
 
-    def _close(self, channel: Channel) -> None:
-        self.discard(channel)
-        channel.transport.abortConnection()
+    def _close_late(self, channel: Channel) -> None:
+        """Close a connection, unless its request may still be on its way: `ConnectionMeter` bounds such ones."""
+        _, since = self._waiting[channel]
+        if time.monotonic() - since >= PROMPT_S:
+            self.discard(channel)
+            channel.transport.abortConnection()
 
 
 class Channel(UntypedChannel):  # type: ignore[misc]
