@@ -38,16 +38,18 @@ class Scheduler(DatabaseScheduler):  # type: ignore[misc]  # the package has no 
     reset the interval at each start, but not `enabled`.
     """
 
+    _is_waiting = False
+
     def setup_schedule(self) -> None:
         """Wait for the database, as Beat may start before it."""
-        while True:
-            try:
-                self._add_missing_entries()
-            except (OperationalError, InterfaceError) as error:
-                logger.warning("The schedule cannot be read; it is read again soon: %s", error)
+        if Scheduler._is_waiting:  # the handler of a signal that ends Beat asks for the scheduler again
+            raise SystemExit
+        Scheduler._is_waiting = True
+        try:
+            while not self._is_set_up():
                 time.sleep(RETRY_S)
-            else:
-                return
+        finally:
+            Scheduler._is_waiting = False
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """Send what is due, and return the seconds until the next call. Django's errors would end Beat."""
@@ -58,6 +60,12 @@ class Scheduler(DatabaseScheduler):  # type: ignore[misc]  # the package has no 
             self._initial_read = True
             return RETRY_S
 
-    def _add_missing_entries(self) -> None:
-        existing = self.Model.objects.filter(name__in=SCHEDULE).values_list("name", flat=True)
-        self.update_from_dict({name: SCHEDULE[name] for name in SCHEDULE.keys() - set(existing)})
+    def _is_set_up(self) -> bool:
+        """Add the missing entries. False if the database cannot be reached."""
+        try:
+            existing = self.Model.objects.filter(name__in=SCHEDULE).values_list("name", flat=True)
+            self.update_from_dict({name: SCHEDULE[name] for name in SCHEDULE.keys() - set(existing)})
+        except (OperationalError, InterfaceError) as error:
+            logger.warning("The schedule cannot be read; it is read again soon: %s", error)
+            return False
+        return True

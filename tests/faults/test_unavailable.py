@@ -9,6 +9,8 @@ import signal
 import time
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from socket import create_server
+from subprocess import PIPE
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -17,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as sync_connect
 from websockets.typing import Subprotocol
 
+from tests import processes
 from tests.faults.cases import PATIENCE_S, FaultCase, figures
 
 TRY_AGAIN_LATER = 1013
@@ -195,3 +198,19 @@ class HungPostgresTests(UnavailableCase):
         finally:
             os.kill(postmaster, signal.SIGCONT)
         self.assert_recovers()
+
+
+class BeatTests(UnavailableCase):
+    def test_beat_can_be_stopped_while_it_waits_for_the_database(self) -> None:
+        self.server.terminate()  # it would connect to PostgreSQL too
+        self.server.wait(PATIENCE_S)
+        self.postgres.stop()
+        environment = {**os.environ, **self.environment}
+        command = ["--quiet", "--app", "backend", "beat", "--pidfile="]
+        beat = processes.libraries().start("celery", command, environment=environment, stderr=PIPE)
+        self.addCleanup(beat.kill)
+        with create_server(("127.0.0.1", self.postgres.port)) as unavailable:
+            for _ in range(4):
+                unavailable.accept()[0].close()
+        beat.terminate()
+        self.assertEqual(beat.wait(PATIENCE_S), 0)
