@@ -444,27 +444,22 @@ SPECTACULAR_SETTINGS = {
 }
 STRAWBERRY_DJANGO = {"MUTATIONS_DEFAULT_HANDLE_ERRORS": True}
 
-# Loggers of code that retries every second, and logs each failure while its server is down.
-RETRYING_LOGGERS = ["backend.projects.notifier", "backend.projects.live", "channels_redis.pubsub", "tasks.schedule"]
-
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(levelname)s %(name)s: %(message)s"}},
     "filters": {
-        "once_per_minute": {"()": "backend.web.log.OncePerMinute"},
         "without_malformed_text": {"()": "backend.web.log.WithoutMalformedText"},
         "without_unavailable": {"()": "backend.web.log.WithoutUnavailable"},
     },
     "handlers": {
-        "console": {"class": "logging.StreamHandler", "formatter": "line"},
+        "console": {"class": "backend.web.log.CountingHandler", "formatter": "line"},
         "access": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"},
     },
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
     "loggers": {
         # Celery logs the start and end of every task. The tasks themselves log what they have done.
         **{name: {"level": "WARNING"} for name in ("celery.app.trace", "celery.beat", "celery.worker.strategy")},
-        **{name: {"filters": ["once_per_minute"]} for name in RETRYING_LOGGERS},
         # Axes logs the user name of each attempt. Some users type their password into that field.
         "axes": {"level": "CRITICAL"},
         # A mistake of the client, which gets a 400. It needs no traceback in our log.

@@ -325,6 +325,7 @@ class FaultCase(ServerCase):
         self.urls: list[str] = []
         self.log: deque[str] = deque(maxlen=LINES_SHOWN)
         self.listeners: list[Listener] = []
+        self._listening: list[asyncio.Task[None]] = []
         self.start_web()
 
     def start_web(self) -> None:

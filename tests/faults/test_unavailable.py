@@ -7,13 +7,15 @@ import json
 import os
 import signal
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from socket import create_server
 from subprocess import PIPE
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlencode, urlsplit
 
+import psycopg2
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as sync_connect
@@ -178,6 +180,7 @@ class StoppedPostgresTests(UnavailableCase):
         self.assertEqual([line for line in lines if "Traceback" in line or line.startswith("ERROR")], [])
         self.assertEqual(len([line for line in lines if "PostgreSQL does not answer" in line]), 1, lines)
         self.assertEqual(len([line for line in lines if "PostgreSQL answers again" in line]), 1, lines)
+        self.assertLess(len(lines), 10, lines)
 
 
 class HungPostgresTests(UnavailableCase):
@@ -201,7 +204,7 @@ class HungPostgresTests(UnavailableCase):
 
 
 class BeatTests(UnavailableCase):
-    def test_beat_can_be_stopped_while_it_waits_for_the_database(self) -> None:
+    def test_beat_counts_its_attempts_and_can_be_stopped_meanwhile(self) -> None:
         self.server.terminate()  # it would connect to PostgreSQL too
         self.server.wait(PATIENCE_S)
         self.postgres.stop()
@@ -213,4 +216,32 @@ class BeatTests(UnavailableCase):
             for _ in range(4):
                 unavailable.accept()[0].close()
         beat.terminate()
+        assert beat.stderr is not None
+        first, last = (line for line in beat.stderr if "The schedule cannot be read" in line)
+        self.assertNotIn("repeated", first)
+        self.assertRegex(last, r" \.\.\. repeated \d times in \d+ s$")
         self.assertEqual(beat.wait(PATIENCE_S), 0)
+
+
+class LogTests(UnavailableCase):
+    def setUp(self) -> None:
+        self.lines: list[str] = []
+        super().setUp()
+
+    def _read_log(self, pipe: IO[str]) -> None:
+        with pipe:
+            self.lines.extend(pipe)
+
+    def count(self, text: str) -> int:
+        return sum(text in line for line in self.lines)
+
+    def test_an_error_of_every_request_is_written_once_and_counted(self) -> None:
+        with closing(psycopg2.connect(self.postgres.url)) as connection, connection, connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE projects_task RENAME TO away")
+        for _ in range(50):
+            self.assertEqual(self.request("GET", "/tasks/1/").status, 500)
+            self.assertEqual(self.graphql('{ task(id: "1") { id } }').status, 200)
+        self.server.terminate()
+        asyncio.run(self.until(lambda: self.count("repeated 49 times in") == 3, "the counts are written"))
+        self.assertEqual(self.count("The above exception was the direct cause"), 2)
+        self.assertEqual(self.count("ERROR"), 6)  # one from REST, GraphQL and Django each, and their counts

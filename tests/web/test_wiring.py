@@ -1,10 +1,6 @@
-import logging
-import sys
-
 from django.db import OperationalError, connection
-from django.test import SimpleTestCase, override_settings
+from django.test import override_settings
 
-from backend.web.log import OncePerMinute
 from backend.web.sessions import SessionStore
 from tests.cases import Case, OpenCase
 
@@ -40,20 +36,6 @@ class SessionTests(Case):
 
         with connection.execute_wrapper(refuse), self.assertRaises(OperationalError):
             session.save()
-
-
-class LogTests(SimpleTestCase):
-    def test_a_message_is_logged_once_a_minute_without_a_traceback(self) -> None:
-        log_filter = OncePerMinute()
-        try:
-            raise ConnectionError("refused")
-        except ConnectionError:
-            error = sys.exc_info()
-        first, again, other = (
-            logging.LogRecord("live", logging.ERROR, "", 0, message, None, error) for message in ("No.", "No.", "Oh.")
-        )
-        self.assertEqual([log_filter.filter(record) for record in (first, again, other)], [True, False, True])
-        self.assertEqual((first.getMessage(), first.exc_info), ("No.: refused", None))
 
 
 class HealthTests(Case):
