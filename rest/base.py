@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from backend.projects import access
+from backend.projects import access, prices
 from backend.projects.access import Viewer
 from backend.projects.budget import Balance, charge, cost_policy, give_back, rate_limit_headers, writes_policy
 from backend.projects.cache.responses import declare_cacheable
@@ -30,10 +30,6 @@ from . import headers
 from .openapi import Described
 from .parsers import StrictJSONParser
 from .serializers import PageParameters, Parameters
-
-# As in the GraphQL schema.
-_LIST_PRICE = _SEARCH_PRICE = 10
-_COUNT_PRICE = 3
 
 
 class PrivateView(APIView):
@@ -67,7 +63,7 @@ class View(PrivateView):
 
     query: Parameters
     # The price of a write, in rows.
-    write_price: ClassVar[int] = 10
+    write_price: ClassVar[int] = prices.WRITE
     balances: Sequence[Balance] = ()
 
     @property
@@ -145,6 +141,9 @@ class ListView(View):
     parameters = PageParameters
     # The domain's names of the page arguments, and their names in the query string.
     argument_names: ClassVar[dict[str, str]] = {"first": "page_size", "after": "cursor"}
+    # The prices of `count` and `search`, in rows.
+    count_price: ClassVar[int] = prices.COUNT
+    search_price: ClassVar[int] = 0
 
     query: PageParameters
 
@@ -153,10 +152,10 @@ class ListView(View):
         """The rows of the page, and a fixed price for the list, a search and a count."""
         if self.request.method not in SAFE_METHODS:
             return self.write_price
-        price = self.query.page_size_asked + _LIST_PRICE
+        price = self.query.page_size_asked + prices.LIST
         if "search" in self.query.validated_data:
-            price += _SEARCH_PRICE
-        return price + _COUNT_PRICE if self.query.includes_count else price
+            price += self.search_price
+        return price + self.count_price if self.query.includes_count else price
 
     def _used(self, response: Response) -> int:
         if response.status_code == 304:

@@ -16,7 +16,7 @@ from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from backend.projects import live, resolvers
+from backend.projects import live, prices, resolvers
 from backend.projects.access import Viewer
 from backend.projects.errors import NotFound, NotSignedIn, ResumeRefused, is_unavailable
 from backend.projects.resolvers.event import EventPage, parse_position
@@ -53,10 +53,10 @@ class Events(View):
 
     @property
     def price(self) -> int:
-        """The events of a page. Those of a stream cost nothing."""
+        """The events of a page, and a fixed price for the list. Those of a stream cost nothing."""
         is_stream = isinstance(self.request.accepted_renderer, EventStreamRenderer)
         is_page = self.request.method in SAFE_METHODS and not is_stream
-        return int(self.query.validated_data["page_size"]) if is_page else super().price
+        return self.query.validated_data["page_size"] + prices.LIST if is_page else super().price
 
     def get(self, request: Request) -> HttpResponseBase:
         """List the events after a position, oldest first, as a JSON page; or stream them and all later events.

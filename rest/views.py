@@ -6,7 +6,7 @@ from django.urls import reverse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from backend.projects import resolvers, services
+from backend.projects import prices, resolvers, services
 from backend.projects.access import parse_id, parse_id_filter
 from backend.projects.errors import Invalid
 from backend.projects.models import Scope
@@ -22,6 +22,7 @@ class Projects(ListView):
     body = serializers.ProjectInput
     shape = serializers.Project
     has_etag = True
+    search_price = prices.PROJECT_SEARCH
 
     query: serializers.ProjectParameters
 
@@ -233,6 +234,8 @@ class Tasks(ListView):
     body = serializers.TaskInput
     shape = serializers.Task
     has_etag = True
+    count_price = prices.LARGE_COUNT
+    search_price = prices.TASK_SEARCH
 
     query: serializers.TaskParameters
 

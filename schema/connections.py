@@ -2,13 +2,14 @@
 
 One class for all lists, top-level and nested. `edges`, `nodes` and `pageInfo` load the page, `totalCount` the count:
 each at most once, however many aliases there are. `pageInfo` alone loads the keys of a nested list and not its rows,
-since it costs 1, whatever the size of the page. strawberry-django's optimizer supports only `edges`, one alias and an
-explicit `first`.
+since its cost does not depend on the size of the page. strawberry-django's optimizer supports only `edges`, one alias
+and an explicit `first`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
@@ -20,7 +21,7 @@ from strawberry.types.field import StrawberryField
 
 from backend.projects.resolvers.page import MAX_PAGE, Page, PageRequest
 
-from .directives import COUNT, PAGE_SIZE, PAGED
+from .directives import COUNT, PAGE_INFO, PAGE_SIZE, PAGED, Cost
 
 T = TypeVar("T")
 
@@ -83,6 +84,20 @@ class Edge(Generic[T]):
     node: T
 
 
+async def _total_count(root: strawberry.Parent[Connection[Any]]) -> int:
+    count: int = await root._once("count", root.load_count)
+    return count
+
+
+def counted(cost: Cost) -> Any:
+    """The field `totalCount`, at this cost."""
+    return strawberry.field(
+        resolver=_total_count,
+        directives=[cost],
+        description="The number of rows on all pages. Counted only if selected.",
+    )
+
+
 @strawberry.type
 class Connection(Generic[T]):
     """Calls each of its functions at most once, and only if the document selects their data.
@@ -93,7 +108,7 @@ class Connection(Generic[T]):
     load_page: strawberry.Private[Callable[[], Awaitable[Page[Any]]]]
     load_count: strawberry.Private[Callable[[], Awaitable[int]]]
     load_keys: strawberry.Private[Callable[[], Awaitable[Page[Any]]] | None] = None
-    loading: strawberry.Private[dict[str, asyncio.Future[Any]]] = strawberry.field(default_factory=dict)
+    loading: strawberry.Private[dict[str, asyncio.Future[Any]]] = dataclasses.field(default_factory=dict)
 
     def _once(self, name: str, load: Callable[[], Awaitable[Any]]) -> asyncio.Future[Any]:
         if name not in self.loading:
@@ -122,7 +137,7 @@ class Connection(Generic[T]):
         page = await self._page()
         return [Edge(cursor=page.page_cursor(row), node=row) for row in page.rows]
 
-    @strawberry.field
+    @strawberry.field(directives=[PAGE_INFO])
     async def page_info(self) -> PageInfo:
         page = await self._keys()
         return PageInfo(
@@ -132,7 +147,4 @@ class Connection(Generic[T]):
             end_cursor=page.page_cursor(page.rows[-1]) if page.rows else None,
         )
 
-    @strawberry.field(directives=[COUNT], description="The number of rows on all pages. Counted only if selected.")
-    async def total_count(self) -> int:
-        count: int = await self._once("count", self.load_count)
-        return count
+    total_count = counted(COUNT)

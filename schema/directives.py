@@ -9,6 +9,7 @@ import strawberry
 from strawberry.schema_directive import Location
 from strawberry.types import get_object_definition
 
+from backend.projects import prices
 from backend.projects.resolvers.page import MAX_PAGE
 
 T = TypeVar("T", bound=type)
@@ -53,11 +54,16 @@ PAGED = ListSize(
 EVENT_PAGE = ListSize(
     assumed_size=MAX_PAGE, slicing_arguments=["first"], sized_fields=["nodes"], require_one_slicing_argument=False
 )
-# A list at the root is a query of its own. Nested ones are read for all parents at once.
-LIST = Cost(weight="10")
-SEARCH = Cost(weight="10")
-COUNT = Cost(weight="3")
-MUTATION = Cost(weight="10")
+LIST = Cost(weight=str(prices.LIST))
+OBJECT = Cost(weight=str(prices.OBJECT))
+NESTED_LIST = Cost(weight=str(prices.NESTED_LIST))
+PAGE_INFO = Cost(weight=str(prices.PAGE_INFO))
+COUNT = Cost(weight=str(prices.COUNT))
+LARGE_COUNT = Cost(weight=str(prices.LARGE_COUNT))
+COMMENT_COUNT = Cost(weight=str(prices.COMMENT_COUNT))
+TASK_SEARCH = Cost(weight=str(prices.TASK_SEARCH))
+PROJECT_SEARCH = Cost(weight=str(prices.PROJECT_SEARCH))
+MUTATION = Cost(weight=str(prices.WRITE))
 
 
 def each_field_costs(cost: Cost) -> Callable[[T], T]:

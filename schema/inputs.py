@@ -22,7 +22,7 @@ from backend.projects.services.project import ProjectChanges
 from backend.projects.services.task import TaskChanges
 from backend.projects.services.token import DAYS, MAX_DAYS
 
-from .directives import SEARCH
+from .directives import PROJECT_SEARCH, TASK_SEARCH
 from .enums import Direction, ProjectOrderField, Role, TaskOrderField, TaskStatus, TokenScope
 
 
@@ -36,7 +36,7 @@ def id_filter(id: ID | None) -> int | None:
 class ProjectFilter:
     search: str | None = strawberry.field(
         default=None,
-        directives=[SEARCH],
+        directives=[PROJECT_SEARCH],
         description="A substring of the name or description, at least 3 letters.",
     )
 
@@ -53,7 +53,7 @@ class TaskFilter:
     due_before: datetime | None = strawberry.field(default=None, description="Due before this moment.")
     search: str | None = strawberry.field(
         default=None,
-        directives=[SEARCH],
+        directives=[TASK_SEARCH],
         description="A substring of the title or description, at least 3 letters.",
     )
 

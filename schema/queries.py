@@ -20,12 +20,21 @@ from backend.projects.visibility import EventFilter
 
 from .connections import Connection, PageArguments
 from .context import Info, viewer
-from .directives import EVENT_PAGE, LIST
+from .directives import EVENT_PAGE, LIST, OBJECT
 from .events import Event, EventPage
 from .execution.position import cursor_before_rows
 from .inputs import ProjectFilter, ProjectOrder, TaskFilter, TaskOrder, domain_order, id_filter
 from .scalars import Cursor
-from .types import AuditEntry, Invitation, Project, SummaryReport, Task, Token, Viewer
+from .types import (
+    AuditEntryConnection,
+    Invitation,
+    Project,
+    SummaryReport,
+    Task,
+    TaskConnection,
+    Token,
+    Viewer,
+)
 
 R = TypeVar("R")
 
@@ -59,7 +68,7 @@ def _page_reader(read: Callable[..., CachedPage[Any]]) -> Callable[[DomainViewer
 
 @strawberry.type
 class Query:
-    @strawberry.field(description="Null if it does not exist or is not visible to you.")
+    @strawberry.field(directives=[OBJECT], description="Null if it does not exist or is not visible to you.")
     async def project(self, info: Info, id: ID) -> Project | None:
         return cast(Project | None, await _find(info, resolvers.project.get_project, id))
 
@@ -79,7 +88,7 @@ class Query:
         read = partial(resolvers.project.list_projects, filter=domain_filter, order=ordering, page=page)
         return _cached_connection(info, read, partial(resolvers.project.count_projects, filter=domain_filter))
 
-    @strawberry.field(description="Null if it does not exist or is not visible to you.")
+    @strawberry.field(directives=[OBJECT], description="Null if it does not exist or is not visible to you.")
     async def task(self, info: Info, id: ID) -> Task | None:
         return cast(Task | None, await _find(info, resolvers.task.get_task, id))
 
@@ -92,17 +101,17 @@ class Query:
         page: PageRequest,
         filter: TaskFilter | None = None,
         order: TaskOrder | None = None,
-    ) -> Connection[Task]:
+    ) -> TaskConnection:
         domain_filter = filter.to_domain() if filter else DomainTaskFilter()
         ordering = domain_order(order)
         resolvers.task.tasks_listing(domain_filter, ordering).check(page)
         read = _page_reader(partial(resolvers.task.list_tasks, filter=domain_filter, order=ordering, page=page))
-        return Connection(
+        return TaskConnection(
             load_page=partial(info.context.in_database, read, viewer(info)),
             load_count=partial(info.context.loaders.all_task_count.load, domain_filter),
         )
 
-    @strawberry.field(description="Null if it does not exist or is not visible to you.")
+    @strawberry.field(directives=[OBJECT], description="Null if it does not exist or is not visible to you.")
     async def report(self, info: Info, id: ID) -> SummaryReport | None:
         return cast(SummaryReport | None, await _find(info, resolvers.report.get_report, id))
 
@@ -147,9 +156,13 @@ class Query:
         directives=[LIST],
         description="Sign-ins, changes of access and imported comments, newest first. For staff only.",
     )
-    async def audit_log(self, info: Info, page: PageRequest) -> Connection[AuditEntry]:
+    async def audit_log(self, info: Info, page: PageRequest) -> AuditEntryConnection:
         resolvers.audit.AUDIT_LOG.check(page)
-        return _connection(info, partial(resolvers.audit.list_entries, page=page), resolvers.audit.count_entries)
+        current, call = viewer(info), info.context.in_database
+        return AuditEntryConnection(
+            load_page=partial(call, resolvers.audit.list_entries, current, page=page),
+            load_count=partial(call, resolvers.audit.count_entries, current),
+        )
 
     @strawberry.field(
         directives=[LIST, EVENT_PAGE],

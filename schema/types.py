@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import strawberry
 from strawberry.dataloader import DataLoader
@@ -20,12 +20,15 @@ from backend.projects.resolvers.page import Listing, Page, PageRequest
 from backend.projects.resolvers.task import TaskFilter as DomainTaskFilter
 from backend.projects.resolvers.task import tasks_of_projects_listing
 
-from .connections import Connection, PageArguments
+from .connections import Connection, PageArguments, counted
 from .context import Info
+from .directives import COMMENT_COUNT, LARGE_COUNT, NESTED_LIST
 from .enums import AuditAction, Role, TaskStatus, TokenScope
 from .execution.columns import resolves_related
 from .inputs import TaskFilter, TaskOrder, domain_order
 from .loaders import Nested, NestedPage, TaskPage
+
+C = TypeVar("C", bound=Connection[Any])
 
 
 @resolves_related("project", "project_id")
@@ -51,7 +54,7 @@ async def _tasks_of(
     page: PageRequest,
     filter: TaskFilter | None = None,
     order: TaskOrder | None = None,
-) -> Connection[Task]:
+) -> TaskConnection:
     task_page = TaskPage(
         filter.to_domain() if filter else DomainTaskFilter(),
         domain_order(order),
@@ -59,7 +62,7 @@ async def _tasks_of(
     )
     tasks_of_projects_listing(task_page.filter, task_page.order).check(page)
     loaders = info.context.loaders
-    return Connection(
+    return TaskConnection(
         load_page=lambda: loaders.tasks.load(Nested(root.id, task_page)),
         load_keys=lambda: loaders.tasks.load(Nested(root.id, replace(task_page, keys_only=True))),
         load_count=lambda: loaders.task_count.load(Nested(root.id, task_page.filter)),
@@ -67,29 +70,30 @@ async def _tasks_of(
 
 
 def _nested(
+    connection: type[C],
     parent_id: int,
     listing: Listing[Any],
     page: PageRequest,
     pages: DataLoader[Nested[NestedPage], Page[Any]],
     counts: DataLoader[Nested[None], int],
-) -> Connection[Any]:
+) -> C:
     """A connection that is filtered by its parent alone. Raises BadArgument."""
     listing.check(page)
-    return Connection(
+    return connection(
         load_page=lambda: pages.load(Nested(parent_id, NestedPage(page))),
         load_keys=lambda: pages.load(Nested(parent_id, NestedPage(page, keys_only=True))),
         load_count=lambda: counts.load(Nested(parent_id, None)),
     )
 
 
-async def _comments_of(root: strawberry.Parent[rows.TaskRow], info: Info, page: PageRequest) -> Connection[Comment]:
+async def _comments_of(root: strawberry.Parent[rows.TaskRow], info: Info, page: PageRequest) -> CommentConnection:
     loaders = info.context.loaders
-    return _nested(root.id, COMMENTS_OF_TASKS, page, loaders.comments, loaders.comment_count)
+    return _nested(CommentConnection, root.id, COMMENTS_OF_TASKS, page, loaders.comments, loaders.comment_count)
 
 
 async def _members_of(root: strawberry.Parent[rows.ProjectRow], info: Info, page: PageRequest) -> Connection[Member]:
     loaders = info.context.loaders
-    return _nested(root.id, MEMBERS_OF_PROJECTS, page, loaders.members, loaders.member_count)
+    return _nested(Connection, root.id, MEMBERS_OF_PROJECTS, page, loaders.members, loaders.member_count)
 
 
 def _user_of(root: strawberry.Parent[rows.MemberRow]) -> User:
@@ -136,11 +140,14 @@ class Project(_RowType):
     created_at: datetime
     updated_at: datetime
     version: int = strawberry.field(description="Starts at 1 and grows by 1 with each change of the project's fields.")
-    tasks: Connection[Task] = strawberry.field(
-        resolver=_tasks_of, extensions=[PageArguments()], description="Newest first, unless `order` is set."
+    tasks: TaskConnection = strawberry.field(
+        resolver=_tasks_of,
+        extensions=[PageArguments()],
+        directives=[NESTED_LIST],
+        description="Newest first, unless `order` is set.",
     )
     members: Connection[Member] = strawberry.field(
-        resolver=_members_of, extensions=[PageArguments()], description="Newest first."
+        resolver=_members_of, extensions=[PageArguments()], directives=[NESTED_LIST], description="Newest first."
     )
 
 
@@ -166,7 +173,7 @@ class Task(_RowType):
         resolver=_project_of, description="Null only if it was deleted, or your access to it ended, in the meantime."
     )
     assignee: User | None = strawberry.field(resolver=_assignee_of)
-    comments: Connection[Comment] = strawberry.field(
+    comments: CommentConnection = strawberry.field(
         resolver=_comments_of, extensions=[PageArguments()], description="Newest first."
     )
 
@@ -181,6 +188,16 @@ class Comment(_RowType):
     task: Task | None = strawberry.field(
         resolver=_task_of, description="Null only if it was deleted, or your access to it ended, in the meantime."
     )
+
+
+@strawberry.type
+class TaskConnection(Connection[Task]):
+    total_count = counted(LARGE_COUNT)
+
+
+@strawberry.type
+class CommentConnection(Connection[Comment]):
+    total_count = counted(COMMENT_COUNT)
 
 
 @strawberry.type(description="A summary of one local date in a project.")
@@ -255,3 +272,8 @@ class AuditEntry:
     user_name: str
     project_id: strawberry.ID | None
     detail: str = strawberry.field(description="Further details as text.")
+
+
+@strawberry.type
+class AuditEntryConnection(Connection[AuditEntry]):
+    total_count = counted(LARGE_COUNT)

@@ -15,7 +15,7 @@ DOMAIN = "backend.projects"
 EDGES = ("rest", "schema", "tasks")
 # Every module of the domain, lowest layer first. A module imports from lower layers and its own package only.
 LAYERS = [
-    ("errors", "models", "notifier", "rows"),
+    ("errors", "models", "notifier", "prices", "rows"),
     ("threads",),
     ("access", "events"),
     ("audit", "cache"),

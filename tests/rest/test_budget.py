@@ -30,14 +30,17 @@ class BudgetTests(ClosedCase):
         self.assertEqual(response["RateLimit"], '"cost";r=999;t=1')
         self.assertEqual(response["RateLimit-Policy"], '"cost";q=1000;w=1000')
 
+    @override_settings(COST_BUDGET=4000)
     def test_the_price_of_a_list_depends_on_its_page_size_search_and_count(self) -> None:
         for path, price in (
-            ("/tasks/", 110),
-            ("/tasks/?page_size=5", 15),
-            ("/tasks/?page_size=5&search=sink", 25),
-            ("/tasks/?page_size=5&count=1", 18),
-            ("/events/", 100),
-            ("/events/?page_size=5", 5),
+            ("/tasks/", 200),
+            ("/tasks/?page_size=5", 105),
+            ("/tasks/?page_size=5&search=sink", 1_305),
+            ("/tasks/?page_size=5&count=1", 135),
+            ("/projects/?page_size=5&search=sink", 205),
+            ("/projects/?page_size=5&count=1", 108),
+            ("/events/", 200),
+            ("/events/?page_size=5", 105),
         ):
             with self.subTest(path):
                 fresh_budgets(self)

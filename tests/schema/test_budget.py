@@ -42,16 +42,17 @@ class BudgetTests(ClosedCase):
         cost: dict[str, Any] = response.json()["extensions"]["cost"]
         return cost
 
+    @override_settings(COST_MAX=1000, COST_BUDGET=1000)
     def test_a_response_reports_its_cost_and_the_rest_of_the_budget(self) -> None:
         response = self.post(TASKS)
         self.assertEqual(
             response.json()["extensions"],
-            {"cost": {"requested": 50, "actual": 14, "restoreRate": 1, "available": 86}},
+            {"cost": {"requested": 140, "actual": 104, "restoreRate": 1, "available": 896}},
         )
-        self.assertEqual(response["RateLimit"], '"cost";r=50;t=50')
-        self.assertEqual(response["RateLimit-Policy"], '"cost";q=100;w=100')
+        self.assertEqual(response["RateLimit"], '"cost";r=860;t=140')
+        self.assertEqual(response["RateLimit-Policy"], '"cost";q=1000;w=1000')
         # The second charge gives back the units that the first operation was charged and did not use.
-        self.assertEqual(self.cost("{ cursor }"), {"requested": 1, "actual": 1, "restoreRate": 1, "available": 85})
+        self.assertEqual(self.cost("{ cursor }"), {"requested": 1, "actual": 1, "restoreRate": 1, "available": 895})
 
     @override_settings(COST_BUDGET=250)
     def test_refused_documents_are_charged_and_not_validated_once_the_budget_is_spent(self) -> None:
@@ -132,13 +133,13 @@ class BudgetTests(ClosedCase):
     @override_settings(COST_MODE="measure")
     def test_no_operation_is_refused_while_costs_are_only_measured(self) -> None:
         for _ in range(3):
-            self.assertEqual(self.cost("{ tasks(first: 100) { totalCount nodes { id } } }")["requested"], 113)
+            self.assertEqual(self.cost("{ tasks(first: 100) { totalCount nodes { id } } }")["requested"], 230)
 
 
 @override_settings(COST_MAX=100, COST_BUDGET=100, COST_RESTORE_RATE=1)
 class SocketTests(CommittingCase):
     NESTED = """subscription ($after: Cursor) {
-      events(after: $after) { ... on ProjectUpdated { project { name tasks(first: 20) { totalCount } } } }
+      events(after: $after) { ... on ProjectUpdated { project { name members(first: 20) { totalCount } } } }
     }"""
 
     def setUp(self) -> None:
@@ -180,13 +181,13 @@ class SocketTests(CommittingCase):
         self.assertEqual(error["field"], "events.task.comments.nodes")
 
     async def test_a_subscription_that_reads_other_rows_is_charged_per_event_and_ends_with_the_budget(self) -> None:
-        """Each event costs 6, and the budget of 100 pays for 16."""
+        """Each event costs 15, and the budget of 100 pays for 6."""
         async with self.socket() as socket:
             after = await head()
             await socket.subscribe(self.NESTED, after=after)
             await socket.subscribe(LISTEN, "plain", after=after)
             plain = 0
-            for number in range(17):
+            for number in range(7):
                 await self.rename(f"name {number}")
             received = []
             while True:
@@ -197,10 +198,10 @@ class SocketTests(CommittingCase):
                 received.append(message)
                 if message["type"] == "error":
                     break
-            while plain < 17:
+            while plain < 7:
                 await socket.next("plain")
                 plain += 1
-        self.assertEqual([message["type"] for message in received], ["next"] * 16 + ["error"])
+        self.assertEqual([message["type"] for message in received], ["next"] * 6 + ["error"])
         self.assertEqual(received[-1]["payload"][0]["extensions"]["code"], "RATE_LIMITED")
 
     @override_settings(COST_BUDGET=1000)
@@ -211,4 +212,4 @@ class SocketTests(CommittingCase):
             await socket.subscribe(self.NESTED, after=after)
             await socket.next()
         [balance] = budget.charge(viewer_for(self.member.user), [(budget.cost_policy(), 1)])
-        self.assertEqual(balance.available, 1000 - 6 - 1)
+        self.assertEqual(balance.available, 1000 - 15 - 1)

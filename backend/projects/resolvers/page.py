@@ -306,9 +306,12 @@ class _Among(Func):
     output_field = BooleanField()
 
 
-def among(ids: Any) -> Func:
-    """The condition `id = ANY(ids)`. It makes one primary-key lookup per id, even if the planner expects many ids."""
-    return _Among(F("pk"), ids)
+def among(ids: Any, column: str = "pk") -> Func:
+    """The condition `column = ANY(ids)`: one look-up in an index per id, even if the planner expects many ids.
+
+    For the primary key, unless another column is named.
+    """
+    return _Among(F(column), ids)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,20 @@ fragment Started on Project { started: tasks(first: 50, filter: {status: IN_PROG
 fragment Completed on Project { completed: tasks(first: 50, filter: {status: COMPLETED}) { nodes { ...Card } } }
 fragment Card on Task { id title status dueDate assignee { id name } comments { totalCount } }"""
 
+ROOT_BOARD = """{
+  pending: tasks(first: 50, filter: {projectId: 1, status: PENDING}) { ...Column }
+  started: tasks(first: 50, filter: {projectId: 1, status: IN_PROGRESS}) { ...Column }
+  completed: tasks(first: 50, filter: {projectId: 1, status: COMPLETED}) { ...Column }
+}
+fragment Column on TaskConnection { totalCount pageInfo { endCursor hasNextPage } edges { cursor node { ...Card } } }
+fragment Card on Task { id title status dueDate assignee { id name } comments { totalCount } }"""
+# The numbers of tasks of each project that are open, completed and overdue.
+OVERVIEW = """{ projects { nodes { id name
+  open: tasks(filter: {status: PENDING}) { totalCount }
+  completed: tasks(filter: {status: COMPLETED}) { totalCount }
+  overdue: tasks(filter: {status: PENDING, dueBefore: "2030-01-01T00:00:00Z"}) { totalCount }
+} } }"""
+
 
 def price(document: str, **variables: Any) -> Price:
     parsed = parse(document)
@@ -49,53 +63,58 @@ class PriceTests(SimpleTestCase):
             {
                 "{ cursor }": 1,
                 "{ me { id name } }": 1,
-                "{ task(id: 1) { id title project { id name } assignee { name } } }": 3,
-                "{ task(id: 1) { id } other: task(id: 2) { id } }": 2,
+                "{ task(id: 1) { id title project { id name } assignee { name } } }": 20 + 2,
+                "{ task(id: 1) { id } other: task(id: 2) { id } }": 20 + 20,
             }
         )
 
     def test_a_list_costs_the_rows_that_are_asked_for(self) -> None:
         self.assert_prices(
             {
-                "{ tasks { nodes { id } } }": 10 + 50,
-                "{ tasks(first: 7) { nodes { id } } }": 10 + 7,
-                "{ tasks(last: 7) { nodes { id } } }": 10 + 7,
-                "{ tasks(first: null) { nodes { id } } }": 10 + 50,
-                "{ tasks(first: 7) { edges { cursor node { id project { id } } } pageInfo { endCursor } } }": 10
+                "{ tasks { nodes { id } } }": 100 + 50,
+                "{ tasks(first: 7) { nodes { id } } }": 100 + 7,
+                "{ tasks(last: 7) { nodes { id } } }": 100 + 7,
+                "{ tasks(first: null) { nodes { id } } }": 100 + 50,
+                "{ tasks(first: 7) { edges { cursor node { id project { id } } } pageInfo { endCursor } } }": 100
                 + 21
-                + 1,
-                "{ tasks(first: 7) { totalCount } }": 10 + 3,
-                '{ tasks(first: 7, filter: {search: "sink"}) { nodes { id } } }': 10 + 10 + 7,
-                "{ projects(first: 7) { nodes { tasks(first: 3) { nodes { id } } } } }": 10 + 7 * (1 + 1 + 3),
-                "{ events(first: 7) { nodes { cursor } } }": 10 + 7,
-                "{ events { nodes { cursor } } }": 10 + 100,
+                + 3,
+                "{ tasks(first: 7) { totalCount } }": 100 + 30,
+                "{ projects(first: 7) { totalCount } }": 100 + 3,
+                "{ task(id: 1) { comments { totalCount } } }": 20 + 1 + 1,
+                '{ tasks(first: 7, filter: {search: "sink"}) { nodes { id } } }': 100 + 1_200 + 7,
+                '{ projects(first: 7, filter: {search: "sink"}) { nodes { id } } }': 100 + 100 + 7,
+                "{ projects(first: 7) { nodes { tasks(first: 3) { nodes { id } } } } }": 100 + 7 * (1 + 10 + 3),
+                '{ projects(first: 2) { nodes { tasks(first: 3, filter: {search: "sink"}) { nodes { id } } } } }': 100
+                + 2 * (1 + 10 + 1_200 + 3),
+                "{ events(first: 7) { nodes { cursor } } }": 100 + 7,
+                "{ events { nodes { cursor } } }": 100 + 100,
             }
         )
 
     def test_an_invalid_page_size_costs_the_largest_page(self) -> None:
         for first in (0, -1, 101, 2**31 - 1):
-            self.assert_prices({f"{{ tasks(first: {first}) {{ nodes {{ id }} }} }}": 110})
+            self.assert_prices({f"{{ tasks(first: {first}) {{ nodes {{ id }} }} }}": 200})
         for value in (0, "x", True, 1.5, [], {}):
-            self.assert_prices({"query ($first: Int) { tasks(first: $first) { nodes { id } } }": 110}, first=value)
+            self.assert_prices({"query ($first: Int) { tasks(first: $first) { nodes { id } } }": 200}, first=value)
 
     def test_variables_and_their_defaults_are_substituted(self) -> None:
         document = "query ($first: Int = 7) { tasks(first: $first) { nodes { id } } }"
-        self.assert_prices({document: 17})
-        self.assert_prices({document: 13}, first=3)
-        self.assert_prices({document: 60}, first=None)
-        self.assert_prices({"query ($filter: TaskFilter) { tasks(first: 1, filter: $filter) { nodes { id } } }": 11})
+        self.assert_prices({document: 107})
+        self.assert_prices({document: 103}, first=3)
+        self.assert_prices({document: 150}, first=None)
+        self.assert_prices({"query ($filter: TaskFilter) { tasks(first: 1, filter: $filter) { nodes { id } } }": 101})
         document = "query ($filter: TaskFilter) { tasks(first: 1, filter: $filter) { nodes { id } } }"
-        self.assert_prices({document: 21}, filter={"search": "sink"})
+        self.assert_prices({document: 1_301}, filter={"search": "sink"})
         document = "query ($search: String) { tasks(first: 1, filter: {search: $search}) { nodes { id } } }"
-        self.assert_prices({document: 11})
-        self.assert_prices({document: 21}, search="sink")
+        self.assert_prices({document: 101})
+        self.assert_prices({document: 1_301}, search="sink")
 
     def test_fields_with_the_same_response_key_are_charged_once(self) -> None:
         self.assert_prices(
             {
                 "{ me { id } me { name } ... { me { isStaff } } ...F } fragment F on Query { me { id } }": 1,
                 """{ tasks(first: 7) { nodes { project { id } } ...F } }
-                fragment F on TaskConnection { nodes { project { name } assignee { id } } }""": 10 + 7 * 3,
+                fragment F on TaskConnection { nodes { project { name } assignee { id } } }""": 100 + 7 * 3,
             }
         )
 
@@ -106,7 +125,7 @@ class PriceTests(SimpleTestCase):
           ... @skip(if: $with) { task(id: 1) { id project { id } } }
         }"""
         self.assert_prices({document: 1}, **{"with": True})
-        self.assert_prices({document: 2}, **{"with": False})
+        self.assert_prices({document: 20 + 1}, **{"with": False})
 
     def test_an_abstract_type_costs_its_dearest_type(self) -> None:
         events = (
@@ -114,7 +133,7 @@ class PriceTests(SimpleTestCase):
         )
         self.assert_prices(
             {
-                f"{{ events(first: 7) {{ nodes {{ {events} }} }} }}": 10 + 7 * 4,
+                f"{{ events(first: 7) {{ nodes {{ {events} }} }} }}": 100 + 7 * 4,
                 f"subscription {{ events {{ {events} }} }}": 4,
                 "subscription { events { cursor } }": 1,
                 """mutation { deleteTask(input: {id: 1}) {
@@ -132,7 +151,7 @@ class PriceTests(SimpleTestCase):
         for n in range(3):
             fragments.append(f"fragment F{n} on Task {{ project {{ {nested % (n + 1, n + 1)} }} }}")
         document = f"{{ task(id: 1) {{ ...F0 }} }} {' '.join(fragments)} fragment F3 on Task {{ id }}"
-        self.assert_prices({document: 36})
+        self.assert_prices({document: 118})
 
     def test_an_operation_that_cannot_be_priced_quickly_is_too_complex(self) -> None:
         selections = " ".join(["a"] * 600)
@@ -150,16 +169,22 @@ class PriceTests(SimpleTestCase):
             self.assertLess(total, settings.COST_MAX / 4)
 
     def test_the_budget_pays_for_more_than_fifty_boards_per_minute(self) -> None:
-        self.assertEqual(price(BOARD).total, 1 + 3 * (1 + 50 * (1 + 1 + 1 + 3)))
-        self.assertLess(price(BOARD).total, 60_000 / 50)
+        self.assertEqual(price(BOARD).total, 20 + 3 * (10 + 50 * (1 + 1 + 1 + 1)))
+        self.assertEqual(price(ROOT_BOARD).total, 3 * (100 + 30 + 3 + 50 * (1 + 1 + 1 + 1 + 1)))
+        for board in (BOARD, ROOT_BOARD):
+            self.assertLess(price(board).total, 60_000 / 50)
+
+    def test_three_counts_of_each_project_are_below_the_maximum(self) -> None:
+        self.assertEqual(price(OVERVIEW).total, 100 + 50 * (1 + 3 * (10 + 30)))
+        self.assertLess(price(OVERVIEW).total, settings.COST_MAX)
 
     def test_the_dearest_field_is_the_innermost_that_causes_most_of_the_price(self) -> None:
         for document, dearest in (
             (
-                "{ projects(first: 9) { nodes { tasks(first: 8) { nodes { id } } } } }",
-                ("projects.nodes.tasks.nodes", 72),
+                "{ projects(first: 9) { nodes { tasks(first: 80) { nodes { id } } } } }",
+                ("projects.nodes.tasks.nodes", 720),
             ),
-            ("{ task(id: 1) { id } all: tasks { edges { node { id } } } }", ("all.edges", 100)),
+            ("{ task(id: 1) { id } all: tasks(first: 99) { edges { node { id } } } }", ("all.edges", 198)),
         ):
             self.assertEqual(price(document).dearest(), dearest)
 
@@ -189,13 +214,13 @@ class ActualTests(OpenCase):
         return price(document, **variables).actual(self.data(document, **variables))
 
     def test_rows_that_do_not_exist_cost_nothing(self) -> None:
-        self.assertEqual(self.actual("{ projects { nodes { id } } }"), 10)
+        self.assertEqual(self.actual("{ projects { nodes { id } } }"), 100)
         task = TaskFactory()
         CommentFactory(task=task)
         TaskFactory()
-        self.assertEqual(self.actual("{ tasks { nodes { id project { id } } totalCount } }"), 10 + 2 * 2 + 3)
-        self.assertEqual(self.actual("{ tasks { edges { node { comments { nodes { id } } } } } }"), 10 + 2 * 3 + 1)
-        self.assertEqual(self.actual("{ task(id: 999999) { id project { id } } }"), 1)
+        self.assertEqual(self.actual("{ tasks { nodes { id project { id } } totalCount } }"), 100 + 2 * 2 + 30)
+        self.assertEqual(self.actual("{ tasks { edges { node { comments { nodes { id } } } } } }"), 100 + 2 * 3 + 1)
+        self.assertEqual(self.actual("{ task(id: 999999) { id project { id } } }"), 20)
 
     def test_the_actual_cost_of_a_full_page_is_its_price(self) -> None:
         ProjectFactory.create_batch(3)
@@ -204,7 +229,7 @@ class ActualTests(OpenCase):
 
 
 class RefusalTests(OpenCase):
-    DOCUMENT = "{ projects(first: 9) { nodes { tasks(first: 8) { nodes { id } } } } }"
+    DOCUMENT = "{ projects(first: 9) { nodes { tasks(first: 80) { nodes { id } } } } }"
 
     def test_an_operation_over_the_maximum_is_not_executed(self) -> None:
         total = price(self.DOCUMENT).total
@@ -214,17 +239,17 @@ class RefusalTests(OpenCase):
             error = self.request_error(self.DOCUMENT)
         self.assertEqual(
             error["message"],
-            "The operation costs 100, and 99 is the maximum."
-            " Its dearest field, `projects.nodes.tasks.nodes`, costs 72: ask for fewer rows.",
+            "The operation costs 919, and 918 is the maximum."
+            " Its dearest field, `projects.nodes.tasks.nodes`, costs 720: ask for fewer rows.",
         )
         self.assertEqual(
             error["extensions"],
             {
                 "code": "COST_LIMIT_EXCEEDED",
-                "cost": 100,
-                "maximum": 99,
+                "cost": 919,
+                "maximum": 918,
                 "field": "projects.nodes.tasks.nodes",
-                "fieldCost": 72,
+                "fieldCost": 720,
             },
         )
 
