@@ -273,12 +273,12 @@ SOCKET_INIT_S = 5.0
 # all and for one address. Further sockets get a 503; of the HTTP connections the one that waits longest is closed.
 WAITING_CONNECTIONS = env.int("WAITING_CONNECTIONS", default=500)
 WAITING_CONNECTIONS_PER_ADDRESS = env.int("WAITING_CONNECTIONS_PER_ADDRESS", default=100)
-# Connections that one address may open per second; three times as many at once. Further ones are closed unread.
+# Connections that one address may open per second, in bursts three times as many. Further ones are closed unread.
 CONNECTIONS_PER_S = env.int("CONNECTIONS_PER_S", default=100)
 for _name in ("WAITING_CONNECTIONS", "WAITING_CONNECTIONS_PER_ADDRESS", "CONNECTIONS_PER_S"):
     if not 1 <= vars()[_name] <= 1_000_000:
         raise ImproperlyConfigured(f"{_name} is {vars()[_name]}: set a number from 1 to 1000000.")
-# Frames per second that a client may send on one socket, and three times as many at once. More close the socket (1008).
+# Frames per second that a client may send on one socket, in bursts three times as many. More close the socket (1008).
 SOCKET_FRAMES_PER_S = env.int("SOCKET_FRAMES_PER_S", default=100)
 if not 1 <= SOCKET_FRAMES_PER_S <= 100_000:
     raise ImproperlyConfigured(f"SOCKET_FRAMES_PER_S is {SOCKET_FRAMES_PER_S}: set a number from 1 to 100000.")
@@ -325,7 +325,7 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
-# Passwords that one process checks at a time; half of them for one address. Another sign-in gets a 503.
+# Passwords that one process checks at a time; at most half of them for one address. Another sign-in gets a 503.
 PASSWORD_CHECKS = env.int("PASSWORD_CHECKS", default=4)
 if not 1 <= PASSWORD_CHECKS <= 1000:
     raise ImproperlyConfigured(f"PASSWORD_CHECKS is {PASSWORD_CHECKS}: set a number from 1 to 1000.")

@@ -38,9 +38,9 @@ REQUESTS = 3
 TASK = "id title description status dueDate createdAt updatedAt version"
 # The oldest projects have the most tasks.
 OLDEST = "order: {field: ID}"
-# Every task, by a filter of which there are many.
+# A filter that every task passes. `#` becomes another number in each alias, so that no two filters are the same.
 ALL = 'dueAfter: "2020-01-01T00:00:#Z"'
-# No task, and no index has both the filter and the order.
+# A filter that no task passes, and an order: no index serves both.
 NONE = f'filter: {{assigneeId: "999999", {ALL}}}, order: {{field: UPDATED_AT}}'
 
 
@@ -122,7 +122,7 @@ def main() -> None:
 
 
 def _fill_pages() -> None:
-    """Let the newest tasks have a full page of comments, and the newest projects one of members."""
+    """Give each of the newest tasks a full page of comments, and each of the newest projects a full page of members."""
     tasks = list(Task.objects.order_by("-id")[:MAX_PAGE])
     text = "Can we have this a day earlier? I have put my notes into the description."
     Comment.objects.bulk_create(

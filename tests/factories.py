@@ -1,4 +1,4 @@
-"""A factory per model, with valid defaults. Factories record no events: their rows exist before the test begins."""
+"""A factory per model, with valid defaults. They record no events, as if their rows existed before the test."""
 
 from datetime import timedelta
 

@@ -49,7 +49,7 @@ class ServiceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Shows a service's errors as messages on the page. Bulk deletion deletes row by row.
 
     Django wraps the admin's views in a transaction, which would hold the journal's lock while the admin's log is
-    written. Here a change that takes a position runs in the service's transaction only.
+    written. Here a change that the journal records runs in the service's transaction only.
     """
 
     def changeform_view(

@@ -206,7 +206,7 @@ class ResumeRefused(Exception):
     """A listener cannot resume from its position without missing events.
 
     `oldest` is the oldest position to resume from. `code` is `CURSOR_EXPIRED` where the events after the listener's
-    position are no longer retained, `RESYNC` where the listener fell behind or its position is not yet reached.
+    position are no longer retained, `RESYNC` where the listener fell behind or its position is after the newest event.
     """
 
     def __init__(self, code: str, oldest: int) -> None:

@@ -103,7 +103,7 @@ def tags_of(event: Payload | JournalEvent) -> list[str]:
     tags = [] if event.project_id is None else [project_tag(event.project_id)]
     if event.kind == ACCESS_CHANGED:
         tags += [project_tag(project_id) for project_id in event.data.get("projects", ())]
-        # A membership or a shown name is visible to others. A token, a session or a password is not.
+        # A membership or a display name is visible to others. A token, a session or a password is not.
         is_visible = bool(tags)
         tags += [access_tag(user_id) for user_id in event.data["users"]]
     else:
@@ -116,7 +116,7 @@ def tags_of(event: Payload | JournalEvent) -> list[str]:
 class JournalEvent:
     """An event, as read from the journal. `frame` is what plain sockets and streams send, encoded once.
 
-    Events compare by identity, so that results can be cached per reading of an event.
+    Events compare by identity, so that results can be cached for each object that was read.
     """
 
     position: int

@@ -25,7 +25,7 @@ EXCERPT = TEXT[:1000]
 EVENT = """cursor truncated ... on TaskUpdated { task { title description } }"""
 # Selects more than the event itself contains.
 NESTED = f"{EVENT} ... on TaskUpdated {{ task {{ project {{ name }} }} }}"
-# Listeners that resume, events of 1 MB that each receives, and the memory for all: far less than a copy of the events.
+# Listeners that resume, events of 1 MB that each receives, and the KB that memory may grow by: half of one such copy.
 LISTENERS, EVENTS, GROWTH_KB = 20, 60, 30_000
 
 

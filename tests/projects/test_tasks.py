@@ -233,7 +233,7 @@ class RaceTests(CommittingCase):
             self.assertEqual(Task.objects.exclude(assignee=None).count(), 0)
         self.assertEqual(self.events()[-1], "task.updated")
 
-    def test_writing_to_a_project_being_deleted_fails_neither_commit(self) -> None:
+    def test_no_commit_fails_when_a_project_is_deleted_during_writes_to_it(self) -> None:
         for _ in range(10):
             project: Project = ProjectFactory()
             task = TaskFactory(project=project)

@@ -1,4 +1,4 @@
-"""The recipes that are programs for Node, Python and curl."""
+"""The recipes of docs/live.md that run outside a browser: with Python, curl and Node."""
 
 from __future__ import annotations
 

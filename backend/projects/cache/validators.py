@@ -14,7 +14,7 @@ from .versions import TagVersions
 def etag_of(tag_versions: TagVersions, key: str) -> str:
     """A weak ETag: the same list at the same versions has the same rows, if not the same bytes.
 
-    The position replaces an unknown version, so that any change changes the ETag.
+    For an unknown version, the position of the read is used: any later change, of whatever rows, gives another ETag.
     """
     versions = sorted((tag, version or tag_versions.position) for tag, version in tag_versions.by_tag.items())
     identity = orjson.dumps([settings.BUILD, key, versions])

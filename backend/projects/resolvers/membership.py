@@ -51,7 +51,7 @@ def list_members_of_projects(
 ) -> dict[int, Page[MemberRow]]:
     """One page of visible members for each project, in one query. Raises BadArgument.
 
-    With `keys_only` rows have no more than their keys (`Listing.keys_of`).
+    With `keys_only`, a row has only its keys (`Listing.keys_of`).
     """
     projects = access.visible_projects(viewer).filter(pk__in=project_ids)
     members = PerParent(projects, Membership.objects.all(), "project_id")

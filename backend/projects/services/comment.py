@@ -14,7 +14,7 @@ def add_comment(*, actor: Viewer, task_id: int | None, content: str | None, auth
     """Comment on a task. A signed-in actor comments under their own name, any other actor under `author`.
 
     A staff member's token with the scope `admin` may pass another `author`, to import comments; the audit log records
-    this. Locks a reference to the task. Raises TaskNotFound, NotAllowed (actor may only read, or may not pass another
+    this. Locks the task against deletion. Raises TaskNotFound, NotAllowed (actor may only read, or may not pass another
     author), ValidationError.
     """
     task = access.task_to_add_to(actor, task_id)

@@ -21,8 +21,8 @@ def scan() -> list[int]:
 def send(digest_id: int) -> bool:
     """Mail one digest. Return False where it was not sent. Safe to run twice, also concurrently.
 
-    Deletes obsolete reminders and summaries instead, and a digest that has no others. A refused digest is sent by a
-    later scan, with the same contents. For the claim see `mail.send`.
+    Obsolete reminders and summaries are deleted, not mailed; so is a digest that has nothing else. A refused digest is
+    sent by a later scan, with the same contents. For the claim see `mail.send`.
     """
     return mail.send(MailDigest.objects.all(), digest_id, _compose)
 

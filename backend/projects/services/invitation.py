@@ -1,6 +1,6 @@
 """Invitations to projects. A user joins a project by accepting one, and has no access to the project before.
 
-Invitations take no position, since their lists are not cached. Accepting one takes a position, as adding a member does.
+Changes of invitations are not journaled, since their lists are not cached. Accepting one is, as adding a member is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The members of projects. Each change takes a position and bumps the tags of what the user sees."""
+"""The members of projects. Each change is journaled, and bumps the tags of what the user sees."""
 
 from itertools import chain
 
@@ -97,7 +97,7 @@ def _lock_member(project: Project, user_id: int | None) -> Membership:
 
 
 def _require_other_owner(membership: Membership, old_role: str) -> None:
-    """Raise LastOwner where the project has no other active owner. Locking the project preserves its owners."""
+    """Raise LastOwner where the project has no other active owner. Its owners stay the same while it is locked."""
     owners = Membership.objects.filter(project=membership.project_id, role=Role.OWNER, user__is_active=True)
     if old_role == Role.OWNER and not owners.exclude(pk=membership.pk).exists():
         raise LastOwner

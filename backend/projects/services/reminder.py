@@ -20,8 +20,8 @@ LATE = timedelta(hours=24)
 
 # The reminders that are due at a moment, one per task and recipient. A task counts while it is open and due within the
 # next 24 hours, inclusive. It counts for another 24 hours after its due date, unless it was changed since: a user who
-# sets a date in the past, or changes an overdue task, knows about it. The recipients are the first of these with a mail
-# address: the assignee, the project's owners and editors. If none has one, it is the configured address.
+# sets a date in the past, or changes an overdue task, knows about it. The recipient is the assignee. If they have no
+# mail address, it is every owner and editor of the project who has one; if there are none, the configured address.
 _DUE = f"""
 SELECT task.id AS task_id, task.due_date, addressee.email AS recipient
   FROM {Task._meta.db_table} task

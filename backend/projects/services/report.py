@@ -103,8 +103,8 @@ def generate(project_id: int, date: date) -> SummaryReport:
     """Generate the summary of a local date, or update it. Concurrent calls write one row.
 
     Records ReportGenerated, without an actor, where the figures are new or have changed. The summary is mailed once:
-    when it is first generated for a complete day, to the recipients at that time. Locks a reference to the project, and
-    the report. Raises ProjectNotFound, and ValidationError for a day that has not begun or is no longer retained.
+    when it is first generated for a complete day, to the recipients at that time. Locks the project against deletion,
+    and the report. Raises ProjectNotFound, and ValidationError for a day that has not begun or is no longer retained.
     """
     day, now = Day.of(date), timezone.now()
     if now < day.start:
@@ -176,7 +176,7 @@ def mails_to_send(*, now: datetime) -> list[int]:
 def send_mail(report_mail_id: int) -> bool:
     """Mail one summary to one recipient. Return False where it was not sent. Safe to run twice, also concurrently.
 
-    The mail is deleted instead where the project has other recipients now. For the claim see `mail.send`.
+    The mail is deleted instead where its recipient no longer gets these summaries. For the claim see `mail.send`.
     """
     mails = ReportMail.objects.filter(digest=None).select_related("report__project")
     return mail.send(mails, report_mail_id, _compose)
