@@ -49,11 +49,11 @@ class LevelTests(CommittingCase):
         return len(gc.get_objects()) - before
 
     def assert_level(self, execute: Callable[[list[JournalEvent]], Awaitable[None]], *, events: int) -> None:
-        # An entry per event would be `events` objects at least. A few dozen differ, such as those of a new thread.
+        # An entry per event would be `events` objects at least. A thread that is new takes up to 150 of them.
         self.assertLess(asyncio.run(self.growth(execute, events=events)), events // 2)
 
     def test_memory_does_not_grow_with_the_events_of_a_listener(self) -> None:
-        for name, document, events in (("plain", PLAIN, 3000), ("nested", NESTED, 200)):
+        for name, document, events in (("plain", PLAIN, 3000), ("nested", NESTED, 500)):
             with self.subTest(name):
                 listener = self.subscribe(document)
 
