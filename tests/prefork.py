@@ -23,6 +23,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TypedDict
 
+from django.conf import settings
+
 # Imported after the fork: it creates an event loop, which processes cannot share.
 LATER = "daphne.server"
 ORDER_BYTES = 2**17
@@ -85,6 +87,8 @@ def run(order: Order) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(order["environment"])
+    if "SERVER" in os.environ and settings.configured:
+        settings.SERVER = os.environ["SERVER"]  # which no module reads when it is imported
     sys.argv = [order["module"], *order["arguments"]]
     runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
 

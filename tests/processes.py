@@ -144,8 +144,8 @@ def libraries() -> Prefork:
 
 
 def web(environment: Mapping[str, str]) -> Prefork:
-    """A process with all modules of a web process imported, in this environment."""
-    return _web(tuple(sorted(environment.items())))
+    """A process with all modules of a web process imported, in this environment. It starts both servers."""
+    return _web(tuple(sorted((name, value) for name, value in environment.items() if name != "SERVER")))
 
 
 @cache
