@@ -192,8 +192,12 @@ class Socket(WebSocketProtocol):  # type: ignore[misc]
             self._abort = reactor.callLater(CLOSE_S, self.transport.abortConnection)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N802, N803
-        """Tell the application, if it knows of the socket: autobahn may refuse the handshake before `onConnect`."""
-        if hasattr(self, "server"):
+        """Tell the application, if it knows of the socket.
+
+        autobahn may refuse the handshake before `onConnect`, and daphne forgets a socket soon after a refusal, even if
+        the connection ends later.
+        """
+        if hasattr(self, "server") and self in self.server.connections:
             super().onClose(wasClean, code, reason)
 
     def connectionLost(self, reason: Any) -> None:  # noqa: N802
