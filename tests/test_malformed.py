@@ -9,6 +9,7 @@ import subprocess
 from contextlib import suppress
 
 import pytest
+from django.test import SimpleTestCase
 
 from tests.cases import start_server
 from tests.test_server import HANDSHAKE, Client, EchoCase
@@ -183,3 +184,16 @@ class DaphneMalformedTests(Malformed, EchoCase):
 
 class UvicornMalformedTests(Malformed, EchoCase):
     SERVER = "uvicorn"
+
+
+class ForgottenSocketTests(SimpleTestCase):
+    def test_a_socket_may_end_after_daphne_has_forgotten_it(self) -> None:
+        """On a busy server, a refused connection ends after daphne has removed it from its list."""
+        # Imported here: it installs Twisted's reactor.
+        from backend.server.daphne import Server, Socket
+
+        refused = Socket()
+        refused.server = Server.__new__(Server)
+        refused.server.connections = {}
+        refused.onClose(False, 1006, None)
+        self.assertEqual(refused.server.connections, {})
