@@ -88,7 +88,9 @@ class Charge(SchemaExtension):
     async def on_operation(self) -> AsyncIterator[None]:
         yield
         context, query = self.execution_context.context, self.execution_context.query
-        if self._is_new and query and self.execution_context.pre_execution_errors and isinstance(context, Context):
+        errors = self.execution_context.pre_execution_errors or []
+        is_over_budget = any(isinstance(error.original_error, RateLimited) for error in errors)
+        if self._is_new and query and errors and not is_over_budget and isinstance(context, Context):
             price = min(refusal_price(query), settings.COST_BUDGET)
             await context.in_database(charge_refused, context.viewer, price)
 

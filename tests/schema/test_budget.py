@@ -67,6 +67,13 @@ class BudgetTests(ClosedCase):
         # A document that was valid before is not parsed again.
         self.assertEqual(self.cost("{ cursor }")["requested"], 1)
 
+    @override_settings(COST_MAX=200, COST_BUDGET=250)
+    def test_a_new_document_that_is_over_the_budget_is_not_charged_for_its_validation(self) -> None:
+        budget.charge(viewer_for(self.member.user), [(budget.cost_policy(), 130)])
+        response = self.post(TASKS)
+        self.assertEqual([error["extensions"]["code"] for error in response.json()["errors"]], ["RATE_LIMITED"])
+        self.assertEqual(self.cost("{ cursor }")["available"], 119)
+
     def test_an_operation_is_not_executed_once_the_budget_is_spent(self) -> None:
         create = 'mutation { a: createProject(input: {name: "A"}) { __typename } }'
         for left in (90, 80, 70, 60, 50, 40, 30, 20, 10, 0):
