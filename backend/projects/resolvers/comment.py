@@ -41,11 +41,11 @@ def list_comments_of_tasks(
 ) -> dict[int, Page[CommentRow]]:
     """One page of visible comments for each task, in one query. Raises BadArgument.
 
-    With `keys_only` rows have no more than their keys (`Listing.keys_of`).
+    With `keys_only`, a row has only its keys (`Listing.pages_of`).
     """
     tasks = access.visible_tasks(viewer).filter(pk__in=task_ids)
     comments = PerParent(tasks, Comment.objects.all(), "task_id")
-    return (COMMENTS_OF_TASKS.keys_of if keys_only else COMMENTS_OF_TASKS.pages_of)(comments, page, task_ids)
+    return COMMENTS_OF_TASKS.pages_of(comments, page, task_ids, keys_only=keys_only)
 
 
 def count_comments_of_tasks(viewer: Viewer, task_ids: Sequence[int]) -> dict[int, int]:

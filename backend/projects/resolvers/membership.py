@@ -51,11 +51,11 @@ def list_members_of_projects(
 ) -> dict[int, Page[MemberRow]]:
     """One page of visible members for each project, in one query. Raises BadArgument.
 
-    With `keys_only`, a row has only its keys (`Listing.keys_of`).
+    With `keys_only`, a row has only its keys (`Listing.pages_of`).
     """
     projects = access.visible_projects(viewer).filter(pk__in=project_ids)
     members = PerParent(projects, Membership.objects.all(), "project_id")
-    return (MEMBERS_OF_PROJECTS.keys_of if keys_only else MEMBERS_OF_PROJECTS.pages_of)(members, page, project_ids)
+    return MEMBERS_OF_PROJECTS.pages_of(members, page, project_ids, keys_only=keys_only)
 
 
 def count_members_of_projects(viewer: Viewer, project_ids: Sequence[int]) -> dict[int, int]:

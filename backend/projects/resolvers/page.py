@@ -187,20 +187,20 @@ class Listing(Generic[R]):
         found = cut.first_of_each(rows).order_by(*cut.order.columns) if isinstance(rows, PerParent) else cut.apply(rows)
         return cut.page(self.row_type.read(found[: cut.size + 1]))
 
-    def pages_of(self, rows: PerParent[Any], page: PageRequest, parent_ids: Sequence[int]) -> dict[int, Page[R]]:
+    def pages_of(
+        self, rows: PerParent[Any], page: PageRequest, parent_ids: Sequence[int], *, keys_only: bool = False
+    ) -> dict[int, Page[R]]:
         """The page for each parent, in one query. Raises BadArgument.
 
-        A parent without rows has an empty page.
+        A parent without rows has an empty page. With `keys_only`, a row has only what its page cursor contains. That
+        takes a tenth of the time: PostgreSQL reads an index, and returns an array per parent.
         """
         cut = self._slice(page)
+        if keys_only:
+            return self._keys_by_parent(cut, rows, parent_ids)
         return self._by_parent(cut, cut.first_of_each(rows), rows.parent, parent_ids)
 
-    def keys_of(self, rows: PerParent[Any], page: PageRequest, parent_ids: Sequence[int]) -> dict[int, Page[Any]]:
-        """Like `pages_of`, with rows that have only what their page cursors contain.
-
-        Takes a tenth of the time: PostgreSQL reads an index, and returns an array per parent.
-        """
-        cut = self._slice(page)
+    def _keys_by_parent(self, cut: _Slice[R], rows: PerParent[Any], parent_ids: Sequence[int]) -> dict[int, Page[Any]]:
         row_type = _key_type(self.order.field)
         found = {
             parent_id: row_type.of_values(zip(*columns, strict=True))

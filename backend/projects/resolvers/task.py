@@ -215,15 +215,15 @@ def list_tasks_of_projects(
 ) -> dict[int, Page[TaskRow]]:
     """One page of visible tasks for each project, in one query. Raises BadArgument.
 
-    A search considers the newest matches of all of these projects together. With `keys_only` rows need no more than
-    their keys (`Listing.keys_of`).
+    A search considers the newest matches of all of these projects together. With `keys_only`, a row needs only
+    its keys (`Listing.pages_of`).
     """
     listing = tasks_of_projects_listing(filter, order)
     if filter.search is not None:
         return listing.pages_of_few(_matches(viewer, filter, project_ids), page, project_ids, parent="project_id")
     projects = access.visible_projects(viewer).filter(pk__in=project_ids)
     tasks = PerParent(projects, filter.apply(Task.objects.all()), "project_id")
-    return (listing.keys_of if keys_only else listing.pages_of)(tasks, page, project_ids)
+    return listing.pages_of(tasks, page, project_ids, keys_only=keys_only)
 
 
 def count_tasks_of_projects(
