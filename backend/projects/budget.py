@@ -13,13 +13,15 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from django.conf import settings
 
 from .access import Viewer
 from .cache.redis import server
 from .errors import RateLimited
+
+T = TypeVar("T")
 
 # Maximum number of buckets in the memory of a process. The least recently charged are dropped.
 _MAX_LOCAL = 10_000
@@ -188,80 +190,66 @@ def _bucket_of(viewer: Viewer) -> str:
     return _OPEN if viewer.sees_all else f"address:{viewer.address}"
 
 
-class _UnusedUnits:
-    """Units to give back, by bucket. They expire when the bucket would be empty without them."""
+class _PerBucket(Generic[T]):
+    """The values of the `_MAX_LOCAL` buckets that were set last in this process. `_put` needs the lock."""
 
     def __init__(self) -> None:
-        self._units: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._values: OrderedDict[str, T] = OrderedDict()
         self._lock = threading.Lock()
+
+    def _put(self, name: str, value: T) -> None:
+        self._values[name] = value
+        self._values.move_to_end(name)
+        if len(self._values) > _MAX_LOCAL:
+            self._values.popitem(last=False)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._values.clear()
+
+
+class _UnusedUnits(_PerBucket[tuple[int, float]]):
+    """Units to give back. They expire when the bucket would be empty without them."""
 
     def add(self, name: str, units: int, policy: Policy) -> None:
         with self._lock:
-            before, _ = self._units.pop(name, (0, 0.0))
-            self._units[name] = min(before + units, policy.capacity), time.monotonic() + policy.window_s
-            if len(self._units) > _MAX_LOCAL:
-                self._units.popitem(last=False)
+            before, _ = self._values.get(name, (0, 0.0))
+            self._put(name, (min(before + units, policy.capacity), time.monotonic() + policy.window_s))
 
     def take(self, name: str) -> int:
         with self._lock:
-            units, until = self._units.pop(name, (0, 0.0))
+            units, until = self._values.pop(name, (0, 0.0))
         return units if time.monotonic() < until else 0
 
-    def clear(self) -> None:
-        with self._lock:
-            self._units.clear()
 
-
-class _Blocked:
-    """Until when each bucket is blocked. The oldest ones are dropped over a bound."""
-
-    def __init__(self) -> None:
-        self._until: OrderedDict[str, float] = OrderedDict()
-        self._lock = threading.Lock()
+class _Blocked(_PerBucket[float]):
+    """The time until which a bucket is blocked."""
 
     def add(self, name: str, wait_s: float) -> None:
         with self._lock:
-            self._until[name] = time.monotonic() + wait_s
-            self._until.move_to_end(name)
-            if len(self._until) > _MAX_LOCAL:
-                self._until.popitem(last=False)
+            self._put(name, time.monotonic() + wait_s)
 
     def wait_s(self, name: str) -> float:
-        return self._until.get(name, 0.0) - time.monotonic()
-
-    def clear(self) -> None:
-        with self._lock:
-            self._until.clear()
+        return self._values.get(name, 0.0) - time.monotonic()
 
 
-class _LocalBuckets:
-    """The buckets of one process, used while Redis does not answer."""
-
-    def __init__(self) -> None:
-        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        self._lock = threading.Lock()
+class _LocalBuckets(_PerBucket[tuple[float, float]]):
+    """The level of a bucket and its time, used while Redis does not answer."""
 
     def charge(self, names: Sequence[str], charges: Charges, returned: Sequence[int], mode: str) -> list[int]:
         """Charge buckets and return the result, like `_CHARGE`."""
         now, wait, levels = time.monotonic(), 0.0, []
         with self._lock:
             for name, (policy, amount), unused in zip(names, charges, returned, strict=True):
-                level, at = self._levels.get(name, (0.0, now))
+                level, at = self._values.get(name, (0.0, now))
                 levels.append(max(0.0, level - (now - at) * policy.per_s - unused))
                 wait = max(wait, (levels[-1] + amount - policy.capacity) / policy.per_s)
             for place, (name, (policy, amount)) in enumerate(zip(names, charges, strict=True)):
                 if mode == _ANYWAY or (mode == _ALL_OR_NOTHING and wait <= 0):
                     levels[place] = min(levels[place] + amount, policy.capacity)
-                self._levels[name] = levels[place], now
-                self._levels.move_to_end(name)
-            while len(self._levels) > _MAX_LOCAL:
-                self._levels.popitem(last=False)
+                self._put(name, (levels[place], now))
         capacities = (policy.capacity for policy, _ in charges)
         return [ceil(wait), *(int(capacity - level) for capacity, level in zip(capacities, levels, strict=True))]
-
-    def clear(self) -> None:
-        with self._lock:
-            self._levels.clear()
 
 
 _unused = _UnusedUnits()

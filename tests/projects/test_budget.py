@@ -109,8 +109,8 @@ class BudgetTests(Case):
             for user_id in (1, 2, 3):
                 self.charge(60, viewer=replace(self.viewer, user_id=user_id))
                 give_back(replace(self.viewer, user_id=user_id), SLOW, 1)
-            self.assertEqual(len(budget._local._levels), 2)
-            self.assertEqual(len(budget._unused._units), 2)
+            self.assertEqual(len(budget._local._values), 2)
+            self.assertEqual(len(budget._unused._values), 2)
 
     def test_the_headers_are_structured_fields(self) -> None:
         balances = [Balance(Policy("cost", 60_000, 1_000), 59_000), Balance(Policy("writes", 600, 10.0), 599)]
