@@ -297,11 +297,13 @@ if not 1 <= COST_MAX <= COST_BUDGET:
     raise ImproperlyConfigured(f"COST_MAX is {COST_MAX}: set a number from 1 to COST_BUDGET ({COST_BUDGET}).")
 if COST_RESTORE_RATE < 1:
     raise ImproperlyConfigured(f"COST_RESTORE_RATE is {COST_RESTORE_RATE}: set 1 or more.")
-# Writes of one account per minute, and tokens and invitations that it creates per hour. As many are possible at once.
+# Writes of one account per minute, and tokens, invitations, and sign-ins with changes of the password per hour. As many
+# are possible at once.
 WRITES_PER_MINUTE = env.int("WRITES_PER_MINUTE", default=600)
 TOKENS_PER_HOUR = env.int("TOKENS_PER_HOUR", default=100)
 INVITATIONS_PER_HOUR = env.int("INVITATIONS_PER_HOUR", default=60)
-for _name in ("WRITES_PER_MINUTE", "TOKENS_PER_HOUR", "INVITATIONS_PER_HOUR"):
+SIGN_INS_PER_HOUR = env.int("SIGN_INS_PER_HOUR", default=60)
+for _name in ("WRITES_PER_MINUTE", "TOKENS_PER_HOUR", "INVITATIONS_PER_HOUR", "SIGN_INS_PER_HOUR"):
     if vars()[_name] < 1:
         raise ImproperlyConfigured(f"{_name} is {vars()[_name]}: set 1 or more.")
 
@@ -329,10 +331,6 @@ AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contri
 PASSWORD_CHECKS = env.int("PASSWORD_CHECKS", default=4)
 if not 1 <= PASSWORD_CHECKS <= 1000:
     raise ImproperlyConfigured(f"PASSWORD_CHECKS is {PASSWORD_CHECKS}: set a number from 1 to 1000.")
-# Sign-ins and changes of the password of one account per hour. As many are possible at once.
-SIGN_INS_PER_HOUR = env.int("SIGN_INS_PER_HOUR", default=60)
-if SIGN_INS_PER_HOUR < 1:
-    raise ImproperlyConfigured(f"SIGN_INS_PER_HOUR is {SIGN_INS_PER_HOUR}: set 1 or more.")
 # Failed sign-ins are counted per user name and address, in the database: that works while Redis is down.
 AXES_HANDLER = "backend.web.attempts.AttemptHandler"
 AXES_FAILURE_LIMIT = 5
