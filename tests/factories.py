@@ -87,6 +87,12 @@ class SummaryReportFactory(DjangoModelFactory[SummaryReport]):
     generated_at = factory.LazyFunction(timezone.now)
 
 
+def create_member_of_each_role(project: Project) -> tuple[User, User, User]:
+    """Return an owner, an editor and a viewer of the project."""
+    owner, editor, viewer = (MembershipFactory(project=project, role=role).user for role in Role)
+    return owner, editor, viewer
+
+
 class TokenFactory(DjangoModelFactory[Token]):
     """`secret` is the text that a client sends."""
 

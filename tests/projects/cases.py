@@ -10,7 +10,7 @@ from backend.projects.cache import versions
 from backend.projects.cache.versions import GLOBAL_TAG, access_tag, project_tag
 from backend.projects.models import AuditEntry, Event, Membership, Role, User
 from tests.cases import Case
-from tests.factories import MembershipFactory, ProjectFactory, UserFactory
+from tests.factories import MembershipFactory, ProjectFactory, UserFactory, create_member_of_each_role
 
 
 class MemberCase(Case):
@@ -19,7 +19,7 @@ class MemberCase(Case):
     @classmethod
     def setUpTestData(cls) -> None:
         cls.garden = ProjectFactory(name="Garden")
-        cls.owner, cls.editor, cls.viewer = (MembershipFactory(project=cls.garden, role=role).user for role in Role)
+        cls.owner, cls.editor, cls.viewer = create_member_of_each_role(cls.garden)
         cls.alice = UserFactory(username="alice", first_name="Alice", last_name="Liddell")
         cls.kitchen = MembershipFactory(user=cls.alice, role=Role.OWNER).project
         cls.staff = UserFactory(is_staff=True)

@@ -8,7 +8,13 @@ from django.utils import timezone
 
 from backend.projects.models import Invitation, Membership, Role
 from backend.projects.rows import InvitationRow
-from tests.factories import InvitationFactory, MembershipFactory, ProjectFactory, UserFactory
+from tests.factories import (
+    InvitationFactory,
+    MembershipFactory,
+    ProjectFactory,
+    UserFactory,
+    create_member_of_each_role,
+)
 from tests.rest.cases import ABSENT_IDS, ClosedCase
 
 
@@ -18,7 +24,7 @@ class InvitationCase(ClosedCase):
     @classmethod
     def setUpTestData(cls) -> None:
         cls.project = ProjectFactory(name="Garden")
-        cls.owner, cls.editor, cls.viewer = (MembershipFactory(project=cls.project, role=role).user for role in Role)
+        cls.owner, cls.editor, cls.viewer = create_member_of_each_role(cls.project)
         cls.alice = UserFactory(username="alice", first_name="Alice", last_name="Liddell")
         cls.path = f"/projects/{cls.project.pk}/invitations/"
 

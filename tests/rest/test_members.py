@@ -7,7 +7,7 @@ from typing import Any
 from backend.projects.access import SYSTEM
 from backend.projects.models import Membership, Role, Task
 from backend.projects.services.user import save_user
-from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory
+from tests.factories import MembershipFactory, ProjectFactory, TaskFactory, UserFactory, create_member_of_each_role
 from tests.rest.cases import ABSENT_IDS, ClosedCase, OpenCase
 
 
@@ -17,7 +17,7 @@ class MemberCase(ClosedCase):
     @classmethod
     def setUpTestData(cls) -> None:
         cls.project = ProjectFactory()
-        cls.owner, cls.editor, cls.viewer = (MembershipFactory(project=cls.project, role=role).user for role in Role)
+        cls.owner, cls.editor, cls.viewer = create_member_of_each_role(cls.project)
         cls.alice = UserFactory(username="alice", first_name="Alice", last_name="Liddell")
         cls.elsewhere = MembershipFactory(user=cls.alice, role=Role.OWNER).project
         cls.path = f"/projects/{cls.project.pk}/members/"

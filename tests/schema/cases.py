@@ -6,9 +6,8 @@ from typing import Any
 
 from django.test.utils import override_settings
 
-from backend.projects.models import Role
 from tests.cases import Case
-from tests.factories import MembershipFactory, ProjectFactory, UserFactory
+from tests.factories import ProjectFactory, UserFactory, create_member_of_each_role
 
 # No row has one of these ids. Only the first five are numbers.
 ABSENT_IDS = ["999999", "0", "-1", "2147483648", "9223372036854775808", "nine", "1.0", "", " 1", "\x00", "\ud800", "٣"]
@@ -106,7 +105,7 @@ class MembershipCase(ClosedCase):
     @classmethod
     def setUpTestData(cls) -> None:
         cls.garden = ProjectFactory(name="Garden")
-        cls.owner, cls.editor, cls.viewer = (MembershipFactory(project=cls.garden, role=role).user for role in Role)
+        cls.owner, cls.editor, cls.viewer = create_member_of_each_role(cls.garden)
         cls.alice = UserFactory(username="alice", first_name="Alice", last_name="Liddell")
 
     def setUp(self) -> None:
