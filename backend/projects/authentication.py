@@ -13,6 +13,7 @@ import time
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import lru_cache
 from importlib import import_module
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from types import SimpleNamespace
@@ -174,6 +175,7 @@ def address_of_scope(scope: dict[str, Any]) -> str:
     return client_address((scope.get("client") or ("",))[0], _header(scope, b"x-forwarded-for"))
 
 
+@lru_cache(maxsize=1024)  # servers call it for every request
 def network_of(address: str) -> str | None:
     """The IPv4 address, or the network of the IPv6 address: a home has 2^64 of these. None if it is malformed."""
     try:
