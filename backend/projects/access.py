@@ -198,7 +198,7 @@ def visible_project_ids(viewer: Viewer) -> frozenset[int]:
 
 
 def visible_among(viewer: Viewer, project_ids: Collection[int]) -> frozenset[int]:
-    """Return those of `project_ids` whose project the viewer sees."""
+    """Return the ids of the projects that the viewer sees, out of `project_ids`."""
     return frozenset(visible_projects(viewer).filter(pk__in=project_ids).values_list("pk", flat=True))
 
 

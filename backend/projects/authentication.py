@@ -107,7 +107,7 @@ def viewer_by_token(token: str, *, address: str) -> Viewer:
 
 
 def checked_viewer(header: str | None) -> tuple[Viewer, TagVersions] | None:
-    """The viewer of a header whose token this process has checked before, valid while the versions are current.
+    """The viewer of a token that this process has checked before. It is valid while the versions are current.
 
     None where only `viewer_of_request` can find the viewer. Queries neither Redis nor the database.
     """
@@ -141,7 +141,7 @@ def current_viewer(viewer: Viewer) -> Viewer:
 
 
 def account_of(scope: dict[str, Any]) -> Hashable:
-    """The account whose share of the threads an HTTP request uses: a user id. None without a credential.
+    """The account, a user id, that an HTTP request counts for in the limit of threads. None without a credential.
 
     Queries nothing: until this process has found the user of a credential, the digest of the credential is returned.
     """

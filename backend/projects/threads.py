@@ -47,7 +47,7 @@ class TimedOut(Interrupted):
 
 
 class Job:
-    """One call in a thread. `account` is the account whose share of the threads it uses; None for no account."""
+    """One call in a thread. It counts for `account` in the limit of threads per account, unless that is None."""
 
     def __init__(self, account: Hashable = None) -> None:
         self.account = account

@@ -38,7 +38,7 @@ class AuditEntry(models.Model):
     actor_token_id = models.IntegerField(null=True)
     # The client's IP address; empty for commands.
     address = models.CharField(max_length=45, blank=True)
-    # The user whose account, membership, invitation or token the entry is about.
+    # The owner of the account, membership, invitation or token that the entry is about.
     user_id = models.IntegerField(null=True)
     user_name = models.CharField(max_length=301, blank=True)
     project_id = models.IntegerField(null=True)

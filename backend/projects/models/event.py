@@ -24,7 +24,7 @@ class Event(models.Model):
         ordering = ["position"]
         indexes = [
             models.Index(fields=["project_id", "position"], name="event_of_project"),
-            # Whoever reads events looks for the projects that were deleted since.
+            # A page of events needs the projects that were deleted after its position.
             models.Index(fields=["position"], condition=models.Q(kind="project.deleted"), name="event_of_deletion"),
         ]
 

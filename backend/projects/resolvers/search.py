@@ -153,7 +153,7 @@ def _ids_of_each(projects: QuerySet[Project], of_project: QuerySet[Any]) -> Quer
 
 
 def _tasks_found(statement: str, parts: dict[str, QuerySet[Any]], **numbers: str | int) -> QuerySet[Task]:
-    """The tasks whose ids `statement` returns. `parts`, in the order of its placeholders, and `numbers` complete it."""
+    """The tasks with the ids that `statement` selects. `parts` (in the order of use) and `numbers` fill it in."""
     try:
         compiled = {name: rows.query.sql_with_params() for name, rows in parts.items()}
     except EmptyResultSet:

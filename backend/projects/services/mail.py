@@ -171,7 +171,7 @@ def _put_into_digest(mail: LimitedMail, quota: MailQuota, *, project_id: int | N
     """Put this mail and all that wait for the same recipient into the recipient's next digest.
 
     With `project_id`, only those of this project. Skips mails in doubt, which are sent again separately, and locked
-    rows, whose tasks are being deleted.
+    rows: their tasks are being deleted.
     """
     of_recipient = Q(recipient__iexact=mail.recipient)
     digest = MailDigest.objects.filter(of_recipient, sent_at=None, attempts=0).first()

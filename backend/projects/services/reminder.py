@@ -102,7 +102,7 @@ def _compose(reminder: Reminder) -> EmailMultiAlternatives | None:
 
 
 def still_due(reminder_ids: list[int], *, now: datetime) -> set[int]:
-    """Return the ids of the reminders whose task is still due at the stored date and for the stored recipient."""
+    """Return the ids of the reminders that still apply: the task is due, with the stored date and recipient."""
     with connection.cursor() as cursor:
         cursor.execute(_STILL_DUE, {**_due_parameters(now), "ids": reminder_ids})
         return {pk for [pk] in cursor.fetchall()}

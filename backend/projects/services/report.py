@@ -135,7 +135,7 @@ def figures(project_id: int, day: Day, *, now: datetime) -> dict[str, Any]:
     The state at the end of the day, or at present if the day has not ended. It is read from the rows and, for tasks
     that changed since, from the journal:
     - `tasks`: the number of tasks that are `pending`, `in_progress`, `completed`;
-    - `overdue`: open tasks whose due date has passed; `due_in_24_hours`: open tasks due in the next 24 hours.
+    - `overdue`: open tasks with a due date in the past; `due_in_24_hours`: open tasks due in the next 24 hours.
     The changes during the day:
     - `created`: tasks created, including those deleted since;
     - `completed`: tasks that became completed, each counted once, even if reopened later;
